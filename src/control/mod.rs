@@ -1,0 +1,3 @@
+//! The control plane: one task that owns everything that changes.
+
+pub mod protocol;

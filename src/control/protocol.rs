@@ -1,0 +1,253 @@
+//! What the control plane can be asked and what it answers.
+//!
+//! One task owns all that may change (the single writer); the admin API, the CLI and the page reach
+//! it only through [`ControlHandle`], and read the same [`Status`]. The types here are also the
+//! wire format of the admin API, so none of the surfaces can know what another does not.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::policy::arm::PerArm;
+use crate::policy::rollout::{Condition, Decision, Phase};
+
+/// Who asks, and why; recorded with the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// The token's name, or `local` where no token is configured.
+    pub actor: String,
+    /// What the operator gave as the reason; may be empty.
+    pub reason: String,
+}
+
+/// Something an operator asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Fix the share of a split by hand, in basis points.
+    Set {
+        /// Name of the split.
+        split: String,
+        /// The share wanted.
+        share: crate::policy::share::Share,
+        /// Whether a share fixed in the file may be overridden.
+        override_file: bool,
+    },
+    /// Everything back to legacy, latched.
+    Rollback {
+        /// Name of the split.
+        split: String,
+    },
+    /// Clear the latch of a rollback and judge afresh.
+    Resume {
+        /// Name of the split.
+        split: String,
+    },
+    /// Declare or clear an emergency: legacy alone, whatever else says otherwise.
+    Emergency {
+        /// One split, or all.
+        split: Option<String>,
+        /// Clear it instead.
+        clear: bool,
+    },
+    /// Read the configuration file again, now.
+    Reload,
+}
+
+/// Why a command was not carried out. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "message", rename_all = "snake_case")]
+pub enum Refused {
+    /// No such split; the message names the valid ones. HTTP 404, exit code 2.
+    #[error("{0}")]
+    NoSuchSplit(String),
+    /// The present state forbids it; the message says what would allow it. HTTP 409, exit code 5.
+    #[error("{0}")]
+    Precondition(String),
+    /// The configuration file is not valid; the message lists the problems. HTTP 422, exit code 3.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// The state store failed; nothing was promised. HTTP 503, exit code 1.
+    #[error("{0}")]
+    StoreFailed(String),
+}
+
+/// One question to the control plane, with the place for its answer.
+#[derive(Debug)]
+pub enum Message {
+    /// Carry out a command; the answer is a sentence that says what is now true.
+    Command {
+        /// What is asked.
+        command: Command,
+        /// Who asks.
+        author: Author,
+        /// Receives the answer.
+        reply: oneshot::Sender<Result<String, Refused>>,
+    },
+    /// Report the state of everything.
+    Status {
+        /// Receives the report.
+        reply: oneshot::Sender<Status>,
+    },
+}
+
+/// The way to the control plane. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ControlHandle {
+    messages: mpsc::Sender<Message>,
+}
+
+/// The control plane has ended; the process is about to exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane has stopped")]
+pub struct ControlStopped;
+
+impl ControlHandle {
+    /// A handle and the other end of its bounded queue.
+    pub fn channel() -> (ControlHandle, mpsc::Receiver<Message>) {
+        // Operators and probes ask a few times a second; a longer queue would only hide a stall.
+        let (messages, receiver) = mpsc::channel(64);
+        (ControlHandle { messages }, receiver)
+    }
+
+    /// Carries out `command` and waits until it has taken effect.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error says why it was refused.
+    pub async fn command(
+        &self,
+        command: Command,
+        author: Author,
+    ) -> Result<Result<String, Refused>, ControlStopped> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Command {
+            command,
+            author,
+            reply,
+        };
+        self.messages
+            .send(message)
+            .await
+            .map_err(|_| ControlStopped)?;
+        answer.await.map_err(|_| ControlStopped)
+    }
+
+    /// Reports the state of everything.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits.
+    pub async fn status(&self) -> Result<Status, ControlStopped> {
+        let (reply, answer) = oneshot::channel();
+        self.messages
+            .send(Message::Status { reply })
+            .await
+            .map_err(|_| ControlStopped)?;
+        answer.await.map_err(|_| ControlStopped)
+    }
+}
+
+/// The state of everything, as `cutover status` and the admin API show it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this program.
+    pub version: String,
+    /// Counts published snapshots since the start.
+    pub generation: u64,
+    /// RFC 3339.
+    pub started_at: String,
+    /// The configuration in force and the last attempt to change it.
+    pub config: ConfigStatus,
+    /// Whether an emergency covers all splits.
+    pub emergency: bool,
+    /// Whether the state store accepts writes.
+    pub store_healthy: bool,
+    /// In the file's order.
+    pub splits: Vec<SplitStatus>,
+    /// In the file's order.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// The configuration in force and the last attempt to change it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file.
+    pub path: String,
+    /// When the configuration in force was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// Whether the last reading of the file was accepted.
+    pub last_reload_successful: bool,
+    /// The problems of the last reading, if it was refused.
+    pub problems: Vec<String>,
+}
+
+/// One split.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SplitStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its rollout stands.
+    pub phase: Phase,
+    /// The share in effect, such as `10%`.
+    pub share: String,
+    /// The share the file fixes, if it does.
+    pub file_share: Option<String>,
+    /// The operator's share, if one is set; it differs from the file's.
+    pub override_share: Option<String>,
+    /// Whether an emergency covers this split.
+    pub emergency: bool,
+    /// The user's id of the rollout.
+    pub rollout_id: String,
+    /// Names of the arms' backends.
+    pub backends: PerArm<String>,
+    /// Each rollback criterion: what is measured, what is allowed, how much speaks against it.
+    pub conditions: Vec<Condition>,
+    /// What was measured on each arm since the start of the process.
+    pub arms: PerArm<ArmStatus>,
+    /// Requests that legacy answered after `new` failed.
+    pub rescued: u64,
+    /// Requests that went to legacy without trying `new`.
+    pub diverted: u64,
+    /// `closed`, `open` or `half_open`; `off` without a breaker.
+    pub breaker: String,
+    /// The most recent decision, if there was one.
+    pub last_decision: Option<Decision>,
+}
+
+/// What was measured on one arm; overridden requests are not in it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ArmStatus {
+    /// Outcomes decided.
+    pub requests: u64,
+    /// Errors among them.
+    pub errors: u64,
+    /// 4xx and their gRPC kin.
+    pub client_errors: u64,
+    /// Requests whose client went away first (not in `requests`).
+    pub cancelled: u64,
+    /// Quantiles of the time to the first byte, seconds; absent without requests.
+    pub p50_seconds: Option<f64>,
+    /// 95th percentile of the time to the first byte, seconds.
+    pub p95_seconds: Option<f64>,
+    /// 99th percentile of the time to the first byte, seconds.
+    pub p99_seconds: Option<f64>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// In the file's order.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// `host:port`.
+    pub address: String,
+    /// `healthy`, `unhealthy` (active checks) or `ejected` (passive).
+    pub health: String,
+    /// Requests in flight.
+    pub pending: u64,
+    /// Open connections.
+    pub connections: u64,
+}

@@ -1,0 +1,9 @@
+//! cutover moves live traffic from a legacy API to its replacement, in stages, on evidence, and
+//! back at the first sign of harm.
+//!
+//! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
+//! [`control`] is the single writer.
+
+pub mod config;
+pub mod control;
+pub mod policy;

@@ -1,0 +1,2 @@
+//! The cutover program.
+fn main() {}

@@ -1,0 +1,12 @@
+//! Everything that can be wrong in an interesting way, as pure functions of their arguments.
+//!
+//! Nothing here is async, opens a socket, reads a file, draws a random number or asks what time it
+//! is; `tests/it/architecture.rs` fails when a module tries. Time comes in as an argument.
+
+pub mod arm;
+pub mod class;
+pub mod criteria;
+pub mod key;
+pub mod rollout;
+pub mod share;
+pub mod time;

@@ -1,0 +1,55 @@
+//! Points in time that policy code is given. It never asks for one.
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch, UTC.
+///
+/// The control plane derives it from a monotonic clock anchored at start, so within one process it
+/// never goes backwards; across restarts it may.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// A point `milliseconds` after the Unix epoch.
+    pub const fn from_milliseconds(milliseconds: i64) -> Self {
+        Timestamp(milliseconds)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn milliseconds(self) -> i64 {
+        self.0
+    }
+
+    /// The time from `earlier` to this point, zero if `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> std::time::Duration {
+        let milliseconds = self.0.saturating_sub(earlier.0);
+        std::time::Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+    }
+
+    /// This point moved forward by `span`.
+    #[must_use]
+    pub fn plus(self, span: std::time::Duration) -> Timestamp {
+        let milliseconds = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(self.0.saturating_add(milliseconds))
+    }
+
+    /// `14:03:27`, the form used in sentences; UTC, since logs and dashboards are.
+    pub fn clock(self) -> String {
+        self.format("%H:%M:%S")
+    }
+
+    /// `2026-11-20T14:03:27.123Z`, the form used in records.
+    pub fn rfc3339(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S%.3fZ")
+    }
+
+    fn format(self, format: &str) -> String {
+        jiff::Timestamp::from_millisecond(self.0)
+            .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+            .strftime(format)
+            .to_string()
+    }
+}
