@@ -6,6 +6,8 @@
 pub mod arm;
 pub mod class;
 pub mod criteria;
+pub mod fallback;
+pub mod judge;
 pub mod key;
 pub mod rollout;
 pub mod share;
