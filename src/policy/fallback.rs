@@ -138,11 +138,7 @@ mod tests {
 
     #[test]
     fn what_never_left_is_replayed_freely_whatever_the_method() {
-        for repetition in [
-            Repetition::Safe,
-            Repetition::Idempotent,
-            Repetition::Unsafe,
-        ] {
+        for repetition in [Repetition::Safe, Repetition::Idempotent, Repetition::Unsafe] {
             let verdict = decide(attempt(false), permission(repetition));
             assert_eq!(verdict, Verdict::Free, "{repetition:?}");
         }

@@ -1,0 +1,3 @@
+//! From counts to a verdict.
+
+pub mod window;
