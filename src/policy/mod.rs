@@ -6,6 +6,7 @@
 pub mod arm;
 pub mod class;
 pub mod criteria;
+pub mod duration;
 pub mod fallback;
 pub mod judge;
 pub mod key;
