@@ -2,8 +2,9 @@
 //! back at the first sign of harm.
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
-//! [`control`] is the single writer.
+//! [`telemetry`] counts what happens; [`control`] is the single writer.
 
 pub mod config;
 pub mod control;
 pub mod policy;
+pub mod telemetry;

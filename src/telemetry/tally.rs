@@ -1,0 +1,407 @@
+//! What the workers count: one tally per split, one per backend.
+//!
+//! The verdict needs "`e` errors among `n` requests" from counters that are being written while it
+//! reads them. Two counters `n` and `e` would sooner or later be read between the two writes, and
+//! a window with more errors than requests has no likelihood. So nothing here is counted twice:
+//! an outcome increments exactly one cell, `n` and `e` are sums of cells, and the difference of
+//! any two readings is consistent whenever they were taken.
+//!
+//! Each worker writes to a shard of its own (see [`WorkerId`]); [`SplitTally::reading`] sums them.
+//! Requests whose arm was fixed by a pin, a token or an emergency, and requests without a key, are
+//! no evidence about the arms: they come with `cluster: None` and are kept apart, for display.
+//!
+//! What is booked when is ruled by the data plane; the tally only knows that
+//! [`Class::Cancelled`] is never a decided request.
+
+use std::time::Duration;
+
+use super::counter::{Counter, WorkerId, add_all};
+use super::histogram::{Histogram, HistogramShard};
+use super::streak::Streak;
+use crate::policy::arm::{Arm, PerArm};
+use crate::policy::class::{Class, Diversion, Failure};
+use crate::policy::criteria::Criteria;
+use crate::policy::fallback::Refusal;
+use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading};
+use crate::policy::key::Cluster;
+
+const CLASSES: usize = Class::ALL.len();
+const FAILURES: usize = Failure::LABELS.len();
+const REFUSALS: usize = Refusal::LABELS.len();
+const DIVERSIONS: usize = Diversion::LABELS.len();
+
+/// Everything counted about one split. It outlives reloads for as long as the split's name and
+/// latency thresholds stay the same.
+#[derive(Debug)]
+pub struct SplitTally {
+    thresholds: Vec<Duration>,
+    workers: Box<[SplitShard]>,
+    streak: Streak,
+}
+
+impl SplitTally {
+    /// A tally for `workers` workers and the thresholds of the latency criteria in their order.
+    ///
+    /// # Panics
+    /// With more than [`Criteria::MAX_LATENCY_LIMITS`] thresholds, which no valid configuration
+    /// has.
+    pub fn new(workers: usize, thresholds: Vec<Duration>) -> SplitTally {
+        assert!(
+            thresholds.len() <= Criteria::MAX_LATENCY_LIMITS,
+            "the configuration limits the latency criteria"
+        );
+        SplitTally {
+            thresholds,
+            workers: (0..workers).map(|_| SplitShard::default()).collect(),
+            streak: Streak::new(),
+        }
+    }
+
+    /// The thresholds of the latency criteria, in their order.
+    pub fn thresholds(&self) -> &[Duration] {
+        &self.thresholds
+    }
+
+    /// Where `worker` counts the requests assigned to `arm`.
+    pub fn arm(&self, worker: WorkerId, arm: Arm) -> &ArmTally {
+        &self.shard(worker).arms[arm]
+    }
+
+    /// Legacy answered after the attempt on `new` had failed. The failure is booked on `new` too.
+    pub fn rescued(&self, worker: WorkerId, failure: Failure) {
+        self.shard(worker).rescued[failure.index()].increment();
+    }
+
+    /// The attempt on `new` failed, was replayed on legacy, and the replay failed as well.
+    pub fn rescue_failed(&self, worker: WorkerId, failure: Failure) {
+        self.shard(worker).rescue_failed[failure.index()].increment();
+    }
+
+    /// The attempt on `new` failed and was not replayed.
+    pub fn not_replayed(&self, worker: WorkerId, refusal: Refusal) {
+        self.shard(worker).not_replayed[refusal.index()].increment();
+    }
+
+    /// A request assigned to `new` went to legacy without an attempt. This does not touch
+    /// [`SplitTally::streak`].
+    pub fn diverted(&self, worker: WorkerId, diversion: Diversion, cluster: Option<Cluster>) {
+        let shard = self.shard(worker);
+        let counters = match cluster {
+            Some(_) => &shard.diverted,
+            None => &shard.diverted_overridden,
+        };
+        counters[diversion.index()].increment();
+    }
+
+    /// A rescue ended 401, 403 or 404: legacy may not know what `new` had created.
+    pub fn fallback_mismatch(&self, worker: WorkerId) {
+        self.shard(worker).fallback_mismatches.increment();
+    }
+
+    /// A request came with a JWT that could not be verified and counted as absent.
+    pub fn unverifiable_token(&self, worker: WorkerId) {
+        self.shard(worker).unverifiable_tokens.increment();
+    }
+
+    /// Failures of `new` in a row. Booking an outcome does not touch it: whether a failure or a
+    /// success is one of `new` is known to the caller alone.
+    pub fn streak(&self) -> &Streak {
+        &self.streak
+    }
+
+    /// What all workers counted so far.
+    pub fn reading(&self) -> SplitReading {
+        let mut reading = SplitReading {
+            evidence: PerArm::from_fn(|_| ArmCounts {
+                latency: vec![Clustered::default(); self.thresholds.len()],
+                ..ArmCounts::default()
+            }),
+            streak: self.streak.reading(),
+            figures: PerArm::from_fn(|_| ArmFigures::default()),
+            rescued: [0; FAILURES],
+            rescue_failed: [0; FAILURES],
+            not_replayed: [0; REFUSALS],
+            diverted: [0; DIVERSIONS],
+            diverted_overridden: [0; DIVERSIONS],
+            fallback_mismatches: 0,
+            unverifiable_tokens: 0,
+        };
+        for shard in &self.workers {
+            for arm in Arm::ALL {
+                shard.arms[arm].add_to(&mut reading.evidence[arm], &mut reading.figures[arm]);
+            }
+            add_all(&mut reading.rescued, &shard.rescued);
+            add_all(&mut reading.rescue_failed, &shard.rescue_failed);
+            add_all(&mut reading.not_replayed, &shard.not_replayed);
+            add_all(&mut reading.diverted, &shard.diverted);
+            add_all(&mut reading.diverted_overridden, &shard.diverted_overridden);
+            reading.fallback_mismatches += shard.fallback_mismatches.value();
+            reading.unverifiable_tokens += shard.unverifiable_tokens.value();
+        }
+        reading
+    }
+
+    fn shard(&self, worker: WorkerId) -> &SplitShard {
+        &self.workers[worker.0]
+    }
+}
+
+/// One worker's outcomes of the requests assigned to one arm.
+#[derive(Debug)]
+pub struct ArmTally {
+    /// By cluster, then by class.
+    outcomes: [[Counter; CLASSES]; Cluster::COUNT],
+    /// By class, without a cluster.
+    overridden: [Counter; CLASSES],
+    /// By threshold, then by cluster.
+    latency: [[Latency; Cluster::COUNT]; Criteria::MAX_LATENCY_LIMITS],
+    first_byte: HistogramShard,
+    total: HistogramShard,
+}
+
+/// Requests of one cluster on either side of one threshold.
+#[derive(Debug, Default)]
+struct Latency {
+    within: Counter,
+    exceeded: Counter,
+}
+
+impl ArmTally {
+    /// How a request ended. Without a cluster it is no evidence and only displayed.
+    pub fn book(&self, class: Class, cluster: Option<Cluster>) {
+        let outcomes = match cluster {
+            Some(cluster) => &self.outcomes[cluster.index()],
+            None => &self.overridden,
+        };
+        outcomes[class.index()].increment();
+    }
+
+    /// A stream that was already booked a success has been truncated: one more request, and an
+    /// error.
+    pub fn book_late_truncation(&self, cluster: Option<Cluster>) {
+        self.book(Class::Transport, cluster);
+    }
+
+    /// Whether a request reached the age of `threshold`, an index into
+    /// [`SplitTally::thresholds`], without its first byte. Without a cluster it is no evidence.
+    ///
+    /// # Panics
+    /// If `threshold` is not below [`Criteria::MAX_LATENCY_LIMITS`].
+    pub fn latency(&self, threshold: usize, exceeded: bool, cluster: Option<Cluster>) {
+        let Some(cluster) = cluster else { return };
+        let latency = &self.latency[threshold][cluster.index()];
+        let counter = if exceeded {
+            &latency.exceeded
+        } else {
+            &latency.within
+        };
+        counter.increment();
+    }
+
+    /// The time from the request's head to the first byte of the answer. To be called for the
+    /// requests that are evidence, so that a quantile speaks of the same requests as the counts.
+    pub fn first_byte(&self, elapsed: Duration) {
+        self.first_byte.record(elapsed);
+    }
+
+    /// The time from the request's head to the answer's end, under the same rule as
+    /// [`ArmTally::first_byte`].
+    pub fn total(&self, elapsed: Duration) {
+        self.total.record(elapsed);
+    }
+
+    fn add_to(&self, evidence: &mut ArmCounts, figures: &mut ArmFigures) {
+        for (pair, outcomes) in evidence.errors.clusters.iter_mut().zip(&self.outcomes) {
+            let mut counts = [0; CLASSES];
+            add_all(&mut counts, outcomes);
+            let booked = Pair {
+                n: Class::ALL
+                    .iter()
+                    .filter(|class| **class != Class::Cancelled)
+                    .map(|class| counts[class.index()])
+                    .sum(),
+                e: Class::ALL
+                    .iter()
+                    .filter(|class| class.is_error())
+                    .map(|class| counts[class.index()])
+                    .sum(),
+            };
+            add_pair(pair, booked);
+            add_pair(&mut evidence.errors.total, booked);
+            evidence.client_errors += counts[Class::ClientError.index()];
+            for (sum, count) in figures.classes.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        // Zipped with the reading, which has only as many thresholds as are configured.
+        for (counts, latency) in evidence.latency.iter_mut().zip(&self.latency) {
+            for (pair, latency) in counts.clusters.iter_mut().zip(latency) {
+                let exceeded = latency.exceeded.value();
+                let decided = Pair {
+                    n: latency.within.value() + exceeded,
+                    e: exceeded,
+                };
+                add_pair(pair, decided);
+                add_pair(&mut counts.total, decided);
+            }
+        }
+        add_all(&mut figures.overridden, &self.overridden);
+        self.first_byte.add_to(&mut figures.first_byte);
+        self.total.add_to(&mut figures.total);
+    }
+}
+
+impl Default for ArmTally {
+    fn default() -> Self {
+        Self {
+            outcomes: std::array::from_fn(|_| <[Counter; CLASSES]>::default()),
+            overridden: <[Counter; CLASSES]>::default(),
+            latency: std::array::from_fn(|_| std::array::from_fn(|_| Latency::default())),
+            first_byte: HistogramShard::default(),
+            total: HistogramShard::default(),
+        }
+    }
+}
+
+/// What was counted about one split, over all workers and since the tally was made.
+#[derive(Clone, Debug)]
+pub struct SplitReading {
+    /// What the judge sees: assigned by share, with a session key, decided.
+    pub evidence: PerArm<ArmCounts>,
+    /// Failures of `new` in a row.
+    pub streak: StreakReading,
+    /// What is shown.
+    pub figures: PerArm<ArmFigures>,
+    /// Answered by legacy after `new` failed, by [`Failure::index`].
+    pub rescued: [u64; FAILURES],
+    /// Failed on `new` and on legacy, by the failure of `new`.
+    pub rescue_failed: [u64; FAILURES],
+    /// Failed on `new` and not replayed, by [`Refusal::index`].
+    pub not_replayed: [u64; REFUSALS],
+    /// Sent to legacy without an attempt on `new`, by [`Diversion::index`].
+    pub diverted: [u64; DIVERSIONS],
+    /// The same for requests that are no evidence.
+    pub diverted_overridden: [u64; DIVERSIONS],
+    /// Rescues that ended 401, 403 or 404.
+    pub fallback_mismatches: u64,
+    /// Tokens that could not be verified.
+    pub unverifiable_tokens: u64,
+}
+
+/// What is shown about one arm beyond the judge's counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArmFigures {
+    /// Outcomes that are evidence, and cancellations, by [`Class::index`].
+    pub classes: [u64; CLASSES],
+    /// Outcomes that are no evidence, by [`Class::index`].
+    pub overridden: [u64; CLASSES],
+    /// Time to the first byte.
+    pub first_byte: Histogram,
+    /// Time to the end of the answer.
+    pub total: Histogram,
+}
+
+/// Everything counted about the attempts on one backend.
+#[derive(Debug)]
+pub struct AttemptTally {
+    workers: Box<[AttemptShard]>,
+}
+
+impl AttemptTally {
+    /// A tally for `workers` workers.
+    pub fn new(workers: usize) -> AttemptTally {
+        AttemptTally {
+            workers: (0..workers).map(|_| AttemptShard::default()).collect(),
+        }
+    }
+
+    /// How one try of a request at one endpoint ended.
+    pub fn attempt(&self, worker: WorkerId, result: Result<(), Failure>) {
+        let shard = self.shard(worker);
+        match result {
+            Ok(()) => shard.succeeded.increment(),
+            Err(failure) => shard.failed[failure.index()].increment(),
+        }
+    }
+
+    /// The request was tried again at another endpoint, or on another connection, of this backend.
+    pub fn retried(&self, worker: WorkerId) {
+        self.shard(worker).retried.increment();
+    }
+
+    /// A connection was opened.
+    pub fn connection_opened(&self, worker: WorkerId) {
+        self.shard(worker).connections_opened.increment();
+    }
+
+    /// A kept-alive connection was used again.
+    pub fn connection_reused(&self, worker: WorkerId) {
+        self.shard(worker).connections_reused.increment();
+    }
+
+    /// What all workers counted so far.
+    pub fn reading(&self) -> AttemptReading {
+        let mut reading = AttemptReading::default();
+        for shard in &self.workers {
+            reading.succeeded += shard.succeeded.value();
+            add_all(&mut reading.failed, &shard.failed);
+            reading.retried += shard.retried.value();
+            reading.connections_opened += shard.connections_opened.value();
+            reading.connections_reused += shard.connections_reused.value();
+        }
+        reading
+    }
+
+    fn shard(&self, worker: WorkerId) -> &AttemptShard {
+        &self.workers[worker.0]
+    }
+}
+
+/// What was counted about the attempts on one backend, over all workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttemptReading {
+    /// Attempts that were answered.
+    pub succeeded: u64,
+    /// Attempts that failed, by [`Failure::index`].
+    pub failed: [u64; FAILURES],
+    /// Second tries within the backend.
+    pub retried: u64,
+    /// Connections opened.
+    pub connections_opened: u64,
+    /// Kept-alive connections used again.
+    pub connections_reused: u64,
+}
+
+/// One worker's counters of a split. Aligned so that no other worker writes to its cache lines;
+/// 128 rather than 64 because processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct SplitShard {
+    arms: PerArm<ArmTally>,
+    rescued: [Counter; FAILURES],
+    rescue_failed: [Counter; FAILURES],
+    not_replayed: [Counter; REFUSALS],
+    diverted: [Counter; DIVERSIONS],
+    diverted_overridden: [Counter; DIVERSIONS],
+    fallback_mismatches: Counter,
+    unverifiable_tokens: Counter,
+}
+
+/// One worker's counters of a backend, aligned like [`SplitShard`].
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct AttemptShard {
+    succeeded: Counter,
+    failed: [Counter; FAILURES],
+    retried: Counter,
+    connections_opened: Counter,
+    connections_reused: Counter,
+}
+
+fn add_pair(sum: &mut Pair, more: Pair) {
+    sum.n += more.n;
+    sum.e += more.e;
+}
+
+#[cfg(test)]
+mod tests;
