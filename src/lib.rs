@@ -4,6 +4,7 @@
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
 //! [`telemetry`] counts what happens; [`control`] is the single writer.
 
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod policy;

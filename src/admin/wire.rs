@@ -1,0 +1,160 @@
+//! What travels over the admin API besides [`Status`](crate::control::protocol::Status).
+//!
+//! The service reads and the CLI writes the very same types, so they cannot drift apart. Unknown
+//! fields are refused: a misspelt `overide` would otherwise do something else than was asked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::protocol::Refused;
+use crate::policy::share::Share;
+
+/// Asks for a share, fixed by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetShare {
+    /// Such as `25%`.
+    #[serde(with = "percentage")]
+    pub share: Share,
+    /// Whether a share fixed in the file may be overridden.
+    #[serde(default, rename = "override")]
+    pub override_file: bool,
+    /// Recorded with the decision.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Declares or clears an emergency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emergency {
+    /// One split; absent: all of them.
+    #[serde(default)]
+    pub split: Option<String>,
+    /// Clear it instead.
+    #[serde(default)]
+    pub clear: bool,
+    /// Recorded with the decision; obligatory when declaring.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// The body of a change that needs nothing but, perhaps, a reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Because {
+    /// Recorded with the decision.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A change was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What is now true.
+    pub sentence: String,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a request to the admin API failed; the first four are those of [`Refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// No such split; the message names the valid ones.
+    NoSuchSplit,
+    /// The present state forbids it; the message says what would allow it.
+    Precondition,
+    /// The configuration file is not valid; the message lists the problems.
+    InvalidConfig,
+    /// The state store failed; nothing was promised.
+    StoreFailed,
+    /// The request's path, query or body cannot be understood.
+    BadRequest,
+    /// No token, or none that is known.
+    Unauthenticated,
+    /// The token's role does not allow this.
+    Forbidden,
+    /// The request names the service by a host name although no token is configured.
+    ForbiddenHost,
+    /// There is nothing at this path.
+    NotFound,
+    /// The path exists, but not for this method.
+    MethodNotAllowed,
+    /// The body is longer than any valid one.
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// A change whose content type is not JSON.
+    ContentType,
+    /// The process is about to exit.
+    Stopping,
+}
+
+impl From<&Refused> for ErrorKind {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::NoSuchSplit(_) => ErrorKind::NoSuchSplit,
+            Refused::Precondition(_) => ErrorKind::Precondition,
+            Refused::InvalidConfig(_) => ErrorKind::InvalidConfig,
+            Refused::StoreFailed(_) => ErrorKind::StoreFailed,
+        }
+    }
+}
+
+/// The longest reason that is recorded, in bytes.
+pub const REASON_LIMIT: usize = 1000;
+
+/// Whether `reason` can be recorded: it ends up in logs, tables and terminals, where a control
+/// character could forge a line or move the cursor.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn check_reason(reason: &str) -> Result<(), String> {
+    if reason.len() > REASON_LIMIT {
+        return Err(format!(
+            "the reason is longer than {REASON_LIMIT} bytes; say it shorter"
+        ));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err(
+            "the reason contains a control character; write it as one line of plain text"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// A share as people write it, `25%`, where the rest of the program stores basis points.
+mod percentage {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::policy::share::Share;
+
+    pub(super) fn serialize<S: Serializer>(
+        share: &Share,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(share)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Share, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
