@@ -13,6 +13,8 @@ use crate::policy::arm::{Arm, PerArm};
 use crate::policy::criteria::Criteria;
 use crate::policy::share::Share;
 
+pub use crate::policy::route::{Matches, PathMatch};
+
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -396,28 +398,6 @@ pub struct Route {
     pub target: Target,
     /// Whether `new` may be rescued by legacy on this route. Default true.
     pub fallback: bool,
-}
-
-/// What a request must look like; an empty field matches anything.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Matches {
-    /// Lower case, without port; `*.example.com` matches any subdomain.
-    pub host: Option<String>,
-    /// The path, compared byte for byte.
-    pub path: Option<PathMatch>,
-    /// Any of these.
-    pub methods: Vec<http::Method>,
-    /// All of these: present, with this value if one is given.
-    pub headers: Vec<(http::HeaderName, Option<String>)>,
-}
-
-/// How a path is matched.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PathMatch {
-    /// The whole path.
-    Exact(String),
-    /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apix`.
-    Prefix(String),
 }
 
 /// Where a route leads.

@@ -4,6 +4,7 @@
 //! is; `tests/it/architecture.rs` fails when a module tries. Time comes in as an argument.
 
 pub mod arm;
+pub mod assign;
 pub mod class;
 pub mod criteria;
 pub mod duration;
@@ -11,5 +12,6 @@ pub mod fallback;
 pub mod judge;
 pub mod key;
 pub mod rollout;
+pub mod route;
 pub mod share;
 pub mod time;

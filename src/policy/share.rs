@@ -115,6 +115,11 @@ impl Bucket {
     pub const fn index(self) -> u16 {
         self.0
     }
+
+    /// The smallest share that contains this slot.
+    pub const fn first_share(self) -> Share {
+        Share(self.0 + 1)
+    }
 }
 
 #[cfg(test)]
