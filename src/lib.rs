@@ -2,10 +2,12 @@
 //! back at the first sign of harm.
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
-//! [`telemetry`] counts what happens; [`control`] is the single writer.
+//! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`control`] is the
+//! single writer.
 
 pub mod admin;
 pub mod config;
 pub mod control;
 pub mod policy;
 pub mod telemetry;
+pub mod upstream;

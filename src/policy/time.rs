@@ -53,3 +53,29 @@ impl Timestamp {
             .to_string()
     }
 }
+
+/// Whole milliseconds since the process started.
+///
+/// What workers share as atomics (ejections, the breaker) must fit a machine word and never go
+/// backwards, which rules out both `Instant` and [`Timestamp`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Elapsed(u64);
+
+impl Elapsed {
+    /// A point `milliseconds` after the start of the process.
+    pub const fn from_milliseconds(milliseconds: u64) -> Self {
+        Elapsed(milliseconds)
+    }
+
+    /// Milliseconds since the start of the process.
+    pub const fn milliseconds(self) -> u64 {
+        self.0
+    }
+
+    /// This point moved forward by `span`, cut to whole milliseconds.
+    #[must_use]
+    pub fn plus(self, span: std::time::Duration) -> Elapsed {
+        let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Elapsed(self.0.saturating_add(milliseconds))
+    }
+}

@@ -1,0 +1,251 @@
+//! Opening a connection to an endpoint: TCP, then TLS where the backend asks for it.
+//!
+//! The caller owns the time limit. A failure here is always before the first byte of a request, so
+//! it may be replayed whatever its method; the error says which phase failed and why.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::model;
+use crate::policy::class::Failure;
+use crate::upstream::endpoint::{Endpoint, Location};
+
+/// When the kernel starts asking a silent peer whether it is still there. Idle connections are
+/// closed long before; this ends the ones that wait for an answer from a host that lost power.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a backend's connections are secured.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    config: Arc<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+}
+
+/// The TLS settings of a backend cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidTls {
+    /// The given roots are no PEM certificates.
+    #[error("the root certificates cannot be read: {0}")]
+    UnreadableRoots(String),
+    /// There is no root at all.
+    #[error("there is no root certificate to trust; give a file of PEM certificates")]
+    NoRoots,
+    /// The name to verify is neither a host name nor an address.
+    #[error("`{0}` is not a server name; write a host name or an IP address")]
+    ServerName(String),
+    /// The TLS library refuses.
+    #[error("TLS cannot be set up: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+impl UpstreamTls {
+    /// Verification as `settings` say, HTTP/1.1 by ALPN. Reads the system's roots where none are
+    /// given.
+    ///
+    /// # Errors
+    /// [`InvalidTls`] where roots or server name cannot be used.
+    pub fn new(settings: &model::ClientTls) -> Result<UpstreamTls, InvalidTls> {
+        let mut roots = RootCertStore::empty();
+        match &settings.roots_pem {
+            Some(pem) => {
+                for certificate in CertificateDer::pem_slice_iter(pem) {
+                    let certificate = certificate
+                        .map_err(|error| InvalidTls::UnreadableRoots(error.to_string()))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| InvalidTls::UnreadableRoots(error.to_string()))?;
+                }
+            }
+            // A few odd certificates in a system's store are common, and none of our business.
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        if roots.is_empty() {
+            return Err(InvalidTls::NoRoots);
+        }
+        // The provider is named, because a process-wide default is whichever crate comes first.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server_name = settings.server_name.as_deref().map(server_name);
+        Ok(UpstreamTls {
+            config: Arc::new(config),
+            server_name: server_name.transpose()?,
+        })
+    }
+
+    /// The name that the certificate of `endpoint` must bear.
+    ///
+    /// # Errors
+    /// [`InvalidTls::ServerName`] where none is configured and the endpoint's host cannot be one.
+    pub fn name_to_verify(&self, endpoint: &Endpoint) -> Result<ServerName<'static>, InvalidTls> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => server_name(&endpoint.location().host()),
+        }
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, InvalidTls> {
+    ServerName::try_from(host.to_owned()).map_err(|_| InvalidTls::ServerName(host.to_owned()))
+}
+
+/// Why there is no connection. Nothing of any request was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectFailure {
+    /// Not found, refused or unreachable.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The peer did not prove who it is, or does not speak TLS.
+    #[error("TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+}
+
+impl ConnectFailure {
+    /// What the attempt is booked as.
+    pub const fn failure(&self) -> Failure {
+        match self {
+            ConnectFailure::Connect(_) => Failure::Connect,
+            ConnectFailure::Tls(_) => Failure::Tls,
+        }
+    }
+}
+
+/// Opens a connection to `endpoint`, secured if `tls` is given. A name is looked up each time and
+/// its addresses are tried in order. Without a time limit of its own.
+///
+/// # Errors
+/// [`ConnectFailure`] says which phase failed.
+pub async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&UpstreamTls>,
+) -> Result<Stream, ConnectFailure> {
+    let tcp = match endpoint.location() {
+        Location::Address(address) => TcpStream::connect(address).await,
+        Location::Name { host, port } => TcpStream::connect((host.as_str(), *port)).await,
+    };
+    let tcp = tcp.map_err(ConnectFailure::Connect)?;
+    prepare(&tcp).map_err(ConnectFailure::Connect)?;
+    let Some(tls) = tls else {
+        return Ok(Stream::Tcp(tcp));
+    };
+    let name = tls
+        .name_to_verify(endpoint)
+        .map_err(|error| ConnectFailure::Tls(io::Error::other(error)))?;
+    TlsConnector::from(Arc::clone(&tls.config))
+        .connect(name, tcp)
+        .await
+        .map(|stream| Stream::Tls(Box::new(stream)))
+        .map_err(ConnectFailure::Tls)
+}
+
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    // A request goes out in one or two writes; waiting to fill a segment only adds delay.
+    tcp.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+/// A connection to an endpoint. It belongs to the runtime that opened it.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain.
+    Tcp(TcpStream),
+    /// Secured; boxed, for its state is a kilobyte.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Whether an idle connection may be used again: the peer has neither closed it nor sent
+    /// anything unasked. While nothing has arrived this asks the runtime's readiness and makes no
+    /// system call. A session ticket is taken in and does not count as unasked.
+    ///
+    /// A byte read here is lost, so a connection that is not quiet must be dropped.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        // Nobody waits: the next real read registers its own waker.
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(self)
+            .poll_read(&mut context, &mut buffer)
+            .is_pending()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

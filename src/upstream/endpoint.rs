@@ -1,0 +1,307 @@
+//! One server of a backend: where it is, how busy it is, and whether it may be tried.
+//!
+//! An endpoint outlives the snapshot that names it, so that a reload which leaves it alone keeps
+//! its pooled connections, its health and its counts. Whatever counts something hands out a guard
+//! that gives it back on drop: a count decremented by hand leaks on the first early return, and a
+//! connection cap that leaks ends in a backend which is "full" while idle.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::policy::time::Elapsed;
+
+/// A server of a backend. Shared by all workers; every method takes `&self`.
+#[derive(Debug)]
+pub struct Endpoint {
+    address: String,
+    location: Location,
+    pending: AtomicU64,
+    connections: AtomicUsize,
+    unhealthy: AtomicBool,
+    ejected_until: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    ejections_in_a_row: AtomicU32,
+}
+
+/// Where an endpoint is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// At an address; connecting needs no lookup.
+    Address(SocketAddr),
+    /// Under a name, looked up at every connect so that a moved server is found again.
+    Name {
+        /// Host name, without port.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+/// Whether an endpoint may be tried, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It may.
+    Healthy,
+    /// Active checks failed.
+    Unhealthy,
+    /// Requests failed; left out for a while.
+    Ejected,
+}
+
+impl Health {
+    /// The word used in status and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+            Health::Ejected => "ejected",
+        }
+    }
+}
+
+/// The text is not `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an endpoint; write `host:port`, such as `10.0.0.7:8080` or `[::1]:8080`")]
+pub struct InvalidAddress(pub String);
+
+impl Endpoint {
+    /// The endpoint at `address`, `host:port`; presumed healthy.
+    ///
+    /// # Errors
+    /// [`InvalidAddress`] where the text is not `host:port`.
+    pub fn new(address: &str) -> Result<Arc<Endpoint>, InvalidAddress> {
+        Ok(Arc::new(Endpoint {
+            address: address.to_owned(),
+            location: Location::parse(address).ok_or_else(|| InvalidAddress(address.to_owned()))?,
+            pending: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            unhealthy: AtomicBool::new(false),
+            ejected_until: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            ejections_in_a_row: AtomicU32::new(0),
+        }))
+    }
+
+    /// `host:port` as configured.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where to connect.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Requests in flight over all workers.
+    pub fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Open connections over all workers, idle ones included.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> PendingGuard {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        PendingGuard(Arc::clone(self))
+    }
+
+    /// The right to hold one connection, unless `max` are open over all workers.
+    pub fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
+        self.connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < max).then_some(open + 1)
+            })
+            .ok()
+            .map(|_| ConnectionPermit(Arc::clone(self)))
+    }
+
+    /// Whether it may be tried at `now`.
+    pub fn is_available(&self, now: Elapsed) -> bool {
+        self.health(now) == Health::Healthy
+    }
+
+    /// Whether it may be tried at `now`, and who says so.
+    pub fn health(&self, now: Elapsed) -> Health {
+        if self.unhealthy.load(Ordering::Relaxed) {
+            Health::Unhealthy
+        } else if now.milliseconds() < self.ejected_until.load(Ordering::Relaxed) {
+            Health::Ejected
+        } else {
+            Health::Healthy
+        }
+    }
+
+    /// What active checks last concluded: whether it is healthy.
+    pub fn passes_checks(&self) -> bool {
+        !self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Records what active checks conclude.
+    pub fn set_passes_checks(&self, passes: bool) {
+        self.unhealthy.store(!passes, Ordering::Relaxed);
+    }
+
+    /// Counts a success at `now`: failures start over, and so does the row of ejections if the
+    /// endpoint is back. Answers to requests sent before the ejection do not end the row.
+    pub(super) fn succeeded(&self, now: Elapsed) {
+        // Loads first: on a healthy endpoint nothing is written, so its line stays shared.
+        if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+        if self.ejections_in_a_row.load(Ordering::Relaxed) != 0
+            && now.milliseconds() >= self.ejected_until.load(Ordering::Relaxed)
+        {
+            self.ejections_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failure and returns how many there were in a row, this one included.
+    pub(super) fn failed(&self) -> u32 {
+        self.failures_in_a_row
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1)
+    }
+
+    /// How many ejections in a row there were.
+    pub(super) fn ejections_in_a_row(&self) -> u32 {
+        self.ejections_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the endpoint out until `until`; failures start over.
+    pub(super) fn eject(&self, until: Elapsed) {
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.ejections_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.ejected_until
+            .store(until.milliseconds(), Ordering::Relaxed);
+    }
+}
+
+impl Location {
+    fn parse(address: &str) -> Option<Location> {
+        if let Ok(address) = address.parse() {
+            return Some(Location::Address(address));
+        }
+        let (host, port) = address.rsplit_once(':')?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        (!host.is_empty() && host.bytes().all(is_name)).then_some(())?;
+        let port = port.parse().ok().filter(|&port| port != 0)?;
+        Some(Location::Name {
+            host: host.to_owned(),
+            port,
+        })
+    }
+
+    /// The host alone, without brackets or port: what a certificate names.
+    pub fn host(&self) -> String {
+        match self {
+            Location::Address(address) => address.ip().to_string(),
+            Location::Name { host, .. } => host.clone(),
+        }
+    }
+}
+
+/// A request in flight; dropping it ends the count.
+#[derive(Debug)]
+pub struct PendingGuard(Arc<Endpoint>);
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to hold one connection to an endpoint; belongs beside the connection's stream.
+#[derive(Debug)]
+pub struct ConnectionPermit(Arc<Endpoint>);
+
+impl ConnectionPermit {
+    /// The endpoint it counts for.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_than_the_maximum_and_a_dropped_permit_makes_room() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        let first = endpoint.try_acquire(2).unwrap();
+        let _second = endpoint.try_acquire(2).unwrap();
+        assert!(endpoint.try_acquire(2).is_none());
+        drop(first);
+        assert_eq!(endpoint.connections(), 1);
+        assert!(endpoint.try_acquire(2).is_some());
+    }
+
+    #[test]
+    fn many_threads_never_exceed_the_maximum() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        let permit = endpoint.try_acquire(2);
+                        assert!(endpoint.connections() <= 2);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert_eq!(endpoint.connections(), 0);
+    }
+
+    #[test]
+    fn a_request_counts_as_pending_until_its_guard_is_dropped() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        let guard = endpoint.begin();
+        assert_eq!(endpoint.pending(), 1);
+        drop(guard);
+        assert_eq!(endpoint.pending(), 0);
+    }
+
+    #[test]
+    fn reads_names_and_addresses_and_refuses_the_rest() {
+        let name = |host: &str, port| Location::Name {
+            host: host.to_owned(),
+            port,
+        };
+        for (text, location) in [
+            ("api.internal:8080", name("api.internal", 8080)),
+            ("legacy_api:80", name("legacy_api", 80)),
+            ("[::1]:80", Location::Address("[::1]:80".parse().unwrap())),
+        ] {
+            assert_eq!(*Endpoint::new(text).unwrap().location(), location, "{text}");
+        }
+        for text in [
+            "api",
+            "api:",
+            ":80",
+            "api:0",
+            "api:70000",
+            "a b:80",
+            "http://api:80",
+            "::1:80",
+        ] {
+            assert!(Endpoint::new(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_an_address_has_neither_brackets_nor_port() {
+        assert_eq!(Endpoint::new("[::1]:443").unwrap().location().host(), "::1");
+        assert_eq!(Endpoint::new("api:443").unwrap().location().host(), "api");
+    }
+}
