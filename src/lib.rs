@@ -9,5 +9,6 @@ pub mod admin;
 pub mod config;
 pub mod control;
 pub mod policy;
+pub mod server;
 pub mod telemetry;
 pub mod upstream;
