@@ -6,6 +6,8 @@
 
 mod counter;
 pub mod histogram;
+pub mod log;
+pub mod metrics;
 pub mod streak;
 pub mod tally;
 

@@ -1,0 +1,545 @@
+//! Everything that `/metrics` says: each name, its labels and its meaning.
+//!
+//! A scrape takes a [`Scene`], a picture of the process at one moment, and writes it out. Nothing
+//! is registered on the request path, so no metric can cost a request anything.
+//!
+//! Two properties of the exporter shape this module. It keeps a series for ever once it has seen
+//! it, so a split removed from the configuration would be reported until the next restart; and its
+//! counters set to an absolute value never go down, so a tally that began anew would seem to stand
+//! still. Both vanish by giving each scrape an exporter of its own: what is not in the scene is
+//! not in the output. Its histograms are not used at all, since they keep each sample until
+//! somebody collects it; ours are written from the tally's buckets, on a fixed coarse subset of
+//! the same edges.
+//!
+//! `docs/metrics.md` lists the same names; a test compares the two.
+
+use std::fmt::Write as _;
+
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use super::histogram::{EDGES, Histogram, edge};
+use super::tally::{ArmFigures, AttemptReading, SplitReading};
+use crate::policy::arm::Arm;
+use crate::policy::class::{Class, Diversion, Failure};
+use crate::policy::fallback::Refusal;
+use crate::policy::rollout::{Condition, Phase};
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+
+/// The media type of [`Metrics::render`]; Prometheus 3 refuses an answer without one.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A factor of √2 from one `le` to the next. Finer ones multiply the series of every split and
+/// arm; the verdict reads all the edges anyway.
+const EDGES_PER_BUCKET: usize = 16;
+
+/// The states of a breaker, each a label's value.
+pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
+
+/// What a scrape shows, at one moment.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// The process itself.
+    pub process: ProcessScene<'a>,
+    /// Each split of the configuration in force.
+    pub splits: Vec<SplitScene<'a>>,
+    /// Each backend of the configuration in force.
+    pub backends: Vec<BackendScene<'a>>,
+}
+
+/// The process.
+#[derive(Clone, Debug)]
+pub struct ProcessScene<'a> {
+    /// How many snapshots were published since the start.
+    pub generation: u64,
+    /// Whether the last reading of the configuration file was accepted.
+    pub last_reload_successful: bool,
+    /// When the configuration in force was loaded.
+    pub last_reload_at: Timestamp,
+    /// Whether the state store accepts writes.
+    pub store_healthy: bool,
+    /// Client connections open on each worker, in the workers' order.
+    pub worker_connections: &'a [u64],
+    /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
+    /// from a request would let a stranger fill the memory of the monitoring.
+    pub refused: &'a [(&'static str, u64)],
+}
+
+/// A split.
+#[derive(Clone, Debug)]
+pub struct SplitScene<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where its rollout stands.
+    pub phase: Phase,
+    /// The share in effect.
+    pub share: Share,
+    /// Whether an emergency covers it.
+    pub emergency: bool,
+    /// The breaker's state, one of [`BREAKER_STATES`], unless the split has none.
+    pub breaker: Option<&'static str>,
+    /// Each rollback criterion as it stood at the last tick.
+    pub conditions: &'a [Condition],
+    /// What was counted.
+    pub reading: &'a SplitReading,
+}
+
+/// A backend.
+#[derive(Clone, Debug)]
+pub struct BackendScene<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What was counted.
+    pub attempts: &'a AttemptReading,
+    /// In the file's order.
+    pub endpoints: Vec<EndpointScene<'a>>,
+}
+
+/// An endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointScene<'a> {
+    /// `host:port`, as configured.
+    pub address: &'a str,
+    /// Whether it takes requests: neither failing its checks nor ejected.
+    pub healthy: bool,
+    /// Requests in flight.
+    pub pending: u64,
+    /// Open connections.
+    pub connections: u64,
+}
+
+/// Writes scenes in Prometheus' text format.
+#[derive(Debug)]
+pub struct Metrics {
+    started_at: Timestamp,
+}
+
+impl Metrics {
+    /// To be made at the start of the process, `started_at`: the first exporter calibrates a
+    /// clock, which may take up to 0.2 s and must not delay the verdicts of a running process.
+    pub fn new(started_at: Timestamp) -> Metrics {
+        drop(PrometheusBuilder::new().build_recorder());
+        Metrics { started_at }
+    }
+
+    /// The scene in Prometheus' text format, of type [`CONTENT_TYPE`].
+    pub fn render(&self, scene: &Scene<'_>) -> String {
+        let exporter = Exporter::new();
+        self.process(&exporter, &scene.process);
+        for split in &scene.splits {
+            self::split(&exporter, split);
+            fallbacks(&exporter, split);
+            evidence(&exporter, split);
+        }
+        for backend in &scene.backends {
+            self::backend(&exporter, backend);
+        }
+        let mut output = exporter.recorder.handle().render();
+        write_histograms(
+            &mut output,
+            &scene.splits,
+            "cutover_request_first_byte_seconds",
+            "Time from a request's head to the first byte of its answer, by assigned arm.",
+            |figures| &figures.first_byte,
+        );
+        write_histograms(
+            &mut output,
+            &scene.splits,
+            "cutover_request_duration_seconds",
+            "Time from a request's head to the end of its answer, by assigned arm.",
+            |figures| &figures.total,
+        );
+        output
+    }
+
+    fn process(&self, exporter: &Exporter, process: &ProcessScene<'_>) {
+        let version = env!("CARGO_PKG_VERSION");
+        exporter
+            .gauge(
+                "cutover_build_info",
+                "Always 1; the label tells the version.",
+            )
+            .set(&[("version", version)], 1.0);
+        exporter
+            .gauge(
+                "process_start_time_seconds",
+                "When the process started, in seconds since the Unix epoch.",
+            )
+            .set(&[], seconds(self.started_at));
+        exporter
+            .gauge(
+                "cutover_snapshot_generation",
+                "How many snapshots of configuration and shares were published since the start.",
+            )
+            .set(&[], process.generation as f64);
+        exporter
+            .gauge(
+                "cutover_config_last_reload_successful",
+                "1 if the last reading of the configuration file was accepted, else 0.",
+            )
+            .set(&[], truth(process.last_reload_successful));
+        exporter
+            .gauge(
+                "cutover_config_last_reload_timestamp_seconds",
+                "When the configuration in force was loaded, in seconds since the Unix epoch.",
+            )
+            .set(&[], seconds(process.last_reload_at));
+        exporter
+            .gauge(
+                "cutover_state_store_healthy",
+                "1 while the state store accepts writes; 0 stops promotion.",
+            )
+            .set(&[], truth(process.store_healthy));
+        let connections = exporter.gauge(
+            "cutover_client_connections",
+            "Client connections open, by worker.",
+        );
+        for (worker, &open) in process.worker_connections.iter().enumerate() {
+            connections.set(&[("worker", &worker.to_string())], open as f64);
+        }
+        let refused = exporter.counter(
+            "cutover_refused_total",
+            "Connections and requests that the proxy itself turned away, by reason.",
+        );
+        for &(reason, count) in process.refused {
+            refused.set(&[("reason", reason)], count);
+        }
+    }
+}
+
+fn split(exporter: &Exporter, split: &SplitScene<'_>) {
+    exporter
+        .gauge(
+            "cutover_split_share_ratio",
+            "The part of keys sent to new, in effect, from 0 to 1.",
+        )
+        .set(&[("split", split.name)], split.share.ratio());
+    exporter
+        .gauge(
+            "cutover_split_rolled_back",
+            "1 while a rollback latches the share, else 0.",
+        )
+        .set(
+            &[("split", split.name)],
+            truth(split.phase == Phase::RolledBack),
+        );
+    exporter
+        .gauge(
+            "cutover_split_emergency",
+            "1 while an emergency sends everything to legacy, else 0.",
+        )
+        .set(&[("split", split.name)], truth(split.emergency));
+    if let Some(current) = split.breaker {
+        let breaker = exporter.gauge(
+            "cutover_breaker_state",
+            "1 for the state that the breaker of new is in, 0 for the others.",
+        );
+        for state in BREAKER_STATES {
+            let labels = [("split", split.name), ("state", state)];
+            breaker.set(&labels, truth(state == current));
+        }
+    }
+    let requests = exporter.counter(
+        "cutover_requests_total",
+        "Requests ended, by the arm they were assigned to and how they ended.",
+    );
+    for arm in Arm::ALL {
+        let figures = &split.reading.figures[arm];
+        for (evidence, classes) in [("true", &figures.classes), ("false", &figures.overridden)] {
+            for class in Class::ALL {
+                let labels = [
+                    ("split", split.name),
+                    ("arm", arm.as_str()),
+                    ("class", class.as_str()),
+                    ("evidence", evidence),
+                ];
+                requests.set(&labels, classes[class.index()]);
+            }
+        }
+    }
+    exporter
+        .counter(
+            "cutover_unverifiable_tokens_total",
+            "Requests whose JWT could not be verified and counted as absent.",
+        )
+        .set(&[("split", split.name)], split.reading.unverifiable_tokens);
+}
+
+fn fallbacks(exporter: &Exporter, split: &SplitScene<'_>) {
+    let reading = split.reading;
+    let fallbacks = exporter.counter(
+        "cutover_fallbacks_total",
+        "Requests replayed on legacy after new failed, by the failure and by whether legacy answered.",
+    );
+    for (result, counts) in [
+        ("rescued", &reading.rescued),
+        ("failed", &reading.rescue_failed),
+    ] {
+        for (reason, &count) in Failure::LABELS.into_iter().zip(counts) {
+            let labels = [
+                ("split", split.name),
+                ("reason", reason),
+                ("result", result),
+            ];
+            fallbacks.set(&labels, count);
+        }
+    }
+    let refused = exporter.counter(
+        "cutover_fallback_refused_total",
+        "Requests that failed on new and were not replayed on legacy, by reason.",
+    );
+    for (reason, &count) in Refusal::LABELS.into_iter().zip(&reading.not_replayed) {
+        refused.set(&[("split", split.name), ("reason", reason)], count);
+    }
+    exporter
+        .counter(
+            "cutover_fallback_mismatch_total",
+            "Rescues that ended 401, 403 or 404: legacy may not know what new had created.",
+        )
+        .set(&[("split", split.name)], reading.fallback_mismatches);
+    let diverted = exporter.counter(
+        "cutover_diverted_total",
+        "Requests assigned to new that went to legacy without an attempt, by reason.",
+    );
+    for (evidence, counts) in [
+        ("true", &reading.diverted),
+        ("false", &reading.diverted_overridden),
+    ] {
+        for (reason, &count) in Diversion::LABELS.into_iter().zip(counts) {
+            let labels = [
+                ("split", split.name),
+                ("reason", reason),
+                ("evidence", evidence),
+            ];
+            diverted.set(&labels, count);
+        }
+    }
+}
+
+fn evidence(exporter: &Exporter, split: &SplitScene<'_>) {
+    exporter
+        .gauge(
+            "cutover_failure_streak",
+            "Requests of new that failed or were diverted in a row, without a success between.",
+        )
+        .set(&[("split", split.name)], split.reading.streak.length as f64);
+    let evidence = exporter.gauge(
+        "cutover_evidence_log10",
+        "Evidence that new breaches the condition, as the decimal logarithm of the odds.",
+    );
+    let threshold = exporter.gauge(
+        "cutover_evidence_threshold_log10",
+        "The evidence at which the condition rolls back, as a decimal logarithm.",
+    );
+    let overdispersion = exporter.gauge(
+        "cutover_overdispersion",
+        "Events of one session come in bunches of about this size; evidence is divided by it.",
+    );
+    for condition in split.conditions {
+        let labels = [
+            ("split", split.name),
+            ("condition", condition.criterion.as_str()),
+        ];
+        evidence.set(&labels, logarithm(condition.evidence));
+        threshold.set(&labels, logarithm(condition.threshold));
+        let labels = [
+            ("split", split.name),
+            ("event", condition.criterion.as_str()),
+        ];
+        overdispersion.set(&labels, condition.overdispersion);
+    }
+}
+
+fn backend(exporter: &Exporter, backend: &BackendScene<'_>) {
+    let reading = backend.attempts;
+    let attempts = exporter.counter(
+        "cutover_attempts_total",
+        "Tries of a request at an endpoint, by backend and result.",
+    );
+    attempts.set(
+        &[("backend", backend.name), ("result", "success")],
+        reading.succeeded,
+    );
+    for (result, &count) in Failure::LABELS.into_iter().zip(&reading.failed) {
+        attempts.set(&[("backend", backend.name), ("result", result)], count);
+    }
+    exporter
+        .counter(
+            "cutover_attempt_retries_total",
+            "Requests tried again within a backend, at another endpoint or on another connection.",
+        )
+        .set(&[("backend", backend.name)], reading.retried);
+    exporter
+        .counter(
+            "cutover_upstream_connections_opened_total",
+            "Connections opened to a backend.",
+        )
+        .set(&[("backend", backend.name)], reading.connections_opened);
+    exporter
+        .counter(
+            "cutover_upstream_connections_reused_total",
+            "Attempts made on a kept-alive connection.",
+        )
+        .set(&[("backend", backend.name)], reading.connections_reused);
+    let healthy = exporter.gauge(
+        "cutover_endpoint_healthy",
+        "1 while the endpoint takes requests, 0 while it fails its checks or is ejected.",
+    );
+    let pending = exporter.gauge(
+        "cutover_endpoint_pending_requests",
+        "Requests in flight at the endpoint.",
+    );
+    let connections = exporter.gauge(
+        "cutover_endpoint_connections",
+        "Connections open to the endpoint.",
+    );
+    for endpoint in &backend.endpoints {
+        let labels = [("backend", backend.name), ("endpoint", endpoint.address)];
+        healthy.set(&labels, truth(endpoint.healthy));
+        pending.set(&labels, endpoint.pending as f64);
+        connections.set(&labels, endpoint.connections as f64);
+    }
+}
+
+/// A family of histograms with one series per split and arm.
+fn write_histograms(
+    output: &mut String,
+    splits: &[SplitScene<'_>],
+    name: &str,
+    help: &str,
+    histogram: impl Fn(&ArmFigures) -> &Histogram,
+) {
+    if splits.is_empty() {
+        return;
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(output, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for split in splits {
+        for arm in Arm::ALL {
+            let histogram = histogram(&split.reading.figures[arm]);
+            let labels = format!("split=\"{}\",arm=\"{arm}\"", Escaped(split.name));
+            let mut count = 0;
+            for (index, bucket) in histogram.counts().iter().enumerate() {
+                count += bucket;
+                if index < EDGES && index % EDGES_PER_BUCKET == 0 {
+                    let le = edge(index).as_secs_f64();
+                    let _ = writeln!(output, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+                }
+            }
+            let sum = histogram.sum().as_secs_f64();
+            let _ = writeln!(output, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+            let _ = writeln!(output, "{name}_sum{{{labels}}} {sum}");
+            let _ = writeln!(output, "{name}_count{{{labels}}} {count}");
+        }
+    }
+    output.push('\n');
+}
+
+/// The exporter of one scrape.
+struct Exporter {
+    recorder: PrometheusRecorder,
+}
+
+impl Exporter {
+    fn new() -> Self {
+        // No idle timeout: a series lives exactly as long as this exporter.
+        let builder = PrometheusBuilder::new().with_recommended_naming(true);
+        Self {
+            recorder: builder.build_recorder(),
+        }
+    }
+
+    fn counter(&self, name: &'static str, help: &'static str) -> Counters<'_> {
+        let key = KeyName::from_const_str(name);
+        self.recorder.describe_counter(key, None, help.into());
+        Counters {
+            exporter: self,
+            name,
+        }
+    }
+
+    fn gauge(&self, name: &'static str, help: &'static str) -> Gauges<'_> {
+        let key = KeyName::from_const_str(name);
+        self.recorder.describe_gauge(key, None, help.into());
+        Gauges {
+            exporter: self,
+            name,
+        }
+    }
+}
+
+/// A family of counters.
+struct Counters<'a> {
+    exporter: &'a Exporter,
+    name: &'static str,
+}
+
+impl Counters<'_> {
+    fn set(&self, labels: &[(&'static str, &str)], value: u64) {
+        let counter = self
+            .exporter
+            .recorder
+            .register_counter(&key(self.name, labels), &METADATA);
+        counter.absolute(value);
+    }
+}
+
+/// A family of gauges.
+struct Gauges<'a> {
+    exporter: &'a Exporter,
+    name: &'static str,
+}
+
+impl Gauges<'_> {
+    fn set(&self, labels: &[(&'static str, &str)], value: f64) {
+        let gauge = self
+            .exporter
+            .recorder
+            .register_gauge(&key(self.name, labels), &METADATA);
+        gauge.set(value);
+    }
+}
+
+/// The exporter wants to know where a metric comes from and ignores it.
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels = labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, value.to_string()));
+    Key::from_parts(name, labels.collect::<Vec<_>>())
+}
+
+/// A label's value with the three characters escaped that would end it.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '\\' => f.write_str("\\\\")?,
+                '"' => f.write_str("\\\"")?,
+                '\n' => f.write_str("\\n")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn truth(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.milliseconds() as f64 / 1000.0
+}
+
+/// Evidence may underflow to zero, whose logarithm no gauge can average.
+fn logarithm(odds: f64) -> f64 {
+    odds.max(f64::MIN_POSITIVE).log10()
+}
+
+#[cfg(test)]
+mod tests;
