@@ -3,9 +3,10 @@
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
 //! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`control`] is the
-//! single writer.
+//! single writer; [`admin`] is the door through which it is asked, and [`cli`] the one who knocks.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod policy;

@@ -1,2 +1,5 @@
 //! The cutover program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    cutover::cli::main()
+}

@@ -1,0 +1,127 @@
+//! The command line.
+//!
+//! Commands that operate a running instance speak its admin API and nothing else: they open no
+//! state store and no configuration, so whatever the CLI can do a script can do too, and an
+//! operator's laptop needs no file of the server's.
+//!
+//! A command is a struct of arguments with a `run` that returns an [`Answer`] or a [`Failure`];
+//! only [`main`] prints and exits. To add one: write the struct in the file of its group, add a
+//! variant to [`Command`] (its first line of documentation is the summary in `cutover help`, the
+//! rest is the long help and ends with an example) and an arm to [`Cli::run`].
+//!
+//! Exit codes are promises; see [`Exit`].
+
+mod client;
+mod exit;
+mod offline;
+mod operate;
+mod output;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::exit::{Exit, Failure};
+use self::output::{Answer, Ink};
+
+/// Moves live traffic from a legacy API to its replacement, in stages, on evidence, and back at
+/// the first sign of harm.
+#[derive(Debug, Parser)]
+#[command(name = "cutover", version, after_help = Exit::help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what a running instance does: shares, arms, evidence, backends.
+    ///
+    /// Example: cutover status
+    ///
+    /// Shows for each split its share, how each arm fares, how close each rollback criterion is to
+    /// firing, and the last decision with its reason; then each backend's endpoints. What the
+    /// figures count starts with the process.
+    Status(status::Arguments),
+
+    /// Send a share of the sessions to the new API.
+    ///
+    /// Example: cutover set checkout 25% --reason "week 2"
+    ///
+    /// Takes effect with the next request on every worker. Raising a share only moves sessions to
+    /// the new arm, lowering it only moves them back. Refused while a rollback is latched (see
+    /// `cutover resume`), and for a share that the file fixes unless --override is given.
+    Set(operate::Set),
+
+    /// Send everything of a split back to legacy, now.
+    ///
+    /// Example: cutover rollback checkout --reason "carts are empty"
+    ///
+    /// The share falls to 0 and is latched there: neither the file nor a plan raises it again until
+    /// `cutover resume` or a new `rollout.id`. Requests in flight are not cut.
+    Rollback(operate::Rollback),
+
+    /// Clear a rollback's latch and judge afresh.
+    ///
+    /// Example: cutover resume checkout --reason "fixed in 2.4.1"
+    ///
+    /// The split returns to the share it had before the rollback, and what was measured until now
+    /// no longer counts against it.
+    Resume(operate::Resume),
+
+    /// Send everything to legacy, whatever else says otherwise.
+    ///
+    /// Example: cutover emergency --reason "orders are lost"
+    ///
+    /// Covers all splits unless one is named, also pinned keys and pin tokens, survives restarts,
+    /// and ends only by `cutover emergency --clear`. Declaring it needs a reason.
+    Emergency(operate::Emergency),
+
+    /// Read the configuration file again, now.
+    ///
+    /// Example: cutover reload
+    ///
+    /// The file is watched, so this is for mounts that report no changes, and for scripts that want
+    /// to know whether the file was accepted. A file with problems changes nothing: they are
+    /// listed, and the exit code is 3.
+    Reload(operate::Reload),
+
+    /// Print a completion script for a shell.
+    ///
+    /// Example: source <(cutover completions bash)
+    Completions(offline::Completions),
+}
+
+/// Reads the command line, does what it says and returns what the shell is told.
+pub fn main() -> ExitCode {
+    match Cli::parse().run(Ink::for_stdout()) {
+        Ok(answer) => {
+            // A reader that went away (`cutover status | head -1`) has seen all it wanted.
+            let _ = std::io::stdout().write_all(answer.text.as_bytes());
+            answer.exit.into()
+        }
+        Err(failure) => {
+            // If stderr is closed, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "cutover: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+impl Cli {
+    fn run(self, ink: Ink) -> Result<Answer, Failure> {
+        match self.command {
+            Command::Status(status) => status.run(ink),
+            Command::Set(set) => set.run(),
+            Command::Rollback(rollback) => rollback.run(),
+            Command::Resume(resume) => resume.run(),
+            Command::Emergency(emergency) => emergency.run(),
+            Command::Reload(reload) => reload.run(),
+            Command::Completions(completions) => completions.run(),
+        }
+    }
+}

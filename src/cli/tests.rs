@@ -1,0 +1,278 @@
+//! The command line against a real admin service with a stand-in for the single writer behind it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use clap::CommandFactory;
+use serde_json::Value;
+
+use crate::admin::{AdminState, Readiness, service};
+use crate::config::model::{Role, Token};
+use crate::control::protocol::{
+    Author, Command as Order, ConfigStatus, ControlHandle, Message, Refused, Status,
+};
+
+use super::*;
+
+/// A running instance, as far as the CLI can tell.
+struct Instance {
+    address: SocketAddr,
+    orders: Receiver<(Order, Author)>,
+}
+
+impl Instance {
+    fn start() -> Self {
+        let (announce, address) = channel();
+        let (seen, orders) = channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (control, mut messages) = ControlHandle::channel();
+                let state = AdminState {
+                    control,
+                    tokens: Arc::new([Token {
+                        name: "alice".into(),
+                        role: Role::Operate,
+                        secret: "secret".into(),
+                    }]),
+                    readiness: Readiness::starting(),
+                    metrics: Arc::new(String::new),
+                    explain: Arc::new(|_, _| Err("no splits".into())),
+                };
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                announce.send(listener.local_addr().unwrap()).unwrap();
+                tokio::spawn(async move { axum::serve(listener, service(state)).await });
+                while let Some(message) = messages.recv().await {
+                    answer(message, &seen);
+                }
+            });
+        });
+        Self {
+            address: address.recv().unwrap(),
+            orders,
+        }
+    }
+
+    /// Runs `cutover` with these words, as an operator with the right token.
+    fn run(&self, words: &[&str]) -> Result<Answer, Failure> {
+        let admin = format!("http://{}", self.address);
+        let mut all = vec!["cutover"];
+        all.extend(words);
+        all.extend(["--admin", &admin, "--token", "secret"]);
+        Cli::try_parse_from(all).unwrap().run(Ink::Plain)
+    }
+}
+
+fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
+    match message {
+        Message::Status { reply } => drop(reply.send(status())),
+        Message::Command {
+            command,
+            author,
+            reply,
+        } => {
+            let answer = match &command {
+                Order::Rollback { split } if split == "unknown" => Err(Refused::NoSuchSplit(
+                    "no split `unknown`; the splits are: a".into(),
+                )),
+                Order::Rollback { split } if split == "unwritable" => {
+                    Err(Refused::StoreFailed("the disk is full".into()))
+                }
+                Order::Resume { .. } => Err(Refused::Precondition("nothing is latched".into())),
+                Order::Reload => Err(Refused::InvalidConfig("line 1: no".into())),
+                _ => Ok("It is done.\u{7}".into()),
+            };
+            seen.send((command, author)).unwrap();
+            reply.send(answer).unwrap();
+        }
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "9.9.9".into(),
+        generation: 1,
+        started_at: "2026-11-20T00:00:00Z".into(),
+        config: ConfigStatus {
+            path: "cutover.yaml".into(),
+            loaded_at: "2026-11-20T00:00:00Z".into(),
+            last_reload_successful: true,
+            problems: Vec::new(),
+        },
+        emergency: false,
+        store_healthy: true,
+        splits: Vec::new(),
+        backends: Vec::new(),
+    }
+}
+
+fn parse_error(words: &[&str]) -> clap::Error {
+    Cli::try_parse_from(words).expect_err("these words are refused")
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_teaches_with_an_example() {
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let about = command.get_about().map(ToString::to_string);
+        assert!(about.is_some_and(|text| !text.contains('\n')), "{name}");
+        let long = command.get_long_about().map(ToString::to_string);
+        let example = format!("cutover {name}");
+        assert!(long.is_some_and(|text| text.contains(&example)), "{name}");
+    }
+}
+
+#[test]
+fn the_help_lists_every_exit_code() {
+    let help = Cli::command().render_long_help().to_string();
+    for exit in Exit::ALL {
+        assert!(help.contains(&format!("\n  {}  ", exit.code())), "{help}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    for words in [
+        &["cutover"] as &[&str],
+        &["cutover", "stauts"],
+        &["cutover", "set", "checkout"],
+        &["cutover", "set", "checkout", "25"],
+        &["cutover", "set", "checkout", "101%"],
+        &["cutover", "emergency"],
+        &["cutover", "rollback", "a", "--reason", "two\nlines"],
+        &["cutover", "status", "--admin", "https://localhost"],
+        &["cutover", "status", "-o", "xml"],
+    ] {
+        let error = parse_error(words);
+        assert_eq!(
+            error.exit_code(),
+            i32::from(Exit::Usage.code()),
+            "{words:?}"
+        );
+    }
+    let help = parse_error(&["cutover", "help", "set"]);
+    assert_eq!(help.exit_code(), i32::from(Exit::Success.code()));
+    let share = parse_error(&["cutover", "set", "checkout", "25"]).to_string();
+    assert!(share.contains("`12.5%`"), "the remedy is in: {share}");
+}
+
+#[test]
+fn the_token_in_the_environment_is_not_shown_by_the_help() {
+    let mut command = Cli::command();
+    let status = command.find_subcommand_mut("status").unwrap();
+    let token = status.get_arguments().find(|arg| arg.get_id() == "token");
+    assert!(token.is_some_and(clap::Arg::is_hide_env_values_set));
+}
+
+#[test]
+fn a_change_sends_what_was_asked_and_prints_the_sentence() {
+    let instance = Instance::start();
+    let words = [
+        "set",
+        "check/out",
+        "12.5%",
+        "--override",
+        "--reason",
+        "week 2",
+    ];
+    let answer = instance.run(&words).unwrap();
+    assert_eq!(answer, Answer::success("It is done.\u{fffd}\n"));
+    let (order, author) = instance.orders.recv().unwrap();
+    let expected = Order::Set {
+        split: "check/out".into(),
+        share: "12.5%".parse().unwrap(),
+        override_file: true,
+    };
+    assert_eq!(order, expected);
+    assert_eq!(
+        (author.actor.as_str(), author.reason.as_str()),
+        ("alice", "week 2")
+    );
+
+    for (words, split, clear) in [
+        (&["emergency", "--reason", "fire"] as &[&str], None, false),
+        (&["emergency", "a", "--reason", "fire"], Some("a"), false),
+        (&["emergency", "--clear"], None, true),
+    ] {
+        instance.run(words).unwrap();
+        let (order, _) = instance.orders.recv().unwrap();
+        let split = split.map(str::to_owned);
+        assert_eq!(order, Order::Emergency { split, clear });
+    }
+}
+
+#[test]
+fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
+    let instance = Instance::start();
+    for (words, exit, sentence) in [
+        (
+            &["rollback", "unknown"] as &[&str],
+            Exit::Usage,
+            "the splits are: a",
+        ),
+        (
+            &["rollback", "unwritable"],
+            Exit::Failure,
+            "the disk is full",
+        ),
+        (&["resume", "a"], Exit::Refused, "nothing is latched"),
+        (&["reload"], Exit::Config, "line 1: no"),
+        (&["emergency", "--reason", " "], Exit::Usage, "reason"),
+    ] {
+        let failure = instance.run(words).unwrap_err();
+        assert_eq!(failure.exit, exit, "{words:?}: {failure}");
+        assert!(failure.message.contains(sentence), "{failure}");
+    }
+}
+
+#[test]
+fn a_wrong_token_is_a_failure_and_nobody_there_is_unreachable() {
+    let instance = Instance::start();
+    let admin = format!("http://{}", instance.address);
+    let run = |admin: &str| {
+        let words = ["cutover", "status", "--token", "wrong", "--admin", admin];
+        Cli::try_parse_from(words)
+            .unwrap()
+            .run(Ink::Plain)
+            .unwrap_err()
+    };
+    assert_eq!(run(&admin).exit, Exit::Failure);
+
+    // Bound, so that nobody else takes the port, and not listening.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    let failure = run(&format!("http://{address}"));
+    assert_eq!(failure.exit, Exit::Unreachable);
+    assert!(failure.message.contains("CUTOVER_ADMIN"), "{failure}");
+}
+
+#[test]
+fn a_status_is_text_for_people_and_json_for_programs() {
+    let instance = Instance::start();
+    let text = instance.run(&["status"]).unwrap().text;
+    assert!(text.starts_with("cutover 9.9.9, started"), "{text}");
+    let json = instance.run(&["status", "-o", "json"]).unwrap().text;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["version"], "9.9.9");
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let cli = Cli::try_parse_from(["cutover", "completions", shell]).unwrap();
+        let script = cli.run(Ink::Plain).unwrap().text;
+        assert!(script.contains("emergency"), "{shell}");
+    }
+}
