@@ -13,101 +13,21 @@
 //!
 //! `docs/metrics.md` lists the same names; a test compares the two.
 
-use std::fmt::Write as _;
+mod exporter;
+mod scene;
 
-use metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-
-use super::histogram::{EDGES, Histogram, edge};
-use super::tally::{ArmFigures, AttemptReading, SplitReading};
+use self::exporter::{Exporter, write_histograms};
+pub use self::scene::{
+    BREAKER_STATES, BackendScene, EndpointScene, ProcessScene, Scene, SplitScene,
+};
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
 use crate::policy::fallback::Refusal;
-use crate::policy::rollout::{Condition, Phase};
-use crate::policy::share::Share;
+use crate::policy::rollout::Phase;
 use crate::policy::time::Timestamp;
 
 /// The media type of [`Metrics::render`]; Prometheus 3 refuses an answer without one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A factor of √2 from one `le` to the next. Finer ones multiply the series of every split and
-/// arm; the verdict reads all the edges anyway.
-const EDGES_PER_BUCKET: usize = 16;
-
-/// The states of a breaker, each a label's value.
-pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
-
-/// What a scrape shows, at one moment.
-#[derive(Clone, Debug)]
-pub struct Scene<'a> {
-    /// The process itself.
-    pub process: ProcessScene<'a>,
-    /// Each split of the configuration in force.
-    pub splits: Vec<SplitScene<'a>>,
-    /// Each backend of the configuration in force.
-    pub backends: Vec<BackendScene<'a>>,
-}
-
-/// The process.
-#[derive(Clone, Debug)]
-pub struct ProcessScene<'a> {
-    /// How many snapshots were published since the start.
-    pub generation: u64,
-    /// Whether the last reading of the configuration file was accepted.
-    pub last_reload_successful: bool,
-    /// When the configuration in force was loaded.
-    pub last_reload_at: Timestamp,
-    /// Whether the state store accepts writes.
-    pub store_healthy: bool,
-    /// Client connections open on each worker, in the workers' order.
-    pub worker_connections: &'a [u64],
-    /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
-    /// from a request would let a stranger fill the memory of the monitoring.
-    pub refused: &'a [(&'static str, u64)],
-}
-
-/// A split.
-#[derive(Clone, Debug)]
-pub struct SplitScene<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Where its rollout stands.
-    pub phase: Phase,
-    /// The share in effect.
-    pub share: Share,
-    /// Whether an emergency covers it.
-    pub emergency: bool,
-    /// The breaker's state, one of [`BREAKER_STATES`], unless the split has none.
-    pub breaker: Option<&'static str>,
-    /// Each rollback criterion as it stood at the last tick.
-    pub conditions: &'a [Condition],
-    /// What was counted.
-    pub reading: &'a SplitReading,
-}
-
-/// A backend.
-#[derive(Clone, Debug)]
-pub struct BackendScene<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// What was counted.
-    pub attempts: &'a AttemptReading,
-    /// In the file's order.
-    pub endpoints: Vec<EndpointScene<'a>>,
-}
-
-/// An endpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct EndpointScene<'a> {
-    /// `host:port`, as configured.
-    pub address: &'a str,
-    /// Whether it takes requests: neither failing its checks nor ejected.
-    pub healthy: bool,
-    /// Requests in flight.
-    pub pending: u64,
-    /// Open connections.
-    pub connections: u64,
-}
 
 /// Writes scenes in Prometheus' text format.
 #[derive(Debug)]
@@ -119,7 +39,7 @@ impl Metrics {
     /// To be made at the start of the process, `started_at`: the first exporter calibrates a
     /// clock, which may take up to 0.2 s and must not delay the verdicts of a running process.
     pub fn new(started_at: Timestamp) -> Metrics {
-        drop(PrometheusBuilder::new().build_recorder());
+        drop(Exporter::new());
         Metrics { started_at }
     }
 
@@ -135,7 +55,7 @@ impl Metrics {
         for backend in &scene.backends {
             self::backend(&exporter, backend);
         }
-        let mut output = exporter.recorder.handle().render();
+        let mut output = exporter.render();
         write_histograms(
             &mut output,
             &scene.splits,
@@ -399,132 +319,6 @@ fn backend(exporter: &Exporter, backend: &BackendScene<'_>) {
         healthy.set(&labels, truth(endpoint.healthy));
         pending.set(&labels, endpoint.pending as f64);
         connections.set(&labels, endpoint.connections as f64);
-    }
-}
-
-/// A family of histograms with one series per split and arm.
-fn write_histograms(
-    output: &mut String,
-    splits: &[SplitScene<'_>],
-    name: &str,
-    help: &str,
-    histogram: impl Fn(&ArmFigures) -> &Histogram,
-) {
-    if splits.is_empty() {
-        return;
-    }
-    // Writing to a string cannot fail.
-    let _ = writeln!(output, "# HELP {name} {help}\n# TYPE {name} histogram");
-    for split in splits {
-        for arm in Arm::ALL {
-            let histogram = histogram(&split.reading.figures[arm]);
-            let labels = format!("split=\"{}\",arm=\"{arm}\"", Escaped(split.name));
-            let mut count = 0;
-            for (index, bucket) in histogram.counts().iter().enumerate() {
-                count += bucket;
-                if index < EDGES && index % EDGES_PER_BUCKET == 0 {
-                    let le = edge(index).as_secs_f64();
-                    let _ = writeln!(output, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
-                }
-            }
-            let sum = histogram.sum().as_secs_f64();
-            let _ = writeln!(output, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-            let _ = writeln!(output, "{name}_sum{{{labels}}} {sum}");
-            let _ = writeln!(output, "{name}_count{{{labels}}} {count}");
-        }
-    }
-    output.push('\n');
-}
-
-/// The exporter of one scrape.
-struct Exporter {
-    recorder: PrometheusRecorder,
-}
-
-impl Exporter {
-    fn new() -> Self {
-        // No idle timeout: a series lives exactly as long as this exporter.
-        let builder = PrometheusBuilder::new().with_recommended_naming(true);
-        Self {
-            recorder: builder.build_recorder(),
-        }
-    }
-
-    fn counter(&self, name: &'static str, help: &'static str) -> Counters<'_> {
-        let key = KeyName::from_const_str(name);
-        self.recorder.describe_counter(key, None, help.into());
-        Counters {
-            exporter: self,
-            name,
-        }
-    }
-
-    fn gauge(&self, name: &'static str, help: &'static str) -> Gauges<'_> {
-        let key = KeyName::from_const_str(name);
-        self.recorder.describe_gauge(key, None, help.into());
-        Gauges {
-            exporter: self,
-            name,
-        }
-    }
-}
-
-/// A family of counters.
-struct Counters<'a> {
-    exporter: &'a Exporter,
-    name: &'static str,
-}
-
-impl Counters<'_> {
-    fn set(&self, labels: &[(&'static str, &str)], value: u64) {
-        let counter = self
-            .exporter
-            .recorder
-            .register_counter(&key(self.name, labels), &METADATA);
-        counter.absolute(value);
-    }
-}
-
-/// A family of gauges.
-struct Gauges<'a> {
-    exporter: &'a Exporter,
-    name: &'static str,
-}
-
-impl Gauges<'_> {
-    fn set(&self, labels: &[(&'static str, &str)], value: f64) {
-        let gauge = self
-            .exporter
-            .recorder
-            .register_gauge(&key(self.name, labels), &METADATA);
-        gauge.set(value);
-    }
-}
-
-/// The exporter wants to know where a metric comes from and ignores it.
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
-
-fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
-    let labels = labels
-        .iter()
-        .map(|(name, value)| Label::new(*name, value.to_string()));
-    Key::from_parts(name, labels.collect::<Vec<_>>())
-}
-
-/// A label's value with the three characters escaped that would end it.
-struct Escaped<'a>(&'a str);
-
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '\\' => f.write_str("\\\\")?,
-                '"' => f.write_str("\\\"")?,
-                '\n' => f.write_str("\\n")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,9 +4,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
+use crate::policy::rollout::Condition;
+use crate::policy::share::Share;
 use crate::telemetry::WorkerId;
 use crate::telemetry::fixture::cluster;
-use crate::telemetry::tally::{AttemptTally, SplitTally};
+use crate::telemetry::tally::{AttemptTally, SplitReading, SplitTally};
 
 const WORKER: WorkerId = WorkerId(0);
 const PROCESS: ProcessScene<'static> = ProcessScene {

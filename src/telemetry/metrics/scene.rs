@@ -1,0 +1,81 @@
+//! What a scrape shows. It borrows everything, so that taking the picture copies no count twice.
+
+use crate::policy::rollout::{Condition, Phase};
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+use crate::telemetry::tally::{AttemptReading, SplitReading};
+
+/// The states of a breaker, each a label's value.
+pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
+
+/// What a scrape shows, at one moment.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// The process itself.
+    pub process: ProcessScene<'a>,
+    /// Each split of the configuration in force.
+    pub splits: Vec<SplitScene<'a>>,
+    /// Each backend of the configuration in force.
+    pub backends: Vec<BackendScene<'a>>,
+}
+
+/// The process.
+#[derive(Clone, Debug)]
+pub struct ProcessScene<'a> {
+    /// How many snapshots were published since the start.
+    pub generation: u64,
+    /// Whether the last reading of the configuration file was accepted.
+    pub last_reload_successful: bool,
+    /// When the configuration in force was loaded.
+    pub last_reload_at: Timestamp,
+    /// Whether the state store accepts writes.
+    pub store_healthy: bool,
+    /// Client connections open on each worker, in the workers' order.
+    pub worker_connections: &'a [u64],
+    /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
+    /// from a request would let a stranger fill the memory of the monitoring.
+    pub refused: &'a [(&'static str, u64)],
+}
+
+/// A split.
+#[derive(Clone, Debug)]
+pub struct SplitScene<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where its rollout stands.
+    pub phase: Phase,
+    /// The share in effect.
+    pub share: Share,
+    /// Whether an emergency covers it.
+    pub emergency: bool,
+    /// The breaker's state, one of [`BREAKER_STATES`], unless the split has none.
+    pub breaker: Option<&'static str>,
+    /// Each rollback criterion as it stood at the last tick.
+    pub conditions: &'a [Condition],
+    /// What was counted.
+    pub reading: &'a SplitReading,
+}
+
+/// A backend.
+#[derive(Clone, Debug)]
+pub struct BackendScene<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What was counted.
+    pub attempts: &'a AttemptReading,
+    /// In the file's order.
+    pub endpoints: Vec<EndpointScene<'a>>,
+}
+
+/// An endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointScene<'a> {
+    /// `host:port`, as configured.
+    pub address: &'a str,
+    /// Whether it takes requests: neither failing its checks nor ejected.
+    pub healthy: bool,
+    /// Requests in flight.
+    pub pending: u64,
+    /// Open connections.
+    pub connections: u64,
+}
