@@ -9,3 +9,4 @@ pub mod breaker;
 pub mod budget;
 pub mod connect;
 pub mod endpoint;
+pub mod health;

@@ -1,0 +1,256 @@
+//! Active health checks: a GET to each endpoint every few seconds, on the control runtime.
+//!
+//! Endpoints are presumed healthy at start, because a proxy that waits for its checks serves
+//! nobody meanwhile; and one failed check is no verdict, because a single lost packet would take a
+//! server out. On a reload the checks of endpoints that did not change go on where they were:
+//! starting over would forget how far an endpoint was from its verdict at every edit of the file.
+//!
+//! An endpoint without checks is only connected to once, so that the log says at start that an
+//! upstream is not there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::config::model::HealthCheck;
+use crate::upstream::backend::Backend;
+use crate::upstream::connect::{ConnectFailure, Stream, UpstreamTls, connect};
+use crate::upstream::endpoint::Endpoint;
+
+/// How much of an answer's body is read before hanging up. Hanging up on a body that is still
+/// coming looks like a failing client in the upstream's log.
+const POLITE_BODY: usize = 64 * 1024;
+
+/// The checks under way. Dropping it ends them all.
+#[derive(Debug, Default)]
+pub struct HealthChecks {
+    /// By names of backend and endpoint.
+    running: HashMap<(String, String), Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    subject: Subject,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What one task checks, and how.
+#[derive(Clone, Debug)]
+struct Subject {
+    backend: String,
+    endpoint: Arc<Endpoint>,
+    tls: Option<UpstreamTls>,
+    connect_timeout: Duration,
+    check: Option<HealthCheck>,
+}
+
+impl HealthChecks {
+    /// Makes the checks under way those that `backends` ask for. Must be called on a runtime, the
+    /// control plane's.
+    pub fn reconcile(&mut self, backends: &[Arc<Backend>]) {
+        let mut before = std::mem::take(&mut self.running);
+        for backend in backends {
+            for endpoint in &backend.endpoints {
+                let key = (backend.name().to_owned(), endpoint.address().to_owned());
+                let subject = Subject::new(backend, endpoint);
+                let running = before
+                    .remove(&key)
+                    .filter(|running| running.subject.is_same(&subject))
+                    .unwrap_or_else(|| Running {
+                        subject: subject.clone(),
+                        task: tokio::spawn(subject.watch()),
+                    });
+                self.running.insert(key, running);
+            }
+        }
+    }
+}
+
+impl Subject {
+    fn new(backend: &Backend, endpoint: &Arc<Endpoint>) -> Subject {
+        Subject {
+            backend: backend.name().to_owned(),
+            endpoint: Arc::clone(endpoint),
+            tls: backend.tls.clone(),
+            connect_timeout: backend.settings.timeouts.connect,
+            check: backend.settings.health_check.clone(),
+        }
+    }
+
+    /// Whether the checks of `other` would be the same. TLS need not be compared: where it
+    /// changes, the endpoint is another.
+    fn is_same(&self, other: &Subject) -> bool {
+        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.connect_timeout == other.connect_timeout
+            && self.check == other.check
+    }
+
+    async fn watch(self) {
+        let Some(check) = &self.check else {
+            // Checks that were dropped from the file must not leave their last word behind.
+            self.endpoint.set_passes_checks(true);
+            if let Err(failure) = self.reach().await {
+                self.warn(&failure);
+            }
+            return;
+        };
+        let mut progress = Progress::new(self.endpoint.passes_checks());
+        let mut first = true;
+        loop {
+            let result = self.ask(check).await;
+            if let Err(failure) = &result
+                && first
+            {
+                self.warn(failure);
+            }
+            first = false;
+            if progress.turns(Passed(result.is_ok()), check) {
+                self.endpoint.set_passes_checks(progress.healthy);
+                self.announce(result);
+            }
+            sleep(check.interval).await;
+        }
+    }
+
+    async fn reach(&self) -> Result<Stream, CheckFailure> {
+        let connecting = connect(&self.endpoint, self.tls.as_ref());
+        Ok(timeout(self.connect_timeout, connecting)
+            .await
+            .map_err(|_| CheckFailure::Timeout(self.connect_timeout))??)
+    }
+
+    /// One check: connects, asks, and judges the status.
+    async fn ask(&self, check: &HealthCheck) -> Result<(), CheckFailure> {
+        let mut status = None;
+        let exchange = timeout(check.timeout, self.exchange(check, &mut status)).await;
+        // The status decides, even if time ran out while the body was still coming.
+        match (status, exchange) {
+            (Some(status), _) if status.is_success() || status.is_redirection() => Ok(()),
+            (Some(status), _) => Err(CheckFailure::Status(status)),
+            (None, Ok(Err(failure))) => Err(failure),
+            (None, _) => Err(CheckFailure::Timeout(check.timeout)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        check: &HealthCheck,
+        status: &mut Option<StatusCode>,
+    ) -> Result<(), CheckFailure> {
+        let request = Request::get(&check.path)
+            .header(header::HOST, self.endpoint.address())
+            .header(header::USER_AGENT, "cutover health check")
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())?;
+        let stream = connect(&self.endpoint, self.tls.as_ref()).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let conversation = async {
+            let response = sender.send_request(request).await?;
+            *status = Some(response.status());
+            let body = Limited::new(response.into_body(), POLITE_BODY);
+            // Nothing depends on the body; a broken or endless one is not what is checked.
+            let _ = body.collect().await;
+            Ok(())
+        };
+        let finished = async {
+            // What goes wrong with the connection reaches the conversation as well.
+            let _ = connection.await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            result = conversation => result,
+            never = finished => never,
+        }
+    }
+
+    fn warn(&self, failure: &CheckFailure) {
+        tracing::warn!(
+            backend = %self.backend,
+            endpoint = self.endpoint.address(),
+            reason = %failure,
+            "upstream unreachable at start; serving anyway",
+        );
+    }
+
+    fn announce(&self, result: Result<(), CheckFailure>) {
+        let (backend, endpoint) = (&self.backend, self.endpoint.address());
+        match result {
+            Ok(()) => tracing::info!(%backend, endpoint, "endpoint healthy: its checks pass again"),
+            Err(reason) => {
+                tracing::info!(%backend, endpoint, %reason, "endpoint unhealthy: its checks fail");
+            }
+        }
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+enum CheckFailure {
+    #[error(transparent)]
+    Connect(#[from] ConnectFailure),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("no valid answer: {0}")]
+    Answer(#[from] hyper::Error),
+    #[error("the check's path cannot be asked for: {0}")]
+    Path(#[from] http::Error),
+    #[error("answered {0}")]
+    Status(StatusCode),
+}
+
+/// What one check found.
+#[derive(Clone, Copy, Debug)]
+struct Passed(bool);
+
+/// How far an endpoint is from the opposite verdict.
+#[derive(Debug)]
+struct Progress {
+    healthy: bool,
+    /// Checks in a row that speak against `healthy`.
+    contrary: u32,
+}
+
+impl Progress {
+    fn new(healthy: bool) -> Progress {
+        Progress {
+            healthy,
+            contrary: 0,
+        }
+    }
+
+    /// Counts one check; true if it turns the verdict.
+    fn turns(&mut self, Passed(passed): Passed, check: &HealthCheck) -> bool {
+        if passed == self.healthy {
+            self.contrary = 0;
+            return false;
+        }
+        self.contrary += 1;
+        let needed = if self.healthy {
+            check.unhealthy_after
+        } else {
+            check.healthy_after
+        };
+        if self.contrary < needed {
+            return false;
+        }
+        *self = Progress::new(passed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
