@@ -128,6 +128,21 @@ impl std::fmt::Display for Criterion {
     }
 }
 
+impl Criterion {
+    /// The share of requests that may be events: erroneous, or slower than the limit.
+    pub fn allowed_share(self) -> f64 {
+        match self.metric {
+            Metric::ErrorRate => self.limit,
+            Metric::Latency(quantile) => f64::from(100_u8.saturating_sub(quantile)) / 100.0,
+        }
+    }
+
+    /// What must hold, such as `error_rate <= 5%`: the contrary of what the criterion says.
+    pub fn promise(self) -> String {
+        self.to_string().replace(" > ", " <= ")
+    }
+}
+
 /// How the dispersion factor phi is found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

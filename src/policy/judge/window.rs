@@ -113,6 +113,17 @@ impl Pair {
             e: self.e.saturating_sub(earlier.e),
         }
     }
+
+    /// Adds what was counted elsewhere or later.
+    pub const fn add(&mut self, more: Pair) {
+        self.n += more.n;
+        self.e += more.e;
+    }
+
+    /// Events per request; none without requests.
+    pub fn ratio(self) -> Option<f64> {
+        (self.n > 0).then(|| self.e as f64 / self.n as f64)
+    }
 }
 
 impl Default for StreakReading {
