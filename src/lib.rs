@@ -2,14 +2,16 @@
 //! back at the first sign of harm.
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
-//! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`control`] is the
-//! single writer; [`admin`] is the door through which it is asked, and [`cli`] the one who knocks.
+//! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`proxy`] is the
+//! path of a request; [`control`] is the single writer; [`admin`] is the door through which it is
+//! asked, and [`cli`] the one who knocks.
 
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod policy;
+pub mod proxy;
 pub mod server;
 pub mod telemetry;
 pub mod upstream;
