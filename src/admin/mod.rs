@@ -31,6 +31,7 @@ use axum::routing::{get, post};
 
 use crate::config::model::Token;
 use crate::control::protocol::ControlHandle;
+use crate::policy::assign::Explanation;
 
 pub use self::readiness::{Readiness, Stage};
 
@@ -38,7 +39,7 @@ pub use self::readiness::{Readiness, Stage};
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Explains to which arm a key of a split belongs, and why. The error names the valid splits.
-pub type Explain = Arc<dyn Fn(&str, &str) -> Result<serde_json::Value, String> + Send + Sync>;
+pub type Explain = Arc<dyn Fn(&str, &str) -> Result<Explanation, String> + Send + Sync>;
 
 /// All that the service reaches.
 #[derive(Clone)]

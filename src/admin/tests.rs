@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::config::model::Role;
 use crate::control::protocol::{Author, Command, ConfigStatus, Message, Refused, Status};
+use crate::policy::assign::{Question, explain};
+use crate::policy::key::Salt;
+use crate::policy::share::Share;
 
 use super::*;
 
@@ -52,7 +55,14 @@ impl Service {
             readiness: readiness.clone(),
             metrics: Arc::new(|| "cutover_up 1\n".to_owned()),
             explain: Arc::new(|split, key| match split {
-                "checkout" => Ok(json!({"split": split, "key": key, "bucket": 7})),
+                "checkout" => Ok(explain(Question {
+                    split,
+                    salt: Salt::new(split),
+                    key,
+                    pinned: None,
+                    share: Share::ALL,
+                    emergency: false,
+                })),
                 _ => Err(format!("no split `{split}`; the splits are: checkout")),
             }),
         };
@@ -485,6 +495,18 @@ async fn a_scrape_is_text_and_a_status_is_json_that_no_cache_keeps() {
     assert_eq!(status.header(header::CACHE_CONTROL), "no-store");
     let read: Status = serde_json::from_str(&status.text).unwrap();
     assert_eq!(read.generation, 3);
+}
+
+#[tokio::test]
+async fn an_explanation_is_of_the_key_as_it_was_before_it_was_escaped() {
+    let service = Service::open().await;
+    let path = "/api/v1/explain?split=checkout&key=a%20b%2B%26";
+    let answer = service.get(path).send().await;
+    let explanation: Explanation = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(
+        (explanation.split.as_str(), explanation.key.as_str()),
+        ("checkout", "a b+&")
+    );
 }
 
 #[tokio::test]
