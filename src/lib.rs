@@ -8,10 +8,13 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
+pub mod identity;
 pub mod policy;
 pub mod proxy;
 pub mod server;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

@@ -132,7 +132,8 @@ impl Failure {
     /// The class the request gets if nothing rescues its booking on this arm.
     pub const fn class(self) -> Class {
         match self {
-            Failure::Status(status) => Class::of_status(status),
+            // A status that the split lists is a failure of the arm, whatever its number.
+            Failure::Status(_) => Class::ServerError,
             Failure::Grpc(code) => Class::of_grpc(code),
             _ => Class::Transport,
         }

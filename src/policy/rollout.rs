@@ -67,3 +67,12 @@ pub struct Condition {
     /// The guard that withholds a rollback although the evidence suffices.
     pub withheld_by: Option<String>,
 }
+
+/// What the data plane obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The share in effect.
+    pub share: Share,
+    /// Whether an emergency covers the split.
+    pub emergency: bool,
+}

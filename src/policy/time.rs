@@ -23,6 +23,11 @@ impl Timestamp {
         self.0
     }
 
+    /// Whole seconds since the Unix epoch, zero before it.
+    pub fn seconds(self) -> u64 {
+        u64::try_from(self.0 / 1000).unwrap_or(0)
+    }
+
     /// The time from `earlier` to this point, zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> std::time::Duration {
         let milliseconds = self.0.saturating_sub(earlier.0);
@@ -70,6 +75,11 @@ impl Elapsed {
     /// Milliseconds since the start of the process.
     pub const fn milliseconds(self) -> u64 {
         self.0
+    }
+
+    /// The time from `earlier` to this point, zero if `earlier` is later.
+    pub const fn since(self, earlier: Elapsed) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
     /// This point moved forward by `span`, cut to whole milliseconds.

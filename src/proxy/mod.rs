@@ -1,6 +1,14 @@
-//! The path of a request: who sends it, where it goes, what comes back.
+//! The data plane: what happens to one request.
+//!
+//! Reading order: [`forward`] is the straight line from a request to its answer; [`attempt`] is one
+//! try at one backend; [`body`] is the answer that reports its outcome once; [`worker`] is what a
+//! thread keeps between requests.
 
-mod cookie;
-pub mod identify;
-pub mod jwt;
-pub mod pin;
+pub mod attempt;
+pub mod body;
+pub mod flights;
+pub mod forward;
+pub mod headers;
+pub mod peer;
+pub mod respond;
+pub mod worker;

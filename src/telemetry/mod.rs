@@ -5,6 +5,7 @@
 //! cannot contradict each other.
 
 mod counter;
+pub mod edge;
 pub mod histogram;
 pub mod log;
 pub mod metrics;

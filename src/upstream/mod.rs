@@ -8,5 +8,8 @@ pub mod backend;
 pub mod breaker;
 pub mod budget;
 pub mod connect;
+pub mod deadline;
 pub mod endpoint;
 pub mod health;
+pub mod http1;
+pub mod pool;

@@ -8,10 +8,10 @@ use super::*;
 use crate::config::model::{
     BackendId, FallbackSettings, IssuedCookie, JwtAlgorithm, JwtSource, Secret,
 };
+use crate::identity::pin;
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Cause;
 use crate::policy::criteria::Criteria;
-use crate::proxy::pin;
 
 const NOW: u64 = 1_795_000_000;
 const CLIENT: &str = "203.0.113.7";

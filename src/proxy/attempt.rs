@@ -1,0 +1,363 @@
+//! One attempt at one backend: an endpoint, a connection, a request, the head of an answer.
+//!
+//! Within the backend a request gets a second chance on another endpoint or connection, but only
+//! where that cannot execute it twice: nothing of it was sent, or it is safe and went down a
+//! kept-alive connection that the upstream had already closed. The outcome is the last try's.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::request::Parts;
+
+use crate::config::model::BackendId;
+use crate::policy::class::{Diversion, Failure};
+use crate::policy::fallback::Repetition;
+use crate::snapshot::BackendPlan;
+use crate::upstream::connect::connect;
+use crate::upstream::deadline::Deadline;
+use crate::upstream::endpoint::PendingGuard;
+use crate::upstream::http1::connection::Connection;
+use crate::upstream::http1::exchange::{Exchange, ExchangeFailed, HeadOutcome};
+use crate::upstream::http1::response::ResponseHead;
+use crate::upstream::http1::upload::RequestBody;
+use crate::upstream::pool::Pool;
+
+use super::headers::{self, Forwarding};
+use super::peer::Peer;
+use super::worker::{View, Worker};
+
+/// A request on its way through the proxy.
+#[derive(Debug)]
+pub struct Call {
+    /// The thread that carries it.
+    pub worker: Rc<Worker>,
+    /// The one snapshot that it sees.
+    pub view: Rc<View>,
+    /// The other end of the client's connection.
+    pub peer: Peer,
+    /// Its head.
+    pub parts: Parts,
+    /// Whether it may be executed twice.
+    pub repetition: Repetition,
+    /// Its one deadline, set for each phase in turn.
+    pub deadline: Deadline,
+}
+
+/// How to try a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Try {
+    /// Which one.
+    pub backend: BackendId,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Whether `new` failed on this request before.
+    pub is_replay: bool,
+    /// Whether to try an endpoint that is thought unavailable, when all are: there is nowhere else
+    /// to go.
+    pub is_last_resort: bool,
+}
+
+/// An answer whose body is still on its way.
+#[derive(Debug)]
+pub struct Answer {
+    /// The head.
+    pub head: ResponseHead,
+    /// The connection that the body comes from.
+    pub exchange: Exchange,
+    /// Where the connection belongs afterwards.
+    pub pool: Rc<Pool>,
+    /// Counts as a request in flight until dropped.
+    pub pending: PendingGuard,
+    /// Between two pieces of the body.
+    pub body_idle: Duration,
+}
+
+/// There is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The upstream failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether any byte of the request may have reached it.
+        sent: bool,
+        /// For another attempt.
+        body: RequestBody,
+    },
+    /// No endpoint was tried.
+    Diverted {
+        /// Why not.
+        diversion: Diversion,
+        /// For another attempt.
+        body: RequestBody,
+    },
+    /// The client stopped delivering its body.
+    Client(ClientFault),
+}
+
+/// What the client did wrong while its request was being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFault {
+    /// It broke off.
+    Gone,
+    /// It took too long.
+    Stalled,
+}
+
+impl Answer {
+    /// Throws the answer away for the sake of another attempt.
+    pub fn discard(self, deadline: &Deadline) -> RequestBody {
+        let mut decoder = self.head.body;
+        let (body, connection) = self.exchange.abandon(&mut decoder);
+        if let Some(connection) = connection.filter(|_| self.head.persistent) {
+            self.pool.put(connection, deadline.now());
+        }
+        body
+    }
+}
+
+impl Call {
+    /// Tries a backend, and a second endpoint or connection of it where that is harmless.
+    pub async fn attempt(&self, how: Try, mut body: RequestBody) -> Result<Answer, Unanswered> {
+        let plan = self.view.snapshot.routing.backend(how.backend);
+        let total = plan.backend.settings.timeouts.total;
+        let now = self.worker.deadlines.now();
+        self.deadline.limit(total.map(|total| now.plus(total)));
+        let mut chance = Chance::First;
+        loop {
+            let Some(index) = self.pick(plan, how, chance) else {
+                return Err(Unanswered::Diverted {
+                    diversion: Diversion::NoEndpoint,
+                    body,
+                });
+            };
+            let failed = match self.try_endpoint(plan, how, index, chance, body).await {
+                Ok(answer) => {
+                    self.report_answer(plan, index, &answer);
+                    return Ok(answer);
+                }
+                Err(Unsuccessful::Failed(failed)) => failed,
+                Err(Unsuccessful::PoolFull(body)) => {
+                    return Err(Unanswered::Diverted {
+                        diversion: Diversion::PoolFull,
+                        body,
+                    });
+                }
+                Err(Unsuccessful::Client(fault)) => return Err(Unanswered::Client(fault)),
+            };
+            let next = self.next_chance(plan, how, index, chance, &failed);
+            // A connection that the upstream had closed as idle says nothing about the endpoint.
+            if !(failed.stale && next.is_some()) {
+                plan.attempts.attempt(self.worker.id, Err(failed.failure));
+                let now = self.worker.deadlines.now();
+                plan.backend.report(index, false, now);
+            }
+            let Some(next) = next else {
+                return Err(Unanswered::Failed {
+                    failure: failed.failure,
+                    sent: failed.sent,
+                    body: failed.body,
+                });
+            };
+            plan.attempts.retried(self.worker.id);
+            chance = next;
+            body = failed.body;
+            body.rewind();
+        }
+    }
+
+    /// The endpoint for this chance.
+    fn pick(&self, plan: &BackendPlan, how: Try, chance: Chance) -> Option<usize> {
+        let now = self.worker.deadlines.now();
+        let excluded = match chance {
+            Chance::OtherEndpoint { excluded } => Some(excluded),
+            Chance::First | Chance::FreshConnection => None,
+        };
+        plan.backend.pick(now, excluded).or_else(|| {
+            let count = plan.backend.endpoints.len();
+            let start = usize::try_from(now.milliseconds()).unwrap_or(0);
+            let mut any = (0..count).map(|offset| (start + offset) % count);
+            any.find(|index| Some(*index) != excluded)
+                .filter(|_| how.is_last_resort)
+        })
+    }
+
+    /// Whether, and how, a failed try is repeated within the backend.
+    fn next_chance(
+        &self,
+        plan: &BackendPlan,
+        how: Try,
+        index: usize,
+        chance: Chance,
+        failed: &ExchangeFailed,
+    ) -> Option<Chance> {
+        let is_harmless = !failed.sent || (failed.stale && self.repetition == Repetition::Safe);
+        if chance != Chance::First || !is_harmless || !failed.body.is_replayable() {
+            return None;
+        }
+        if failed.stale {
+            return Some(Chance::FreshConnection);
+        }
+        let other = Chance::OtherEndpoint { excluded: index };
+        self.pick(plan, how, other).map(|_| other)
+    }
+
+    async fn try_endpoint(
+        &self,
+        plan: &BackendPlan,
+        how: Try,
+        index: usize,
+        chance: Chance,
+        body: RequestBody,
+    ) -> Result<Answer, Unsuccessful> {
+        let pool = &self.view.pools(how.backend)[index];
+        let timeouts = &plan.backend.settings.timeouts;
+        let pending = pool.endpoint().begin();
+        let kept = match chance {
+            Chance::FreshConnection => None,
+            Chance::First | Chance::OtherEndpoint { .. } => pool.take(self.worker.deadlines.now()),
+        };
+        let connection = match kept {
+            Some(connection) => {
+                plan.attempts.connection_reused(self.worker.id);
+                connection
+            }
+            None => match self.open(plan, pool).await {
+                Ok(connection) => connection,
+                Err(NotOpened::PoolFull) => return Err(Unsuccessful::PoolFull(body)),
+                Err(NotOpened::Failed(failure)) => {
+                    return Err(Unsuccessful::Failed(ExchangeFailed {
+                        failure,
+                        sent: false,
+                        stale: false,
+                        body,
+                    }));
+                }
+            },
+        };
+        let head = headers::write_request(
+            &self.parts,
+            Forwarding {
+                peer: self.peer,
+                trusted_proxies: &self.view.snapshot.routing.edge.trusted_proxies,
+                authority: headers::authority(&self.parts).unwrap_or_default(),
+                framing: body.framing(),
+                is_replay: how.is_replay,
+            },
+        );
+        let mut exchange = Exchange::new(connection, self.parts.method.clone(), head, body);
+        let clock = HeadClock {
+            first_byte: how.first_byte,
+            body_idle: timeouts.body_idle,
+        };
+        match self.await_head(&mut exchange, clock).await {
+            HeadOutcome::Head(head) => Ok(Answer {
+                head,
+                exchange,
+                pool: Rc::clone(pool),
+                pending,
+                body_idle: timeouts.body_idle,
+            }),
+            HeadOutcome::Failed(failure) => Err(Unsuccessful::Failed(exchange.fail(failure))),
+            HeadOutcome::ClientGone => Err(Unsuccessful::Client(ClientFault::Gone)),
+            HeadOutcome::ClientStalled => Err(Unsuccessful::Client(ClientFault::Stalled)),
+        }
+    }
+
+    async fn open(&self, plan: &BackendPlan, pool: &Pool) -> Result<Connection, NotOpened> {
+        let endpoint = pool.endpoint();
+        let permit = endpoint
+            .try_acquire(pool.limits().max_connections)
+            .ok_or(NotOpened::PoolFull)?;
+        self.deadline.set(plan.backend.settings.timeouts.connect);
+        let opening = connect(endpoint, plan.backend.tls.as_ref());
+        match within(&self.deadline, opening).await {
+            Some(Ok(stream)) => {
+                plan.attempts.connection_opened(self.worker.id);
+                let now = self.worker.deadlines.now();
+                Ok(Connection::new(stream, permit, now))
+            }
+            Some(Err(failure)) => Err(NotOpened::Failed(failure.failure())),
+            None => Err(NotOpened::Failed(Failure::ConnectTimeout)),
+        }
+    }
+
+    /// Sends the request and waits for the head, each phase with its own time.
+    async fn await_head(&self, exchange: &mut Exchange, clock: HeadClock) -> HeadOutcome {
+        let mut progress = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = exchange.poll_head(cx) {
+                return Poll::Ready(outcome);
+            }
+            let state = (exchange.is_sent_completely(), exchange.progress());
+            if progress.replace(state) != Some(state) {
+                self.deadline.set(match state {
+                    (true, _) => clock.first_byte,
+                    (false, _) => clock.body_idle,
+                });
+            }
+            self.deadline.poll_passed(cx).map(|()| {
+                if exchange.awaits_client() {
+                    HeadOutcome::ClientStalled
+                } else {
+                    HeadOutcome::Failed(Failure::FirstByteTimeout)
+                }
+            })
+        })
+        .await
+    }
+
+    fn report_answer(&self, plan: &BackendPlan, index: usize, answer: &Answer) {
+        let status = answer.head.status.as_u16();
+        let result = match status {
+            500.. => Err(Failure::Status(status)),
+            _ => Ok(()),
+        };
+        plan.attempts.attempt(self.worker.id, result);
+        let now = self.worker.deadlines.now();
+        plan.backend.report(index, result.is_ok(), now);
+    }
+}
+
+/// Which try within a backend this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    First,
+    /// After a stale connection: the same choice of endpoints, but no kept connection.
+    FreshConnection,
+    /// After an endpoint that could not be reached.
+    OtherEndpoint {
+        excluded: usize,
+    },
+}
+
+/// How long the phases before the answer's head may take.
+#[derive(Clone, Copy, Debug)]
+struct HeadClock {
+    first_byte: Duration,
+    body_idle: Duration,
+}
+
+enum Unsuccessful {
+    Failed(ExchangeFailed),
+    PoolFull(RequestBody),
+    Client(ClientFault),
+}
+
+enum NotOpened {
+    PoolFull,
+    Failed(Failure),
+}
+
+/// What `future` returns, unless the deadline passes first.
+async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => deadline.poll_passed(cx).map(|()| None),
+    })
+    .await
+}

@@ -1,0 +1,267 @@
+//! The answer's body on its way to the client, and the one report of how it ended.
+//!
+//! A request's outcome is known when its answer's last byte is handed on, or when that can no
+//! longer happen. So the record travels with the body: ended, broken off, or dropped because the
+//! client went away, exactly one of these is booked.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::policy::class::Class;
+use crate::upstream::deadline::Deadline;
+use crate::upstream::endpoint::PendingGuard;
+use crate::upstream::http1::decode::Decoder;
+use crate::upstream::http1::exchange::{BodyPart, Exchange, Truncated};
+use crate::upstream::pool::Pool;
+
+use super::attempt::Answer;
+use super::flights::{Slot, Subject};
+use super::worker::Worker;
+
+/// The outcome of one request, booked exactly once.
+#[derive(Debug)]
+pub struct Record {
+    worker: Rc<Worker>,
+    slot: Slot,
+    started: Instant,
+    /// What the head promised; the trailers may break the promise.
+    class: Class,
+}
+
+impl Record {
+    /// A request begins.
+    pub fn begin(worker: &Rc<Worker>, subject: Subject, started: Instant) -> Self {
+        Self {
+            slot: worker.flights.add(subject, started),
+            worker: Rc::clone(worker),
+            started,
+            class: Class::Cancelled,
+        }
+    }
+
+    /// The arm has begun to answer.
+    pub fn first_byte(&mut self, class: Class) {
+        self.class = class;
+        let age = self.started.elapsed();
+        self.worker.flights.first_byte(self.slot, age, class);
+    }
+
+    /// The arm failed; whatever the client gets now comes from elsewhere.
+    pub fn failed(self, class: Class) {
+        let age = self.started.elapsed();
+        self.worker.flights.failed(self.slot, age, class);
+    }
+
+    /// The arm was not tried: this request says nothing about it.
+    pub fn dismiss(self) {
+        self.worker.flights.dismiss(self.slot);
+    }
+
+    fn finished(self, trailers: Option<&HeaderMap>) {
+        let class = trailers.and_then(grpc_class).unwrap_or(self.class);
+        let age = self.started.elapsed();
+        self.worker.flights.finished(self.slot, age, class);
+    }
+
+    fn truncated(self) {
+        self.worker.flights.truncated(self.slot);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.worker.flights.remove(self.slot);
+    }
+}
+
+/// The class of a gRPC answer, from the fields that carry its status.
+pub fn grpc_class(fields: &HeaderMap) -> Option<Class> {
+    grpc_code(fields).map(Class::of_grpc)
+}
+
+/// The gRPC status code among these fields; one that is no number is UNKNOWN.
+pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {
+    let status = fields.get("grpc-status")?;
+    let code = status.to_str().ok().and_then(|text| text.parse().ok());
+    Some(code.unwrap_or(2))
+}
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub struct ResponseBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    /// All of it is here.
+    Whole {
+        content: Bytes,
+        record: Option<Record>,
+    },
+    /// It is read from the upstream as the client takes it.
+    Streaming(Box<Streaming>),
+    /// Nothing is left.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Streaming {
+    exchange: Exchange,
+    decoder: Decoder,
+    is_persistent: bool,
+    pool: Rc<Pool>,
+    _pending: PendingGuard,
+    deadline: Deadline,
+    body_idle: Duration,
+    record: Option<Record>,
+}
+
+impl ResponseBody {
+    /// A body of the proxy's own.
+    pub fn own(content: impl Into<Bytes>) -> Self {
+        Self(Source::Whole {
+            content: content.into(),
+            record: None,
+        })
+    }
+
+    /// The body of an upstream's answer.
+    pub fn of_answer(answer: Answer, deadline: Deadline, record: Option<Record>) -> Self {
+        let Answer {
+            head,
+            mut exchange,
+            pool,
+            pending,
+            body_idle,
+        } = answer;
+        let mut decoder = head.body;
+        let Some(content) = exchange.take_whole_body(&mut decoder) else {
+            deadline.set(body_idle);
+            return Self(Source::Streaming(Box::new(Streaming {
+                exchange,
+                decoder,
+                is_persistent: head.persistent,
+                pool,
+                _pending: pending,
+                deadline,
+                body_idle,
+                record,
+            })));
+        };
+        // The connection is free before the client has read a byte.
+        give_back(&pool, exchange, head.persistent, &deadline);
+        if content.is_empty() {
+            // Nobody polls an empty body.
+            if let Some(record) = record {
+                record.finished(None);
+            }
+            return Self(Source::Ended);
+        }
+        Self(Source::Whole { content, record })
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Truncated;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+        match std::mem::replace(&mut self.0, Source::Ended) {
+            Source::Ended => Poll::Ready(None),
+            Source::Whole { content, record } => {
+                if let Some(record) = record {
+                    record.finished(None);
+                }
+                Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
+            }
+            Source::Streaming(mut streaming) => {
+                let Poll::Ready(part) = streaming.poll(cx) else {
+                    self.0 = Source::Streaming(streaming);
+                    return Poll::Pending;
+                };
+                match part {
+                    Ok(BodyPart::Data(data)) if streaming.decoder.is_ended() => {
+                        streaming.finish(None);
+                        Poll::Ready(Some(Ok(Frame::data(data))))
+                    }
+                    Ok(BodyPart::Data(data)) => {
+                        self.0 = Source::Streaming(streaming);
+                        Poll::Ready(Some(Ok(Frame::data(data))))
+                    }
+                    Ok(BodyPart::Trailers(trailers)) => {
+                        streaming.finish(Some(&trailers));
+                        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                    }
+                    Ok(BodyPart::End) => {
+                        streaming.finish(None);
+                        Poll::Ready(None)
+                    }
+                    Err(truncated) => {
+                        if let Some(record) = streaming.record.take() {
+                            record.truncated();
+                        }
+                        Poll::Ready(Some(Err(truncated)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Ended => true,
+            Source::Whole { content, .. } => content.is_empty(),
+            Source::Streaming(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Ended => SizeHint::with_exact(0),
+            Source::Whole { content, .. } => SizeHint::with_exact(content.len() as u64),
+            Source::Streaming(streaming) => match streaming.decoder {
+                Decoder::Length(length) => SizeHint::with_exact(length),
+                _ => SizeHint::default(),
+            },
+        }
+    }
+}
+
+impl Streaming {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
+        match self.exchange.poll_body(cx, &mut self.decoder) {
+            Poll::Ready(part) => {
+                self.deadline.set(self.body_idle);
+                Poll::Ready(part)
+            }
+            Poll::Pending => self.deadline.poll_passed(cx).map(|()| Err(Truncated)),
+        }
+    }
+
+    fn finish(self, trailers: Option<&HeaderMap>) {
+        if let Some(record) = self.record {
+            record.finished(trailers);
+        }
+        give_back(
+            &self.pool,
+            self.exchange,
+            self.is_persistent,
+            &self.deadline,
+        );
+    }
+}
+
+/// Returns the connection to its pool if it can carry another request.
+fn give_back(pool: &Pool, exchange: Exchange, is_persistent: bool, deadline: &Deadline) {
+    if is_persistent && let Some(connection) = exchange.into_reusable() {
+        pool.put(connection, deadline.now());
+    }
+}

@@ -1,0 +1,199 @@
+//! The ages of the requests in flight on one worker.
+//!
+//! A request that hangs must count as slow when it reaches the threshold's age, not when it ends:
+//! waiting for the end would make the first seconds of a slow `new` look fast. And a stream that
+//! has been healthy for ten seconds is a success, long before it ends. So every worker looks
+//! through its requests in flight and books what their age has decided.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::config::model::SplitId;
+use crate::policy::arm::Arm;
+use crate::policy::class::Class;
+use crate::policy::key::Cluster;
+use crate::telemetry::WorkerId;
+use crate::telemetry::tally::{ArmTally, SplitTally};
+
+use super::worker::View;
+
+/// A stream this old, without an error, is booked with the class its head promised.
+const HEALTHY_STREAM_AGE: Duration = Duration::from_secs(10);
+
+/// Whose outcome a request is.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The view that the request was assigned in.
+    pub view: Rc<View>,
+    /// The worker that counts.
+    pub worker: WorkerId,
+    /// The split.
+    pub split: SplitId,
+    /// The arm that was assigned.
+    pub arm: Arm,
+    /// Absent where the request is no evidence: overridden or keyless.
+    pub cluster: Option<Cluster>,
+}
+
+impl Subject {
+    /// The counters of the split.
+    pub fn split_tally(&self) -> &SplitTally {
+        &self.view.snapshot.routing.split(self.split).tally
+    }
+
+    /// The counters of the assigned arm.
+    pub fn arm_tally(&self) -> &ArmTally {
+        self.split_tally().arm(self.worker, self.arm)
+    }
+}
+
+/// One request in flight.
+#[derive(Debug)]
+struct Flight {
+    subject: Subject,
+    started: Instant,
+    /// Bit i: latency threshold i is not decided yet.
+    undecided: u8,
+    /// The class that the head promised, once there is a head and nothing is booked.
+    promised: Option<Class>,
+    is_booked: bool,
+}
+
+/// The requests in flight on one worker.
+#[derive(Debug, Default)]
+pub struct Flights {
+    entries: RefCell<Slab<Flight>>,
+}
+
+/// A place among the requests in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot(usize);
+
+impl Flights {
+    /// A request begins.
+    pub fn add(&self, subject: Subject, started: Instant) -> Slot {
+        let undecided = (1_u8 << subject.split_tally().thresholds().len()) - 1;
+        Slot(self.entries.borrow_mut().insert(Flight {
+            subject,
+            started,
+            undecided,
+            promised: None,
+            is_booked: false,
+        }))
+    }
+
+    /// The first byte has come at `age`, promising `class`: every threshold is decided, and so is
+    /// an error.
+    pub fn first_byte(&self, slot: Slot, age: Duration, class: Class) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        flight.decide_reached(age);
+        if class.is_error() {
+            // A failure younger than a threshold says nothing about that threshold: fast errors
+            // are not fast answers.
+            flight.undecided = 0;
+            flight.book(class);
+            return;
+        }
+        flight.decide_rest();
+        // A quantile speaks of the same requests as the counts: of those that are evidence.
+        if flight.subject.cluster.is_some() {
+            flight.subject.arm_tally().first_byte(age);
+        }
+        flight.promised = Some(class);
+    }
+
+    /// The arm failed at `age` without an answer that counts.
+    pub fn failed(&self, slot: Slot, age: Duration, class: Class) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        flight.decide_reached(age);
+        flight.undecided = 0;
+        flight.book(class);
+    }
+
+    /// The answer ended whole at `age`, with `class`.
+    pub fn finished(&self, slot: Slot, age: Duration, class: Class) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        flight.book(class);
+        if flight.subject.cluster.is_some() {
+            flight.subject.arm_tally().total(age);
+        }
+    }
+
+    /// The answer broke off after its head.
+    pub fn truncated(&self, slot: Slot) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        if flight.is_booked {
+            let cluster = flight.subject.cluster;
+            flight.subject.arm_tally().book_late_truncation(cluster);
+        } else {
+            flight.book(Class::Transport);
+        }
+    }
+
+    /// The request turned out to be no request to this arm: nothing is booked.
+    pub fn dismiss(&self, slot: Slot) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        flight.undecided = 0;
+        flight.is_booked = true;
+    }
+
+    /// The request is over. What nobody booked was cancelled by the client.
+    pub fn remove(&self, slot: Slot) {
+        let mut flight = self.entries.borrow_mut().remove(slot.0);
+        flight.book(Class::Cancelled);
+    }
+
+    /// Books what age alone has decided by `now`.
+    pub fn sweep(&self, now: Instant) {
+        for (_, flight) in self.entries.borrow_mut().iter_mut() {
+            let age = now.saturating_duration_since(flight.started);
+            flight.decide_reached(age);
+            if age >= HEALTHY_STREAM_AGE
+                && let Some(class) = flight.promised
+            {
+                flight.book(class);
+            }
+        }
+    }
+}
+
+impl Flight {
+    /// Books an exceedance of every undecided threshold that `age` has reached.
+    fn decide_reached(&mut self, age: Duration) {
+        if self.undecided == 0 {
+            return;
+        }
+        for (index, threshold) in self.subject.split_tally().thresholds().iter().enumerate() {
+            if self.undecided & (1 << index) != 0 && age >= *threshold {
+                let cluster = self.subject.cluster;
+                self.subject.arm_tally().latency(index, true, cluster);
+                self.undecided &= !(1 << index);
+            }
+        }
+    }
+
+    /// Books every threshold that is left as kept.
+    fn decide_rest(&mut self) {
+        while self.undecided != 0 {
+            let index = self.undecided.trailing_zeros() as usize;
+            let cluster = self.subject.cluster;
+            self.subject.arm_tally().latency(index, false, cluster);
+            self.undecided &= self.undecided - 1;
+        }
+    }
+
+    fn book(&mut self, class: Class) {
+        if !std::mem::replace(&mut self.is_booked, true) {
+            self.subject.arm_tally().book(class, self.subject.cluster);
+        }
+        self.promised = None;
+    }
+}

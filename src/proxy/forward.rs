@@ -1,0 +1,505 @@
+//! The straight line from a request to its answer.
+//!
+//! Find the route, find the session's arm, try it, and if `new` fails before a byte has gone to the
+//! client, let legacy answer. What is booked where follows one rule: a failure belongs to the arm
+//! that was assigned, even when the client never notices it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+
+use crate::config::model::{BackendId, SplitId, Target};
+use crate::identity::identify::RequestFacts;
+use crate::policy::arm::Arm;
+use crate::policy::class::{Class, Diversion, Failure};
+use crate::policy::fallback::{self, FailedAttempt, Permission, Refusal, Repetition, Verdict};
+use crate::policy::key::Cluster;
+use crate::snapshot::{RoutePlan, SplitPlan};
+use crate::telemetry::edge::EdgeRefusal;
+use crate::upstream::breaker::{Admission, Breaker};
+use crate::upstream::http1::upload::RequestBody;
+
+use super::attempt::{Answer, Call, Try, Unanswered};
+use super::body::{Record, ResponseBody, grpc_class, grpc_code};
+use super::flights::Subject;
+use super::headers;
+
+use super::peer::Peer;
+use super::respond;
+use super::worker::Worker;
+
+/// Time to the first byte where the backend sets none.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
+/// The same on `new` where legacy could still answer.
+const FIRST_BYTE_WITH_FALLBACK: Duration = Duration::from_secs(5);
+
+/// Names the arm that answered, where the split shows it.
+const CUTOVER_ARM: &str = "cutover-arm";
+/// Says why legacy answered instead of `new`, where the split shows it.
+const CUTOVER_FALLBACK: &str = "cutover-fallback";
+
+/// Answers one request.
+pub async fn handle(
+    worker: Rc<Worker>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let started = Instant::now();
+    let view = worker.view();
+    let (parts, incoming) = request.into_parts();
+    let refuse = |refusal| {
+        worker.edge.refused(refusal);
+        respond::refused(refusal)
+    };
+    if parts.method == Method::CONNECT {
+        return refuse(EdgeRefusal::Connect);
+    }
+    let Ok(authority) = headers::authority(&parts) else {
+        return refuse(EdgeRefusal::InvalidHost);
+    };
+    let routing = &view.snapshot.routing;
+    let path = parts.uri.path();
+    let found = routing
+        .router
+        .find(Some(authority), path, &parts.method, &parts.headers);
+    let Some(index) = found else {
+        return refuse(EdgeRefusal::NoRoute);
+    };
+    let route = routing.routes[index.0];
+    let has_key = parts.headers.contains_key("idempotency-key");
+    let call = Call {
+        repetition: Repetition::of(&parts.method, has_key),
+        deadline: worker.deadlines.add(),
+        view: Rc::clone(&view),
+        worker,
+        peer,
+        parts,
+    };
+    match route.target {
+        Target::Backend(backend) => call.to_backend(backend, incoming).await,
+        Target::Split(split) => call.to_split(split, route, incoming, started).await,
+    }
+}
+
+impl Call {
+    async fn to_backend(self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
+        let body = RequestBody::incoming(incoming, self.has_length(), 0);
+        match self.attempt(self.try_without_fallback(backend), body).await {
+            Ok(answer) => self.pass(answer, None),
+            Err(unanswered) => self.give_up(&unanswered),
+        }
+    }
+
+    async fn to_split(
+        self,
+        id: SplitId,
+        route: RoutePlan,
+        incoming: Incoming,
+        started: Instant,
+    ) -> Response<ResponseBody> {
+        let snapshot = Rc::clone(&self.view);
+        let snapshot = &snapshot.snapshot;
+        let split = snapshot.routing.split(id);
+        let standing = snapshot.standing(id);
+        let trusted = &snapshot.routing.edge.trusted_proxies;
+        let now = self.worker.clock.at(self.worker.deadlines.now());
+        let identified = split.identifier.identify(RequestFacts {
+            headers: &self.parts.headers,
+            uri: &self.parts.uri,
+            client: self.peer.client(&self.parts.headers, trusted),
+            secure: self.peer.secure,
+            share: standing.share,
+            emergency: standing.emergency,
+            now_seconds: now.seconds(),
+        });
+        if identified.unverifiable_token {
+            split.tally.unverifiable_token(self.worker.id);
+        }
+        let assignment = identified.assignment;
+        let cluster = assignment.cluster.filter(|_| assignment.is_evidence());
+        let subject = Subject {
+            view: Rc::clone(&self.view),
+            worker: self.worker.id,
+            split: id,
+            arm: assignment.arm,
+            cluster,
+        };
+        let record = Record::begin(&self.worker, subject, started);
+        let has_length = self.has_length();
+        let body = RequestBody::incoming(incoming, has_length, split.fallback.body_limit);
+        let mut response = match assignment.arm {
+            Arm::Legacy => self.to_legacy(split, body, record).await,
+            Arm::New => {
+                let trial = Trial {
+                    permission: Permission {
+                        enabled: split.fallback.enabled && route.fallback,
+                        repetition: self.repetition,
+                        shared_state: split.shared_state,
+                    },
+                    split,
+                    cluster,
+                    call: self,
+                };
+                trial.run(body, record).await
+            }
+        };
+        if let Some(cookie) = identified.issued_cookie {
+            let headers = response.headers_mut();
+            headers.append(header::SET_COOKIE, cookie);
+            // A cache that kept this answer would hand one session to everybody.
+            let is_stored = headers
+                .get(header::CACHE_CONTROL)
+                .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"no-store"));
+            if is_stored {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+            }
+        }
+        response
+    }
+
+    async fn to_legacy(
+        self,
+        split: &SplitPlan,
+        body: RequestBody,
+        mut record: Record,
+    ) -> Response<ResponseBody> {
+        let how = self.try_without_fallback(split.arms.legacy);
+        let mut response = match self.attempt(how, body).await {
+            Ok(answer) => {
+                record.first_byte(class_of(&answer));
+                self.pass(answer, Some(record))
+            }
+            Err(unanswered) => {
+                book(&unanswered, record);
+                self.give_up(&unanswered)
+            }
+        };
+        if split.response_headers {
+            name_arm(&mut response, Arm::Legacy);
+        }
+        response
+    }
+
+    fn has_length(&self) -> bool {
+        self.parts.headers.contains_key(header::CONTENT_LENGTH)
+    }
+
+    /// How to try a backend that nobody can stand in for.
+    fn try_without_fallback(&self, backend: BackendId) -> Try {
+        let plan = self.view.snapshot.routing.backend(backend);
+        let timeouts = &plan.backend.settings.timeouts;
+        Try {
+            backend,
+            first_byte: timeouts.first_byte.unwrap_or(FIRST_BYTE),
+            is_replay: false,
+            is_last_resort: true,
+        }
+    }
+
+    /// Hands an upstream's answer on.
+    fn pass(self, mut answer: Answer, record: Option<Record>) -> Response<ResponseBody> {
+        let headers = std::mem::take(&mut answer.head.headers);
+        let status = answer.head.status;
+        let mut response = Response::new(ResponseBody::of_answer(answer, self.deadline, record));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn give_up(&self, unanswered: &Unanswered) -> Response<ResponseBody> {
+        let response = respond::unanswered(unanswered);
+        if response.status() == http::StatusCode::REQUEST_TIMEOUT {
+            self.worker.edge.refused(EdgeRefusal::ClientTimeout);
+        }
+        response
+    }
+}
+
+/// A request whose session belongs to `new`.
+struct Trial<'view> {
+    call: Call,
+    split: &'view SplitPlan,
+    permission: Permission,
+    cluster: Option<Cluster>,
+}
+
+impl Trial<'_> {
+    async fn run(self, body: RequestBody, mut record: Record) -> Response<ResponseBody> {
+        let probe = Probe::new(&self);
+        if probe.admission == Admission::Open {
+            return self.divert(Diversion::Breaker, body, record).await;
+        }
+        match self.call.attempt(self.how(), body).await {
+            Ok(answer) => {
+                probe.success();
+                match self.listed_failure(&answer) {
+                    None => {
+                        let class = class_of(&answer);
+                        self.note_streak(class.is_error());
+                        record.first_byte(class);
+                        self.pass(answer, record)
+                    }
+                    Some(failure) => self.answered_badly(failure, answer, record).await,
+                }
+            }
+            Err(Unanswered::Failed {
+                failure,
+                sent,
+                body,
+            }) => {
+                probe.failure();
+                self.note_streak(true);
+                record.failed(failure.class());
+                let attempt = FailedAttempt {
+                    failure,
+                    sent,
+                    replayable: body.is_replayable(),
+                };
+                if self.may_replay(attempt) {
+                    return self.replay(failure, body).await;
+                }
+                let unanswered = Unanswered::Failed {
+                    failure,
+                    sent,
+                    body,
+                };
+                self.own_answer(&unanswered)
+            }
+            Err(Unanswered::Diverted { diversion, body }) if self.permission.enabled => {
+                self.divert(diversion, body, record).await
+            }
+            Err(unanswered) => {
+                book(&unanswered, record);
+                self.own_answer(&unanswered)
+            }
+        }
+    }
+
+    /// How to try `new`: impatiently where legacy could still answer.
+    fn how(&self) -> Try {
+        let plan = self.call.view.snapshot.routing.backend(self.split.arms.new);
+        let repeatable = match self.permission.repetition {
+            Repetition::Safe => true,
+            Repetition::Idempotent => self.permission.shared_state,
+            Repetition::Unsafe => false,
+        };
+        let default = if self.permission.enabled && repeatable {
+            FIRST_BYTE_WITH_FALLBACK
+        } else {
+            FIRST_BYTE
+        };
+        Try {
+            backend: self.split.arms.new,
+            first_byte: plan.backend.settings.timeouts.first_byte.unwrap_or(default),
+            is_replay: false,
+            is_last_resort: !self.permission.enabled,
+        }
+    }
+
+    /// The failure that an answer amounts to, if the split counts it as one.
+    fn listed_failure(&self, answer: &Answer) -> Option<Failure> {
+        if let Some(code) = grpc_code(&answer.head.headers) {
+            let failure = Failure::Grpc(code);
+            return failure.class().is_error().then_some(failure);
+        }
+        let status = answer.head.status.as_u16();
+        let is_listed = status >= 400 && self.split.fallback.statuses.contains(&status);
+        is_listed.then_some(Failure::Status(status))
+    }
+
+    /// `new` answered, but with an error that legacy may be able to spare the client.
+    async fn answered_badly(
+        self,
+        failure: Failure,
+        mut answer: Answer,
+        mut record: Record,
+    ) -> Response<ResponseBody> {
+        self.note_streak(true);
+        let attempt = FailedAttempt {
+            failure,
+            sent: true,
+            replayable: answer.exchange.body_mut().is_replayable(),
+        };
+        if !self.may_replay(attempt) {
+            record.first_byte(failure.class());
+            return self.pass(answer, record);
+        }
+        record.failed(failure.class());
+        let body = answer.discard(&self.call.deadline);
+        self.replay(failure, body).await
+    }
+
+    fn may_replay(&self, attempt: FailedAttempt) -> bool {
+        let refusal = match fallback::decide(attempt, self.permission) {
+            Verdict::Free => return true,
+            Verdict::Budgeted if self.split.budget.try_take() => return true,
+            Verdict::Budgeted => Refusal::Budget,
+            Verdict::No(refusal) => refusal,
+        };
+        self.split.tally.not_replayed(self.call.worker.id, refusal);
+        false
+    }
+
+    /// Lets legacy answer after `new` failed. The failure is booked already.
+    async fn replay(self, failure: Failure, mut body: RequestBody) -> Response<ResponseBody> {
+        body.rewind();
+        let how = Try {
+            is_replay: true,
+            ..self.call.try_without_fallback(self.split.arms.legacy)
+        };
+        let tally = &self.split.tally;
+        let worker = self.call.worker.id;
+        let mut response = match self.call.attempt(how, body).await {
+            Ok(answer) => {
+                let status = answer.head.status.as_u16();
+                if status < 500 {
+                    tally.rescued(worker, failure);
+                } else {
+                    tally.rescue_failed(worker, failure);
+                }
+                if !self.split.shared_state && matches!(status, 401 | 403 | 404) {
+                    tally.fallback_mismatch(worker);
+                }
+                let mut response = self.call.pass(answer, None);
+                if !self.split.shared_state {
+                    // Legacy would set its own session over the one that `new` has made.
+                    response.headers_mut().remove(header::SET_COOKIE);
+                }
+                response
+            }
+            Err(unanswered) => {
+                tally.rescue_failed(worker, failure);
+                self.call.give_up(&unanswered)
+            }
+        };
+        if self.split.response_headers {
+            name_arm(&mut response, Arm::Legacy);
+            let reason = HeaderValue::from_static(failure.as_str());
+            response.headers_mut().insert(CUTOVER_FALLBACK, reason);
+        }
+        response
+    }
+
+    /// Lets legacy answer without trying `new`.
+    async fn divert(
+        self,
+        diversion: Diversion,
+        body: RequestBody,
+        record: Record,
+    ) -> Response<ResponseBody> {
+        record.dismiss();
+        let worker = self.call.worker.id;
+        self.split.tally.diverted(worker, diversion, self.cluster);
+        self.note_streak(true);
+        let how = Try {
+            is_replay: true,
+            ..self.call.try_without_fallback(self.split.arms.legacy)
+        };
+        let mut response = match self.call.attempt(how, body).await {
+            Ok(answer) => self.call.pass(answer, None),
+            Err(unanswered) => self.call.give_up(&unanswered),
+        };
+        if self.split.response_headers {
+            name_arm(&mut response, Arm::Legacy);
+            let reason = HeaderValue::from_static(diversion.as_str());
+            response.headers_mut().insert(CUTOVER_FALLBACK, reason);
+        }
+        response
+    }
+
+    fn pass(self, answer: Answer, record: Record) -> Response<ResponseBody> {
+        let mut response = self.call.pass(answer, Some(record));
+        if self.split.response_headers {
+            name_arm(&mut response, Arm::New);
+        }
+        response
+    }
+
+    fn own_answer(&self, unanswered: &Unanswered) -> Response<ResponseBody> {
+        let mut response = self.call.give_up(unanswered);
+        if self.split.response_headers {
+            name_arm(&mut response, Arm::New);
+        }
+        response
+    }
+
+    fn note_streak(&self, is_failure: bool) {
+        let streak = self.split.tally.streak();
+        match self.cluster {
+            Some(cluster) if is_failure => streak.failure(cluster),
+            Some(_) => streak.success(),
+            // An overridden request says nothing about ordinary users.
+            None => {}
+        }
+    }
+}
+
+/// A request's word to the breaker, given exactly once: by default, that it has none.
+struct Probe {
+    breaker: Option<std::sync::Arc<Breaker>>,
+    admission: Admission,
+    cluster: Option<Cluster>,
+    worker: Rc<Worker>,
+}
+
+impl Probe {
+    fn new(trial: &Trial<'_>) -> Self {
+        let worker = Rc::clone(&trial.call.worker);
+        // Where legacy may not stand in, there is nothing to divert to.
+        let breaker = trial.split.breaker.clone();
+        let breaker = breaker.filter(|_| trial.permission.enabled);
+        let now = worker.deadlines.now();
+        Self {
+            admission: breaker
+                .as_ref()
+                .map_or(Admission::Closed, |breaker| breaker.admit(now)),
+            breaker,
+            cluster: trial.cluster,
+            worker,
+        }
+    }
+
+    fn success(mut self) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.success(self.admission, self.cluster);
+        }
+    }
+
+    fn failure(mut self) {
+        if let Some(breaker) = self.breaker.take() {
+            let now = self.worker.deadlines.now();
+            breaker.failure(self.admission, self.cluster, now);
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.abandoned(self.admission);
+        }
+    }
+}
+
+/// Books what became of a request that nobody answered.
+fn book(unanswered: &Unanswered, record: Record) {
+    match unanswered {
+        Unanswered::Failed { failure, .. } => record.failed(failure.class()),
+        // The proxy had nowhere to send it: no arm's outcome.
+        Unanswered::Diverted { .. } => record.dismiss(),
+        // Dropping the record books the client's departure.
+        Unanswered::Client(_) => {}
+    }
+}
+
+fn class_of(answer: &Answer) -> Class {
+    grpc_class(&answer.head.headers)
+        .unwrap_or_else(|| Class::of_status(answer.head.status.as_u16()))
+}
+
+fn name_arm(response: &mut Response<ResponseBody>, arm: Arm) {
+    let value = HeaderValue::from_static(arm.as_str());
+    response.headers_mut().insert(CUTOVER_ARM, value);
+}

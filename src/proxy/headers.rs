@@ -1,0 +1,347 @@
+//! Which fields cross the proxy, and which it adds.
+//!
+//! A field that concerns one connection must not cross (RFC 9110 §7.6.1), nor one that a client
+//! could use to speak in the proxy's name. They are left out while the head is written, rather than
+//! removed from a map, because writing looks at every field anyway.
+
+use std::io::Write;
+
+use bytes::BytesMut;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use ipnet::IpNet;
+
+use crate::upstream::http1::request::HeadWriter;
+use crate::upstream::http1::response::is_old_hop_by_hop;
+use crate::upstream::http1::upload::Framing;
+
+use super::peer::Peer;
+
+/// Marks a request that legacy gets because `new` failed.
+pub const CUTOVER_REPLAY: &str = "cutover-replay";
+/// Fields that begin like this are the proxy's; a client's are dropped.
+const OWN_PREFIX: &str = "cutover-";
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// The authority that a request is for, from its target or its `Host`.
+///
+/// # Errors
+/// [`InvalidHost`] where there is none, several, or they disagree.
+pub fn authority(parts: &Parts) -> Result<&str, InvalidHost> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().map_err(|_| InvalidHost)?),
+        (Some(_), Some(_)) => return Err(InvalidHost),
+        (None, _) => None,
+    };
+    match (parts.uri.authority(), host) {
+        // RFC 9112 §3.2.2: the target wins over the field.
+        (Some(authority), _) => Ok(authority.as_str()),
+        (None, Some(host)) if is_plausible_host(host) => Ok(host),
+        // HTTP/1.0 had no Host.
+        (None, None) if parts.version <= Version::HTTP_10 => Ok(""),
+        _ => Err(InvalidHost),
+    }
+}
+
+/// The request names no host, or more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request must name exactly one host")]
+pub struct InvalidHost;
+
+fn is_plausible_host(host: &str) -> bool {
+    host.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+;=%".contains(&byte))
+}
+
+/// What the upstream is told beyond the client's own fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarding<'call> {
+    /// The other end of the client's connection.
+    pub peer: Peer,
+    /// Peers whose forwarding fields are believed.
+    pub trusted_proxies: &'call [IpNet],
+    /// The authority that the client asked for.
+    pub authority: &'call str,
+    /// How the body's end is told.
+    pub framing: Framing,
+    /// Whether `new` failed on this request before.
+    pub is_replay: bool,
+}
+
+/// Writes the head of a request for an upstream.
+pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
+    let target = parts.uri.path_and_query().map_or("/", |target| {
+        if target.as_str().is_empty() {
+            "/"
+        } else {
+            target.as_str()
+        }
+    });
+    let mut head = HeadWriter::new(&parts.method, target);
+    head.raw("host", forwarding.authority.as_bytes());
+    let nominated = Nominated::of(&parts.headers);
+    let has_crumbs = parts.version == Version::HTTP_2;
+    for (name, value) in &parts.headers {
+        if !is_dropped(name)
+            && !nominated.contains(name)
+            && !(has_crumbs && *name == header::COOKIE)
+        {
+            head.field(name, value);
+        }
+    }
+    if has_crumbs {
+        write_joined_cookies(&mut head, &parts.headers);
+    }
+    write_forwarded(&mut head, parts, forwarding);
+    if forwarding.framing == Framing::Chunked {
+        head.raw("transfer-encoding", b"chunked");
+    }
+    if forwarding.is_replay {
+        head.raw(CUTOVER_REPLAY, b"1");
+    }
+    head.finish()
+}
+
+/// Whether a request's field stays here: it concerns the connection, or it is ours to write.
+fn is_dropped(name: &HeaderName) -> bool {
+    match *name {
+        header::HOST
+        | header::CONNECTION
+        | header::TRANSFER_ENCODING
+        | header::TE
+        | header::TRAILER
+        | header::UPGRADE
+        | header::EXPECT => true,
+        _ => {
+            is_old_hop_by_hop(name)
+                || matches!(
+                    name.as_str(),
+                    "http2-settings" | X_FORWARDED_FOR | X_FORWARDED_PROTO | X_FORWARDED_HOST
+                )
+                || name.as_str().starts_with(OWN_PREFIX)
+        }
+    }
+}
+
+/// The fields that a client's `Connection` names as its own affair.
+struct Nominated<'map> {
+    /// Empty in the usual case, that there is none or it says only `keep-alive` or `close`.
+    lines: Option<&'map HeaderMap>,
+}
+
+impl<'map> Nominated<'map> {
+    fn of(headers: &'map HeaderMap) -> Self {
+        let names_fields = headers.get_all(header::CONNECTION).iter().any(|line| {
+            let line = line.as_bytes();
+            !line.eq_ignore_ascii_case(b"keep-alive") && !line.eq_ignore_ascii_case(b"close")
+        });
+        Self {
+            lines: names_fields.then_some(headers),
+        }
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        // The framing is not the client's to nominate away.
+        let Some(headers) = self.lines.filter(|_| *name != header::CONTENT_LENGTH) else {
+            return false;
+        };
+        headers.get_all(header::CONNECTION).iter().any(|line| {
+            line.as_bytes().split(|byte| *byte == b',').any(|option| {
+                option
+                    .trim_ascii()
+                    .eq_ignore_ascii_case(name.as_str().as_bytes())
+            })
+        })
+    }
+}
+
+/// HTTP/2 clients may split their cookies over several fields; HTTP/1 knows one (RFC 9113 §8.2.3).
+fn write_joined_cookies(head: &mut HeadWriter, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    let Some(second) = crumbs.next() else {
+        head.field(&header::COOKIE, first);
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    head.raw("cookie", &joined);
+}
+
+/// Tells the upstream who asked, and how. A stranger's claims are replaced, a trusted proxy's are
+/// continued.
+fn write_forwarded(head: &mut HeadWriter, parts: &Parts, forwarding: Forwarding<'_>) {
+    let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
+    let mut hop = Inline::new();
+    // An address always fits the buffer, so writing it cannot fail.
+    let _ = write!(hop, "{}", forwarding.peer.ip());
+    if is_trusted && parts.headers.contains_key(X_FORWARDED_FOR) {
+        let mut chain = Vec::new();
+        for line in parts.headers.get_all(X_FORWARDED_FOR) {
+            chain.extend_from_slice(line.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(hop.as_bytes());
+        head.raw(X_FORWARDED_FOR, &chain);
+    } else {
+        head.raw(X_FORWARDED_FOR, hop.as_bytes());
+    }
+    let scheme: &[u8] = if forwarding.peer.secure {
+        b"https"
+    } else {
+        b"http"
+    };
+    let claimed = |name| parts.headers.get(name).filter(|_| is_trusted);
+    head.raw(
+        X_FORWARDED_PROTO,
+        claimed(X_FORWARDED_PROTO).map_or(scheme, HeaderValue::as_bytes),
+    );
+    let authority = forwarding.authority.as_bytes();
+    head.raw(
+        X_FORWARDED_HOST,
+        claimed(X_FORWARDED_HOST).map_or(authority, HeaderValue::as_bytes),
+    );
+}
+
+/// A short text on the stack.
+struct Inline {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl Inline {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; 64],
+            length: 0,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Write for Inline {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let count = (&mut self.bytes[self.length..]).write(text)?;
+        self.length += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn written(request: Request<()>, trusted: &[&str]) -> String {
+        let (parts, ()) = request.into_parts();
+        let trusted: Vec<IpNet> = trusted
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect();
+        let head = write_request(
+            &parts,
+            Forwarding {
+                peer: Peer {
+                    address: "192.0.2.1:5".parse().expect("an address"),
+                    secure: false,
+                },
+                trusted_proxies: &trusted,
+                authority: authority(&parts).expect("one host"),
+                framing: Framing::None,
+                is_replay: false,
+            },
+        );
+        String::from_utf8(head.to_vec()).expect("text")
+    }
+
+    fn request() -> http::request::Builder {
+        Request::get("/a?b").header("host", "a.example")
+    }
+
+    #[test]
+    fn what_concerns_one_connection_does_not_cross() {
+        let request = request()
+            .header("connection", "close, X-Mine, Host, Content-Length")
+            .header("x-mine", "1")
+            .header("keep-alive", "5")
+            .header("proxy-connection", "keep-alive")
+            .header("te", "trailers")
+            .header("upgrade", "h2c")
+            .header("http2-settings", "x")
+            .header("content-length", "0")
+            .header("x-kept", "2")
+            .body(())
+            .expect("a request");
+        assert_eq!(
+            written(request, &[]),
+            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\nX-Kept: 2\r\n\
+             X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: a.example\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_strangers_forwarding_fields_are_replaced_and_a_trusted_proxys_continued() {
+        let request = || {
+            request()
+                .header("x-forwarded-for", "198.51.100.7")
+                .header("x-forwarded-proto", "https")
+                .header("cutover-replay", "1")
+                .body(())
+                .expect("a request")
+        };
+        let stranger = written(request(), &[]);
+        assert!(stranger.contains("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n"));
+        assert!(!stranger.contains("Cutover-Replay"));
+        let trusted = written(request(), &["192.0.2.0/24"]);
+        assert!(trusted.contains("X-Forwarded-For: 198.51.100.7, 192.0.2.1\r\n"));
+        assert!(trusted.contains("X-Forwarded-Proto: https\r\n"));
+    }
+
+    #[test]
+    fn crumbs_of_http2_cookies_are_joined() {
+        let request = request()
+            .version(Version::HTTP_2)
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(())
+            .expect("a request");
+        assert!(written(request, &[]).contains("\r\nCookie: a=1; b=2\r\n"));
+    }
+
+    #[test]
+    fn a_request_names_exactly_one_host() {
+        let authority_of = |request: http::request::Builder| {
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            authority(&parts).map(str::to_owned)
+        };
+        assert_eq!(authority_of(Request::get("/")), Err(InvalidHost));
+        assert_eq!(
+            authority_of(request().header("host", "b.example")),
+            Err(InvalidHost)
+        );
+        assert_eq!(
+            authority_of(Request::get("/").header("host", "a, b")),
+            Err(InvalidHost)
+        );
+        assert_eq!(
+            authority_of(Request::get("http://b.example/").header("host", "a.example")),
+            Ok("b.example".to_owned())
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! Who is on the other end of a client's connection, and whose request it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// The other end of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address, as the socket says.
+    pub address: SocketAddr,
+    /// Whether the connection is TLS.
+    pub secure: bool,
+}
+
+impl Peer {
+    /// The address without the wrapping that a dual-stack socket puts around IPv4.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// Whether this peer's word about other addresses is believed.
+    pub fn is_trusted(&self, trusted_proxies: &[IpNet]) -> bool {
+        contains(trusted_proxies, self.ip())
+    }
+
+    /// The client's address: the peer's own, unless the peer is a trusted proxy; then the last
+    /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's.
+    pub fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+        let mut client = self.ip();
+        if trusted_proxies.is_empty() || !contains(trusted_proxies, client) {
+            return client;
+        }
+        let lines = headers.get_all("x-forwarded-for").iter();
+        let hops = lines
+            .rev()
+            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        for hop in hops {
+            // What does not parse was not written by a proxy that deserves trust; the walk ends at
+            // the last address that did.
+            let Some(address) = parse_hop(hop) else { break };
+            client = address;
+            if !contains(trusted_proxies, client) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// Whether any of `networks` contains `address`.
+pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let address: IpAddr = text.parse().ok()?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let peer = Peer {
+            address: SocketAddr::new(peer.parse().expect("an address"), 1),
+            secure: false,
+        };
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append("x-forwarded-for", line.parse().expect("a value"));
+        }
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        peer.client(&headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_stranger_cannot_claim_another_address() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn trusted_proxies_are_walked_from_the_right() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &["6.6.6.6, 198.51.100.7", "10.0.0.2"]),
+            "198.51.100.7",
+            "what a stranger wrote further left is not believed"
+        );
+        assert_eq!(client("10.0.0.1", &["nonsense, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_it_maps() {
+        assert_eq!(client("::ffff:192.0.2.1", &[]), "192.0.2.1");
+    }
+}

@@ -1,0 +1,84 @@
+//! Answers of the proxy's own: the one place where an error becomes a status.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::policy::class::{Diversion, Failure};
+use crate::telemetry::edge::EdgeRefusal;
+
+use super::attempt::{ClientFault, Unanswered};
+use super::body::ResponseBody;
+
+/// A short answer in plain text.
+pub fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(text.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    // Nobody may keep an answer that says only how things stood for a moment.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// What a request gets that the edge turns away.
+pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
+    let (status, text) = match refusal {
+        EdgeRefusal::NoRoute => (StatusCode::NOT_FOUND, "no route matches this request\n"),
+        EdgeRefusal::InvalidHost => (
+            StatusCode::BAD_REQUEST,
+            "the request must name exactly one host\n",
+        ),
+        EdgeRefusal::Denied => (StatusCode::FORBIDDEN, "this address may not come here\n"),
+        EdgeRefusal::RateLimited => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests from this address\n",
+        ),
+        EdgeRefusal::Overloaded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many requests at once\n",
+        ),
+        EdgeRefusal::ClientTimeout => (
+            StatusCode::REQUEST_TIMEOUT,
+            "the request's body did not arrive in time\n",
+        ),
+        EdgeRefusal::Connect => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this is no tunnelling proxy\n",
+        ),
+    };
+    plain(status, text)
+}
+
+/// What the client gets when no backend answered it.
+pub fn unanswered(unanswered: &Unanswered) -> Response<ResponseBody> {
+    match unanswered {
+        Unanswered::Failed { failure, .. } => match failure {
+            Failure::ConnectTimeout | Failure::FirstByteTimeout => plain(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the upstream did not answer in time\n",
+            ),
+            _ => plain(StatusCode::BAD_GATEWAY, "the upstream could not answer\n"),
+        },
+        Unanswered::Diverted { diversion, .. } => match diversion {
+            Diversion::PoolFull => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "all connections to the upstream are in use\n",
+            ),
+            Diversion::NoEndpoint | Diversion::Breaker => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no upstream is available\n",
+            ),
+        },
+        Unanswered::Client(ClientFault::Stalled) => refused(EdgeRefusal::ClientTimeout),
+        // Nobody is left to read this.
+        Unanswered::Client(ClientFault::Gone) => plain(
+            StatusCode::BAD_REQUEST,
+            "the request's body was not complete\n",
+        ),
+    }
+}

@@ -1,0 +1,160 @@
+//! What one data-plane thread keeps between requests.
+//!
+//! Everything here belongs to one thread, so it is counted with plain reference counts and changed
+//! through cells; a request that needs it holds an `Rc`. The one thing that arrives from outside
+//! is the snapshot, and looking for a newer one costs a single load.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::clock::Clock;
+use crate::config::model::{BackendId, PoolLimits};
+use crate::snapshot::{Routing, Snapshot};
+use crate::telemetry::WorkerId;
+use crate::telemetry::edge::EdgeTally;
+use crate::upstream::deadline::Deadlines;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::pool::Pool;
+
+use super::flights::Flights;
+
+/// The published snapshot, shared by all threads.
+pub type Published = Arc<ArcSwap<Snapshot>>;
+
+/// What one data-plane thread keeps between requests.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which of the workers this is.
+    pub id: WorkerId,
+    /// How many there are.
+    pub count: usize,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Coarse deadlines.
+    pub deadlines: Rc<Deadlines>,
+    /// Ages of requests in flight.
+    pub flights: Flights,
+    /// Counts what the edge refused, shared by all workers.
+    pub edge: Arc<EdgeTally>,
+    published: RefCell<Cache<Published, Arc<Snapshot>>>,
+    view: RefCell<Rc<View>>,
+    is_draining: Cell<bool>,
+}
+
+/// One snapshot as this worker sees it: with its own pools.
+#[derive(Debug)]
+pub struct View {
+    /// What the control plane published.
+    pub snapshot: Arc<Snapshot>,
+    /// Indexed by backend, then by endpoint.
+    pools: Rc<Vec<Vec<Rc<Pool>>>>,
+}
+
+impl View {
+    /// The pools of a backend, one per endpoint.
+    pub fn pools(&self, backend: BackendId) -> &[Rc<Pool>] {
+        &self.pools[usize::from(backend.0)]
+    }
+}
+
+impl Worker {
+    /// A worker that sees the snapshot published now.
+    pub fn new(
+        id: WorkerId,
+        count: usize,
+        clock: Clock,
+        published: &Published,
+        edge: Arc<EdgeTally>,
+    ) -> Rc<Self> {
+        let snapshot = published.load_full();
+        let pools = Rc::new(build_pools(&snapshot.routing, &[], count));
+        Rc::new(Self {
+            id,
+            count,
+            clock,
+            deadlines: Deadlines::new(clock),
+            flights: Flights::default(),
+            edge,
+            published: RefCell::new(Cache::new(Arc::clone(published))),
+            view: RefCell::new(Rc::new(View { snapshot, pools })),
+            is_draining: Cell::new(false),
+        })
+    }
+
+    /// The newest snapshot. A request calls this once.
+    pub fn view(&self) -> Rc<View> {
+        let mut published = self.published.borrow_mut();
+        let newest = published.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(newest, &view.snapshot) {
+            *view = Rc::new(self.see(newest, &view));
+        }
+        Rc::clone(&view)
+    }
+
+    /// Whether connections should end after the request they are busy with.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// From now on, connections end after the request they are busy with.
+    pub fn drain(&self) {
+        self.is_draining.set(true);
+    }
+
+    /// Books what age has decided and wakes whoever waited long enough.
+    pub fn sweep(&self) {
+        self.deadlines.sweep();
+        self.flights.sweep(std::time::Instant::now());
+    }
+
+    /// Closes idle connections that are too old, and moves to the newest snapshot even if no
+    /// request comes, so that pools of removed endpoints do not linger.
+    pub fn sweep_pools(&self) {
+        let now = self.deadlines.now();
+        for pool in self.view().pools.iter().flatten() {
+            pool.sweep(now);
+        }
+    }
+
+    fn see(&self, snapshot: &Arc<Snapshot>, previous: &View) -> View {
+        let is_same_routing = Arc::ptr_eq(&snapshot.routing, &previous.snapshot.routing);
+        let pools = if is_same_routing {
+            Rc::clone(&previous.pools)
+        } else {
+            let flat: Vec<Rc<Pool>> = previous.pools.iter().flatten().map(Rc::clone).collect();
+            Rc::new(build_pools(&snapshot.routing, &flat, self.count))
+        };
+        View {
+            snapshot: Arc::clone(snapshot),
+            pools,
+        }
+    }
+}
+
+/// A pool for every endpoint; those of unchanged endpoints and limits are taken over.
+fn build_pools(routing: &Routing, previous: &[Rc<Pool>], workers: usize) -> Vec<Vec<Rc<Pool>>> {
+    let pool_of = |endpoint: &Arc<Endpoint>, limits: &PoolLimits| {
+        previous
+            .iter()
+            .find(|pool| Arc::ptr_eq(pool.endpoint(), endpoint) && pool.limits() == limits)
+            .map_or_else(
+                || Rc::new(Pool::new(Arc::clone(endpoint), limits.clone(), workers)),
+                Rc::clone,
+            )
+    };
+    routing
+        .backends
+        .iter()
+        .map(|plan| {
+            let limits = &plan.backend.settings.pool;
+            let endpoints = plan.backend.endpoints.iter();
+            endpoints
+                .map(|endpoint| pool_of(endpoint, limits))
+                .collect()
+        })
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! What outlives a snapshot, found again by name when the next one is built.
+//!
+//! A reload that changes one backend must not cost the others their connections, health or counts,
+//! and a reload that changes a share must not forget what was measured. So the parts with a memory
+//! are kept here, and replaced only when what they were made from has changed. Touched on reload,
+//! never by a request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::model::{self, Config};
+use crate::identity::identify::{Identifier, IdentifierError};
+use crate::policy::route::Router;
+use crate::telemetry::tally::{AttemptTally, SplitTally};
+use crate::upstream::backend::{Backend, BackendError};
+use crate::upstream::breaker::Breaker;
+use crate::upstream::budget::Budget;
+
+use super::{BackendPlan, RoutePlan, Routing, SplitPlan};
+
+/// What outlives a snapshot.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    splits: HashMap<String, KeptSplit>,
+    backends: HashMap<String, KeptBackend>,
+}
+
+#[derive(Clone, Debug)]
+struct KeptSplit {
+    settings: model::Split,
+    tally: Arc<SplitTally>,
+    breaker: Option<Arc<Breaker>>,
+    budget: Arc<Budget>,
+}
+
+#[derive(Clone, Debug)]
+struct KeptBackend {
+    backend: Arc<Backend>,
+    attempts: Arc<AttemptTally>,
+}
+
+/// A configuration cannot be put into effect.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A backend's addresses or TLS settings cannot be used.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A split's keys cannot be used.
+    #[error("split `{split}`: {source}")]
+    Split {
+        /// The split's name.
+        split: String,
+        /// What is wrong.
+        source: IdentifierError,
+    },
+}
+
+impl Registry {
+    /// Nothing yet; counters are made for this many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            splits: HashMap::new(),
+            backends: HashMap::new(),
+        }
+    }
+
+    /// Puts a configuration into the form that requests read, taking over whatever has not
+    /// changed. What the configuration no longer names is forgotten.
+    ///
+    /// # Errors
+    /// [`BuildError`] when a part cannot be used; nothing has changed then.
+    pub fn build(&mut self, config: &Config) -> Result<Routing, BuildError> {
+        let mut backends = HashMap::new();
+        for settings in &config.backends {
+            backends.insert(settings.name.clone(), self.backend(settings)?);
+        }
+        let mut splits = HashMap::new();
+        let mut plans = Vec::with_capacity(config.splits.len());
+        for settings in &config.splits {
+            let kept = self.split(settings);
+            plans.push(split_plan(settings, &kept)?);
+            splits.insert(settings.name.clone(), kept);
+        }
+        let routing = Routing {
+            router: Router::new(config.routes.iter().map(|route| &route.matches)),
+            routes: config
+                .routes
+                .iter()
+                .map(|route| RoutePlan {
+                    target: route.target,
+                    fallback: route.fallback,
+                })
+                .collect(),
+            splits: plans,
+            backends: config
+                .backends
+                .iter()
+                .map(|settings| {
+                    let kept = &backends[&settings.name];
+                    BackendPlan {
+                        backend: Arc::clone(&kept.backend),
+                        attempts: Arc::clone(&kept.attempts),
+                    }
+                })
+                .collect(),
+            edge: config.edge.clone(),
+        };
+        self.backends = backends;
+        self.splits = splits;
+        Ok(routing)
+    }
+
+    fn backend(&self, settings: &model::Backend) -> Result<KeptBackend, BackendError> {
+        let kept = self.backends.get(&settings.name);
+        if let Some(kept) = kept.filter(|kept| kept.backend.settings == *settings) {
+            return Ok(kept.clone());
+        }
+        let previous = kept.map(|kept| &*kept.backend);
+        Ok(KeptBackend {
+            backend: Arc::new(Backend::new(settings.clone(), previous)?),
+            attempts: kept.map_or_else(
+                || Arc::new(AttemptTally::new(self.workers)),
+                |kept| Arc::clone(&kept.attempts),
+            ),
+        })
+    }
+
+    fn split(&self, settings: &model::Split) -> KeptSplit {
+        let thresholds = settings.criteria.latency_thresholds();
+        let kept = self.splits.get(&settings.name);
+        // Counts about other thresholds or another arm's backend would be evidence about something
+        // else.
+        let tally = kept
+            .filter(|kept| {
+                kept.tally.thresholds() == thresholds && kept.settings.salt == settings.salt
+            })
+            .map_or_else(
+                || Arc::new(SplitTally::new(self.workers, thresholds)),
+                |kept| Arc::clone(&kept.tally),
+            );
+        let min_clusters = settings.criteria.min_bad_clusters;
+        let fallback = &settings.fallback;
+        let same_breaker = kept.filter(|kept| {
+            kept.settings.fallback.breaker == fallback.breaker
+                && kept.settings.criteria.min_bad_clusters == min_clusters
+        });
+        let breaker = match same_breaker {
+            Some(kept) => kept.breaker.clone(),
+            None => fallback.breaker.clone().map(|settings_of_breaker| {
+                Arc::new(Breaker::new(
+                    &settings.name,
+                    settings_of_breaker,
+                    min_clusters,
+                ))
+            }),
+        };
+        let same_budget = kept.filter(|kept| {
+            kept.settings.fallback.budget == fallback.budget
+                && kept.settings.fallback.budget_floor == fallback.budget_floor
+        });
+        let budget = same_budget.map_or_else(
+            || Arc::new(Budget::new(fallback.budget, fallback.budget_floor)),
+            |kept| Arc::clone(&kept.budget),
+        );
+        KeptSplit {
+            settings: settings.clone(),
+            tally,
+            breaker,
+            budget,
+        }
+    }
+}
+
+fn split_plan(settings: &model::Split, kept: &KeptSplit) -> Result<SplitPlan, BuildError> {
+    let identifier = Identifier::new(settings).map_err(|source| BuildError::Split {
+        split: settings.name.clone(),
+        source,
+    })?;
+    Ok(SplitPlan {
+        name: settings.name.clone(),
+        arms: settings.arms,
+        identifier,
+        fallback: settings.fallback.clone(),
+        shared_state: settings.shared_state,
+        response_headers: settings.response_headers,
+        tally: Arc::clone(&kept.tally),
+        breaker: kept.breaker.clone(),
+        budget: Arc::clone(&kept.budget),
+    })
+}

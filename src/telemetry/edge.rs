@@ -1,0 +1,83 @@
+//! What the edge of the proxy answered by itself, and how many connections it holds.
+//!
+//! These are requests that no arm is responsible for, so they are counted apart and are no
+//! evidence about anything. They are rare or per connection, so the workers share one counter.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why the proxy answered by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeRefusal {
+    /// No route matches: 404.
+    NoRoute,
+    /// No host, several, or nonsense: 400.
+    InvalidHost,
+    /// The client's address is denied: 403.
+    Denied,
+    /// Too many requests from one address: 429.
+    RateLimited,
+    /// Too many requests in flight: 503.
+    Overloaded,
+    /// The client did not deliver its body in time: 408.
+    ClientTimeout,
+    /// CONNECT is not served: 405.
+    Connect,
+}
+
+impl EdgeRefusal {
+    /// Label values in the order of the variants.
+    pub const LABELS: [&'static str; 7] = [
+        "no_route",
+        "invalid_host",
+        "denied",
+        "rate_limited",
+        "overloaded",
+        "client_timeout",
+        "connect",
+    ];
+}
+
+/// Counters of the edge, shared by all workers.
+#[derive(Debug, Default)]
+pub struct EdgeTally {
+    refused: [AtomicU64; EdgeRefusal::LABELS.len()],
+    accepted: AtomicU64,
+    failed_handshakes: AtomicU64,
+}
+
+/// A reading of [`EdgeTally`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeReading {
+    /// Requests refused, in the order of [`EdgeRefusal::LABELS`].
+    pub refused: [u64; EdgeRefusal::LABELS.len()],
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Client connections whose TLS handshake failed or took too long.
+    pub failed_handshakes: u64,
+}
+
+impl EdgeTally {
+    /// The proxy answered by itself.
+    pub fn refused(&self, refusal: EdgeRefusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client connected.
+    pub fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's TLS handshake failed or took too long.
+    pub fn failed_handshake(&self) {
+        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counts at this moment.
+    pub fn reading(&self) -> EdgeReading {
+        EdgeReading {
+            refused: std::array::from_fn(|index| self.refused[index].load(Ordering::Relaxed)),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            failed_handshakes: self.failed_handshakes.load(Ordering::Relaxed),
+        }
+    }
+}

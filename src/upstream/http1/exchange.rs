@@ -1,0 +1,238 @@
+//! One request and its answer on one connection.
+//!
+//! Both directions are driven from whichever future currently waits: first the one that awaits the
+//! head, then the answer's body while the client reads it. So an upstream that answers before it
+//! has read the whole upload is no special case.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+
+use crate::policy::class::Failure;
+
+use super::connection::Connection;
+use super::decode::{Decoder, Malformed, Piece};
+use super::response::{self, ResponseHead};
+use super::upload::{RequestBody, Upload, UploadError};
+
+/// A request under way on a connection.
+#[derive(Debug)]
+pub struct Exchange {
+    connection: Connection,
+    upload: Upload,
+    /// The write side failed; an answer sent before that may still be readable.
+    is_upload_broken: bool,
+    has_received: bool,
+    method: Method,
+}
+
+/// What a failed exchange leaves behind: the reason, and the body for another attempt.
+#[derive(Debug)]
+pub struct ExchangeFailed {
+    /// Why.
+    pub failure: Failure,
+    /// Whether any byte of the request may have reached the upstream.
+    pub sent: bool,
+    /// A reused connection broke before any byte came back: most likely the upstream had closed
+    /// it as idle.
+    pub stale: bool,
+    /// What was read of the client's body, as far as it is kept.
+    pub body: RequestBody,
+}
+
+/// How waiting for the head ended.
+#[derive(Debug)]
+pub enum HeadOutcome {
+    /// An answer has begun.
+    Head(ResponseHead),
+    /// The upstream failed.
+    Failed(Failure),
+    /// The client broke off its body.
+    ClientGone,
+    /// The client did not deliver its body in time.
+    ClientStalled,
+}
+
+/// The answer's body broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream's answer broke off")]
+pub struct Truncated;
+
+/// A part of the answer's body.
+#[derive(Debug)]
+pub enum BodyPart {
+    /// Content.
+    Data(Bytes),
+    /// Trailer fields, which end the body.
+    Trailers(HeaderMap),
+    /// The end.
+    End,
+}
+
+impl Exchange {
+    /// Prepares to send `head` and `body` on `connection`.
+    pub fn new(connection: Connection, method: Method, head: BytesMut, body: RequestBody) -> Self {
+        Self {
+            connection,
+            upload: Upload::new(head, body),
+            is_upload_broken: false,
+            has_received: false,
+            method,
+        }
+    }
+
+    /// Bytes moved in either direction so far; grows while there is progress.
+    pub const fn progress(&self) -> u64 {
+        self.upload.written()
+    }
+
+    /// Whether the request has been sent completely.
+    pub fn is_sent_completely(&self) -> bool {
+        self.upload.is_finished()
+    }
+
+    /// Whether nothing can move until the client delivers more of its body.
+    pub fn awaits_client(&self) -> bool {
+        !self.is_upload_broken && self.upload.awaits_client()
+    }
+
+    /// The request's body.
+    pub const fn body_mut(&mut self) -> &mut RequestBody {
+        self.upload.body_mut()
+    }
+
+    /// Sends the request and waits for the answer's head.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
+        if let Poll::Ready(Err(UploadError::Client(_))) = self.poll_upload(cx) {
+            return Poll::Ready(HeadOutcome::ClientGone);
+        }
+        // Nothing can have come back before anything was sent, except on a connection that is
+        // being closed under us; the first write will tell.
+        if !self.upload.is_sent() && !self.is_upload_broken {
+            return Poll::Pending;
+        }
+        loop {
+            match ready!(self.connection.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(HeadOutcome::Failed(Failure::Reset)),
+                Ok(count) => {
+                    self.has_received = true;
+                    let buffer = self.connection.buffer_mut();
+                    // A head ends with a line end; without a new one there is nothing to parse,
+                    // which keeps an upstream that trickles bytes from costing quadratic time.
+                    let news = &buffer[buffer.len() - count..];
+                    if !news.contains(&b'\n') && buffer.len() < response::MAX_HEAD {
+                        continue;
+                    }
+                    match response::parse(buffer, &self.method) {
+                        Ok(Some(head)) => return Poll::Ready(HeadOutcome::Head(head)),
+                        Ok(None) => {}
+                        Err(_) => {
+                            return Poll::Ready(HeadOutcome::Failed(Failure::InvalidResponse));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the exchange without an answer and closes the connection.
+    pub fn fail(self, failure: Failure) -> ExchangeFailed {
+        let sent = self.upload.is_sent();
+        ExchangeFailed {
+            failure,
+            sent,
+            stale: failure == Failure::Reset && self.connection.is_reused() && !self.has_received,
+            body: self.upload.into_body(),
+        }
+    }
+
+    /// Reads the next part of the answer's body, and keeps sending the request meanwhile.
+    ///
+    /// # Errors
+    /// [`Truncated`] when the answer broke off or its framing is broken.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+    ) -> Poll<Result<BodyPart, Truncated>> {
+        // A failing upload no longer matters once there is an answer; only its progress does.
+        let _ = self.poll_upload(cx);
+        loop {
+            match decoder.decode(self.connection.buffer_mut()) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Ok(BodyPart::Data(data))),
+                Ok(Piece::Trailers(trailers)) => {
+                    return Poll::Ready(Ok(BodyPart::Trailers(trailers)));
+                }
+                Ok(Piece::End) => return Poll::Ready(Ok(BodyPart::End)),
+                Ok(Piece::Incomplete) => {}
+                Err(Malformed) => return Poll::Ready(Err(Truncated)),
+            }
+            match ready!(self.connection.poll_read(cx)) {
+                Ok(0) if decoder.close_is_end() => {
+                    *decoder = Decoder::Ended;
+                    return Poll::Ready(Ok(BodyPart::End));
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Err(Truncated)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Takes a body that has already arrived completely with the head, so that the connection can
+    /// be reused before the client has read it.
+    pub fn take_whole_body(&mut self, decoder: &mut Decoder) -> Option<Bytes> {
+        match decoder {
+            Decoder::Ended | Decoder::Length(0) => Some(Bytes::new()),
+            Decoder::Length(length) => {
+                let buffer = self.connection.buffer_mut();
+                let length = usize::try_from(*length).ok()?;
+                if buffer.len() < length {
+                    return None;
+                }
+                *decoder = Decoder::Ended;
+                Some(buffer.split_to(length).freeze())
+            }
+            Decoder::Chunked(_) | Decoder::UntilClose => None,
+        }
+    }
+
+    /// Ends the exchange for the sake of another attempt: the body, and the connection if the
+    /// answer's `decoder` says that it may carry another request.
+    pub fn abandon(mut self, decoder: &mut Decoder) -> (RequestBody, Option<Connection>) {
+        let is_whole = self.take_whole_body(decoder).is_some();
+        let reusable = is_whole && self.is_reusable();
+        let body = self.upload.into_body();
+        self.connection.rest();
+        (body, reusable.then_some(self.connection))
+    }
+
+    /// Gives the connection back if it may carry another request: the whole request was sent, and
+    /// not one byte stands behind the answer's end.
+    pub fn into_reusable(mut self) -> Option<Connection> {
+        self.is_reusable().then(|| {
+            self.connection.rest();
+            self.connection
+        })
+    }
+
+    fn is_reusable(&mut self) -> bool {
+        self.upload.is_finished()
+            && !self.is_upload_broken
+            && self.connection.buffer_mut().is_empty()
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        if self.is_upload_broken || self.upload.is_finished() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.upload.poll(cx, self.connection.stream_mut()) {
+            Poll::Ready(Err(UploadError::Upstream(_))) => {
+                // The upstream may have answered, say 413, and closed. Its answer is what counts.
+                self.is_upload_broken = true;
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}

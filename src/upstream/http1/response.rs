@@ -1,0 +1,313 @@
+//! Reading the head of an upstream's answer.
+//!
+//! Values are slices of the connection's read buffer, not copies. What is not plainly HTTP/1 is
+//! refused here, so that nothing behind this module has to wonder which of two lengths counts.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::decode::{Chunk, Decoder};
+
+/// Largest head accepted.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// Most fields accepted.
+const MAX_FIELDS: usize = 128;
+
+/// The head of an answer, and how its body is framed.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// The status as received.
+    pub status: StatusCode,
+    /// The end-to-end fields in their order; what concerns the connection is left out.
+    pub headers: HeaderMap,
+    /// How the end of the body is found.
+    pub body: Decoder,
+    /// Whether the upstream will keep the connection open afterwards.
+    pub persistent: bool,
+}
+
+/// What the upstream sent is no HTTP/1 head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHead {
+    /// Not HTTP, or a field breaks the grammar.
+    #[error("the upstream's answer is not HTTP/1")]
+    Syntax,
+    /// More fields or bytes than accepted.
+    #[error("the head of the upstream's answer is too large")]
+    TooLarge,
+    /// Two lengths that disagree, or a length that is no number.
+    #[error("the upstream's answer has contradictory lengths")]
+    Length,
+    /// 101 although no upgrade was asked for.
+    #[error("the upstream switched protocols unasked")]
+    UnaskedUpgrade,
+}
+
+/// Takes a final answer's head out of `buffer`, skipping informational ones; `None` if it is not
+/// complete yet.
+///
+/// # Errors
+/// [`InvalidHead`] when no amount of further bytes can make it valid.
+pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, InvalidHead> {
+    loop {
+        match parse_one(buffer, method)? {
+            Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(InvalidHead::UnaskedUpgrade);
+            }
+            // Informational answers precede the real one and have no body.
+            Some(head) if head.status.is_informational() => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, InvalidHead> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut fields,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_HEAD => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(InvalidHead::TooLarge),
+        Err(_) => return Err(InvalidHead::Syntax),
+    };
+    let (Some(code), Some(version)) = (response.code, response.version) else {
+        return Err(InvalidHead::Syntax);
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| InvalidHead::Syntax)?;
+
+    // Field positions are noted first, because the head can only be cut off the buffer once the
+    // parser's borrow of it has ended.
+    let start = buffer.as_ptr().addr();
+    let count = response.headers.len();
+    let mut spans = [Span::default(); MAX_FIELDS];
+    for (span, field) in spans.iter_mut().zip(response.headers.iter()) {
+        *span = Span {
+            name: (field.name.as_ptr().addr() - start, field.name.len()),
+            value: (field.value.as_ptr().addr() - start, field.value.len()),
+        };
+    }
+    let head = buffer.split_to(length).freeze();
+    let mut fields = Fields::new(version, count);
+    for span in &spans[..count] {
+        let name = HeaderName::from_bytes(span.name(&head)).map_err(|_| InvalidHead::Syntax)?;
+        let value =
+            HeaderValue::from_maybe_shared(span.value(&head)).map_err(|_| InvalidHead::Syntax)?;
+        fields.add(name, value)?;
+    }
+    fields.finish(status, method).map(Some)
+}
+
+/// The fields of a head while they are read: those that concern only this connection are
+/// understood and left out, the rest is collected.
+struct Fields {
+    end_to_end: HeaderMap,
+    length: Option<u64>,
+    codings: u8,
+    is_chunked: bool,
+    is_persistent: bool,
+    is_closing: bool,
+    nominated: Vec<HeaderName>,
+}
+
+impl Fields {
+    fn new(version: u8, count: usize) -> Self {
+        Self {
+            end_to_end: HeaderMap::with_capacity(count),
+            length: None,
+            codings: 0,
+            is_chunked: false,
+            // The default of HTTP/1.1; on request in 1.0.
+            is_persistent: version == 1,
+            is_closing: false,
+            nominated: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), InvalidHead> {
+        match name {
+            header::CONNECTION => self.add_options(value.as_bytes()),
+            header::TRANSFER_ENCODING => {
+                self.codings = self.codings.saturating_add(1);
+                self.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
+            header::CONTENT_LENGTH => {
+                let length = parse_length(value.as_bytes())?;
+                match self.length {
+                    Some(other) if other != length => return Err(InvalidHead::Length),
+                    // The same length twice is one length.
+                    Some(_) => {}
+                    None => {
+                        self.length = Some(length);
+                        self.end_to_end.append(name, value);
+                    }
+                }
+            }
+            header::UPGRADE | header::TE => {}
+            name if is_old_hop_by_hop(&name) => {}
+            name => {
+                self.end_to_end.append(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_options(&mut self, list: &[u8]) {
+        for option in list.split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            if option.eq_ignore_ascii_case(b"close") {
+                self.is_closing = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.is_persistent = true;
+            } else if let Ok(name) = HeaderName::from_bytes(option) {
+                self.nominated.push(name);
+            }
+        }
+    }
+
+    fn finish(mut self, status: StatusCode, method: &Method) -> Result<ResponseHead, InvalidHead> {
+        for name in &self.nominated {
+            // The framing is not the upstream's to nominate away.
+            if *name != header::CONTENT_LENGTH {
+                self.end_to_end.remove(name);
+            }
+        }
+        let body = self.framing(status, method)?;
+        let persistent =
+            self.is_persistent && !self.is_closing && !matches!(body, Decoder::UntilClose);
+        Ok(ResponseHead {
+            status,
+            headers: self.end_to_end,
+            body,
+            persistent,
+        })
+    }
+
+    /// How the body is framed: RFC 9112 §6.3, and where two readings are possible, none.
+    fn framing(&self, status: StatusCode, method: &Method) -> Result<Decoder, InvalidHead> {
+        let bodiless = status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || *method == Method::HEAD;
+        if bodiless {
+            return Ok(Decoder::Ended);
+        }
+        match (self.codings, self.length) {
+            (0, Some(length)) => Ok(Decoder::Length(length)),
+            (0, None) => Ok(Decoder::UntilClose),
+            (1, None) if self.is_chunked => Ok(Decoder::Chunked(Chunk::Size)),
+            // A coding besides chunked would have to be undone, and a length next to one is an
+            // attempt at smuggling.
+            _ => Err(InvalidHead::Length),
+        }
+    }
+}
+
+/// Where a field's name and value stand in the head: start and length.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
+impl Span {
+    fn name<'head>(&self, head: &'head Bytes) -> &'head [u8] {
+        &head[self.name.0..self.name.0 + self.name.1]
+    }
+
+    fn value(&self, head: &Bytes) -> Bytes {
+        head.slice(self.value.0..self.value.0 + self.value.1)
+    }
+}
+
+fn parse_length(digits: &[u8]) -> Result<u64, InvalidHead> {
+    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(InvalidHead::Length);
+    }
+    Ok(digits
+        .iter()
+        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// Fields of HTTP/1.0 times that concern one connection and have no constant of their own.
+pub fn is_old_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(wire: &str) -> Result<Option<ResponseHead>, InvalidHead> {
+        parse(&mut BytesMut::from(wire), &Method::GET)
+    }
+
+    #[test]
+    fn every_framing_is_recognised() {
+        let head = |fields: &str| {
+            read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))
+                .expect("valid")
+                .expect("complete")
+        };
+        assert!(matches!(
+            head("Content-Length: 5\r\n").body,
+            Decoder::Length(5)
+        ));
+        assert!(matches!(
+            head("Transfer-Encoding: chunked\r\n").body,
+            Decoder::Chunked(Chunk::Size)
+        ));
+        assert!(matches!(head("").body, Decoder::UntilClose));
+        assert!(!head("").persistent, "only a close ends it");
+        assert!(head("Content-Length: 5\r\nContent-Length: 5\r\n").persistent);
+        assert!(!head("Content-Length: 5\r\nConnection: Foo, Close\r\n").persistent);
+    }
+
+    #[test]
+    fn informational_answers_are_skipped_and_an_unasked_upgrade_is_refused() {
+        let wire = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+                    HTTP/1.1 204 No Content\r\n\r\n";
+        let head = read(wire).expect("valid").expect("complete");
+        assert_eq!(head.status, StatusCode::NO_CONTENT);
+        assert_eq!(
+            read("HTTP/1.1 101 Switching Protocols\r\n\r\n").err(),
+            Some(InvalidHead::UnaskedUpgrade)
+        );
+    }
+
+    #[test]
+    fn contradictory_lengths_are_refused() {
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            let answer = read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
+            assert_eq!(answer.err(), Some(InvalidHead::Length), "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused_before_it_fills_the_memory() {
+        let wire = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(MAX_HEAD));
+        assert_eq!(read(&wire).err(), Some(InvalidHead::TooLarge));
+        let wire = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(129));
+        assert_eq!(read(&wire).err(), Some(InvalidHead::TooLarge));
+    }
+
+    #[test]
+    fn garbage_is_refused_at_once() {
+        for wire in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/2 200\r\n\r\n", "\0\0\0"] {
+            assert_eq!(read(wire).err(), Some(InvalidHead::Syntax), "{wire}");
+        }
+    }
+}

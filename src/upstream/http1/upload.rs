@@ -1,0 +1,342 @@
+//! Sending a request while remembering enough of it to send it again.
+//!
+//! The body streams through; what has passed is kept, up to a limit, as references to the same
+//! bytes, so that a failed attempt can be repeated elsewhere. Above the limit nothing is kept and
+//! nothing can be repeated: memory stays bounded, and the caller counts it.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::io::AsyncWrite;
+
+use crate::upstream::connect::Stream;
+
+/// Pieces up to this size are copied behind the head into one write; larger ones are gathered,
+/// because copying 64 KiB costs more than a second slice of a vectored write.
+const COPY_LIMIT: usize = 4096;
+
+/// A request's body: what of it was already read from the client, and the rest.
+#[derive(Debug)]
+pub struct RequestBody {
+    source: Option<Incoming>,
+    framing: Framing,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Bytes that may be kept.
+    limit: usize,
+    /// How many of the kept pieces the present attempt has sent.
+    position: usize,
+    /// Whether all that was read so far is kept.
+    is_whole: bool,
+}
+
+/// How the end of a request's body is told to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// The client's `Content-Length` goes along.
+    Length,
+    /// The client did not say how long it is.
+    Chunked,
+}
+
+impl RequestBody {
+    /// A request without a body.
+    pub const fn empty() -> Self {
+        RequestBody {
+            source: None,
+            framing: Framing::None,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            limit: 0,
+            position: 0,
+            is_whole: true,
+        }
+    }
+
+    /// The body of a client's request, of which up to `limit` bytes are kept for a replay.
+    pub fn incoming(source: Incoming, has_length: bool, limit: usize) -> Self {
+        if source.is_end_stream() {
+            return Self::empty();
+        }
+        let framing = if has_length {
+            Framing::Length
+        } else {
+            Framing::Chunked
+        };
+        RequestBody {
+            source: Some(source),
+            framing,
+            limit,
+            ..Self::empty()
+        }
+    }
+
+    /// How the end of the body is told to the upstream.
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether another attempt could send the body from its start.
+    pub const fn is_replayable(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Makes the next attempt start from the beginning.
+    ///
+    /// Only meaningful while [`RequestBody::is_replayable`] holds.
+    pub const fn rewind(&mut self) {
+        self.position = 0;
+    }
+
+    /// Forgets what was kept: no further attempt will be made.
+    pub fn stop_keeping(&mut self) {
+        self.limit = 0;
+        if self.position == self.kept.len() && !self.kept.is_empty() {
+            self.kept = Vec::new();
+            self.position = 0;
+            self.is_whole = false;
+        }
+    }
+
+    /// Whether the last piece has been taken.
+    fn is_ended(&self) -> bool {
+        let source_ended = self.source.as_ref().is_none_or(Body::is_end_stream);
+        source_ended && self.position == self.kept.len()
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        if let Some(piece) = self.kept.get(self.position) {
+            self.position += 1;
+            return Poll::Ready(Some(Ok(piece.clone())));
+        }
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        loop {
+            match ready!(Pin::new(&mut *source).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers of requests are dropped: no upstream may rely on them (RFC 9110
+                    // §6.5.1 lets an intermediary discard what it does not understand).
+                    if let Ok(piece) = frame.into_data() {
+                        self.keep(&piece);
+                        return Poll::Ready(Some(Ok(piece)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    self.source = None;
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, piece: &Bytes) {
+        if !self.is_whole {
+            return;
+        }
+        if self.kept_bytes + piece.len() > self.limit {
+            self.is_whole = false;
+            self.kept = Vec::new();
+            self.position = 0;
+            return;
+        }
+        self.kept_bytes += piece.len();
+        self.kept.push(piece.clone());
+        self.position += 1;
+    }
+}
+
+/// A request on its way to one upstream.
+#[derive(Debug)]
+pub struct Upload {
+    body: RequestBody,
+    /// The head, framing, and small pieces, to be written next.
+    out: BytesMut,
+    /// A large piece, to be written after `out`.
+    piece: Bytes,
+    /// Whether a CRLF is owed to the end of the present chunk.
+    owes_chunk_end: bool,
+    /// Whether the head waits for the first piece of the body, to leave in one write with it.
+    awaits_body: bool,
+    is_body_ended: bool,
+    /// Bytes that the connection has taken.
+    written: u64,
+}
+
+/// Why a request could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The upstream's connection failed.
+    #[error("writing to the upstream failed")]
+    Upstream(#[source] std::io::Error),
+    /// The client did not deliver its body.
+    #[error("reading the client's body failed")]
+    Client(#[source] hyper::Error),
+}
+
+impl Upload {
+    /// Prepares to send `head` and then `body`.
+    pub fn new(head: BytesMut, body: RequestBody) -> Self {
+        let is_body_ended = body.framing == Framing::None;
+        Self {
+            body,
+            out: head,
+            piece: Bytes::new(),
+            owes_chunk_end: false,
+            awaits_body: !is_body_ended,
+            is_body_ended,
+            written: 0,
+        }
+    }
+
+    /// Whether any byte has left this process.
+    pub const fn is_sent(&self) -> bool {
+        self.written > 0
+    }
+
+    /// Bytes that the connection has taken so far; grows while there is progress.
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether everything has been written.
+    pub fn is_finished(&self) -> bool {
+        self.is_body_ended && self.out.is_empty() && self.piece.is_empty()
+    }
+
+    /// Whether everything that the client has delivered has been written, and there is more to
+    /// come.
+    pub fn awaits_client(&self) -> bool {
+        !self.is_body_ended && self.piece.is_empty() && (self.out.is_empty() || self.awaits_body)
+    }
+
+    /// Gives the body back, for another attempt.
+    pub fn into_body(self) -> RequestBody {
+        self.body
+    }
+
+    /// The body that is being sent.
+    pub const fn body_mut(&mut self) -> &mut RequestBody {
+        &mut self.body
+    }
+
+    /// Moves as much as the client has delivered and the upstream accepts.
+    ///
+    /// # Errors
+    /// [`UploadError`] says which side failed.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            let is_starved = self.gather(cx)?;
+            if self.out.is_empty() && self.piece.is_empty() {
+                if !self.is_body_ended {
+                    return Poll::Pending;
+                }
+                return Pin::new(stream)
+                    .poll_flush(cx)
+                    .map_err(UploadError::Upstream);
+            }
+            if is_starved && self.awaits_body {
+                // The first piece usually came in the same packet as the head, but hyper hands it
+                // over only when it is polled again. One turn is waited for it, no more: an
+                // upstream may have something to say before the body comes.
+                self.awaits_body = false;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(self.poll_write(cx, stream)).map_err(UploadError::Upstream)?;
+            if is_starved && self.out.is_empty() && self.piece.is_empty() {
+                // What was gathered has left. TLS may still hold it back.
+                if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
+                    return Poll::Ready(Err(UploadError::Upstream(error)));
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes pieces from the client while they fit into one write. Returns whether the client has
+    /// nothing more at present.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
+        while !self.is_body_ended && self.piece.is_empty() && self.out.len() < COPY_LIMIT {
+            match self.body.poll_piece(cx) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(None) => self.end_body(),
+                Poll::Ready(Some(Err(error))) => return Err(UploadError::Client(error)),
+                Poll::Ready(Some(Ok(piece))) => {
+                    self.add_piece(piece);
+                    if self.body.framing == Framing::Length && self.body.is_ended() {
+                        self.end_body();
+                    }
+                }
+            }
+            self.awaits_body = false;
+        }
+        Ok(false)
+    }
+
+    fn add_piece(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        self.end_chunk();
+        if self.body.framing == Framing::Chunked {
+            self.out
+                .extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            self.owes_chunk_end = true;
+        }
+        if self.out.len() + piece.len() <= COPY_LIMIT {
+            self.out.extend_from_slice(&piece);
+        } else {
+            self.piece = piece;
+        }
+    }
+
+    fn end_body(&mut self) {
+        self.end_chunk();
+        if self.body.framing == Framing::Chunked {
+            self.out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.is_body_ended = true;
+    }
+
+    fn end_chunk(&mut self) {
+        if std::mem::take(&mut self.owes_chunk_end) {
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<std::io::Result<()>> {
+        while !(self.out.is_empty() && self.piece.is_empty()) {
+            let stream = Pin::new(&mut *stream);
+            let count = if self.piece.is_empty() {
+                ready!(stream.poll_write(cx, &self.out))?
+            } else {
+                let slices = [IoSlice::new(&self.out), IoSlice::new(&self.piece)];
+                ready!(stream.poll_write_vectored(cx, &slices))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count as u64;
+            let from_out = count.min(self.out.len());
+            self.out.advance(from_out);
+            self.piece.advance(count - from_out);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
