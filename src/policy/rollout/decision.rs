@@ -1,0 +1,66 @@
+//! What is told of a rollout: the types here are also the wire format of status and audit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::share::Share;
+
+/// Where a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The share is what the file or an operator says; rollback criteria watch it.
+    Progressing,
+    /// A rollback latched the share; only a person or a new `rollout.id` clears it.
+    RolledBack,
+}
+
+/// One record of a decision; the same record feeds log, audit, status and metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// RFC 3339.
+    pub at: String,
+    /// Name of the split.
+    pub split: String,
+    /// A person's name, `engine`, or `file` for an edited configuration.
+    pub actor: String,
+    /// `rollback`, `hold`, `set`, `resume`, `emergency`, `emergency_cleared`, `configured`.
+    pub action: String,
+    /// What the operator gave as the reason, or the condition that fired.
+    pub reason: String,
+    /// The share before.
+    pub from: Share,
+    /// The share after.
+    pub to: Share,
+    /// Each criterion as it stood.
+    pub conditions: Vec<Condition>,
+    /// The whole story in one sentence.
+    pub sentence: String,
+}
+
+/// A rollback criterion and what speaks against it at this moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// As written, such as `error_rate > 5%`.
+    pub criterion: String,
+    /// The share of events among `samples`, both since `since`; where nothing points to trouble,
+    /// since the evidence was fresh.
+    pub value: Option<f64>,
+    /// The share of events that is allowed.
+    pub limit: f64,
+    /// Requests of `new` counted since `since`.
+    pub samples: u64,
+    /// Events among them.
+    pub events: u64,
+    /// Evidence against "all is well", as odds.
+    pub evidence: f64,
+    /// The evidence at which it fires.
+    pub threshold: f64,
+    /// When the trouble is thought to have begun, RFC 3339.
+    pub since: Option<String>,
+    /// The dispersion factor in use: errors come in bunches of about this size.
+    pub overdispersion: f64,
+    /// `pass`, `fail` or `inconclusive`.
+    pub verdict: String,
+    /// The guard that withholds a rollback although the evidence suffices.
+    pub withheld_by: Option<String>,
+}

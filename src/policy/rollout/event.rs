@@ -1,0 +1,96 @@
+//! What goes into a rollout and what comes out of it.
+
+use super::decision::Decision;
+use crate::policy::criteria::Criteria;
+use crate::policy::judge::window::Window;
+use crate::policy::share::Share;
+
+/// What the configuration says of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// The share fixed in the file; absent: the operator's alone decides, from 0.
+    pub share: Option<Share>,
+    /// Written by the user; a new value clears a rollback's latch.
+    pub rollout_id: String,
+    /// What rolls the split back.
+    pub criteria: Criteria,
+}
+
+/// Who wants something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// A person's name.
+    pub actor: String,
+    /// May be empty.
+    pub reason: String,
+}
+
+/// What can happen to a rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A window was measured; each must be given once.
+    Observed(Window),
+    /// An operator fixes the share.
+    Set {
+        /// The share wanted.
+        share: Share,
+        /// Whether a share fixed in the file may be overridden.
+        override_file: bool,
+        /// Who.
+        by: By,
+    },
+    /// An operator wants everyone on legacy, latched.
+    Rollback {
+        /// Who.
+        by: By,
+    },
+    /// An operator clears the latch of a rollback; judgement begins afresh.
+    Resume {
+        /// Who.
+        by: By,
+    },
+    /// An operator declares or ends an emergency.
+    Emergency {
+        /// Whether it holds from now on.
+        active: bool,
+        /// Who.
+        by: By,
+    },
+    /// The configuration says this from now on.
+    Configured(Terms),
+}
+
+/// What must be done about an event, in the order in which effects are returned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Let the data plane obey this.
+    Publish(Standing),
+    /// Store [`Rollout::record`].
+    Persist,
+    /// Tell everyone: log, audit, metric, notification.
+    Announce(Decision),
+}
+
+/// What the data plane obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The share in effect.
+    pub share: Share,
+    /// Under an emergency even pinned keys go to legacy.
+    pub emergency: bool,
+}
+
+impl Standing {
+    /// Whether more may reach `new` than under `other`.
+    pub(super) fn exceeds(self, other: Standing) -> bool {
+        self.share > other.share || (other.emergency && !self.emergency)
+    }
+}
+
+/// An operator's wish that the present state forbids. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What forbids it, and what would allow it.
+    pub message: String,
+}

@@ -1,0 +1,350 @@
+//! What happened, in one sentence that a tired person understands.
+//!
+//! A sentence about a breach always has the same parts in the same order: what, when, how many of
+//! how many since when on both arms, how sure, and how sure it had to be.
+
+use super::By;
+use crate::policy::criteria::{Criteria, Criterion, Metric};
+use crate::policy::judge::guards::Guard;
+use crate::policy::judge::window::Pair;
+use crate::policy::judge::{Breach, EVIDENCE_CAP, LimitBreach};
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+
+/// The engine rolled back.
+pub(super) fn rolled_back(
+    split: &str,
+    now: Timestamp,
+    breach: &Breach,
+    criteria: &Criteria,
+) -> String {
+    let clock = now.clock();
+    let figures = figures(breach);
+    let ground = match breach {
+        Breach::Limit(limit) => {
+            let at_least = if limit.evidence >= EVIDENCE_CAP {
+                "at least "
+            } else {
+                ""
+            };
+            let budget = (criteria.alpha * 10_000.0).round() / 100.0;
+            format!(
+                "Evidence {at_least}{} : 1 against \"{}\"; rollback at {} : 1. \
+                 False-rollback budget {budget}% per day.",
+                grouped(two_digits(limit.evidence)),
+                limit.criterion.promise(),
+                grouped(limit.threshold.round() as u64),
+            )
+        }
+        Breach::Streak { .. } => format!("Rollback at {} in a row.", criteria.hard_fail),
+    };
+    format!("Rolled back new of {split} at {clock}: {figures}. {ground}")
+}
+
+/// The engine would have rolled back.
+pub(super) fn held(
+    split: &str,
+    now: Timestamp,
+    share: Share,
+    breach: &Breach,
+    guard: Guard,
+) -> String {
+    let clock = now.clock();
+    let figures = figures(breach);
+    let because = match guard {
+        Guard::LegacyUnavailable => "legacy has no healthy endpoint",
+        _ => "legacy breaches the same limit",
+    };
+    format!(
+        "Holding new of {split} at {share} at {clock}: {figures}. Not rolled back, since {because} \
+         and moving everyone there would help nobody; a person may."
+    )
+}
+
+/// The condition that fired, in a few words.
+pub(super) fn reason(breach: &Breach) -> String {
+    match breach {
+        Breach::Limit(limit) => limit.criterion.to_string(),
+        Breach::Streak { length, .. } => format!("{length} failures in a row"),
+    }
+}
+
+pub(super) fn set(
+    split: &str,
+    now: Timestamp,
+    share: Share,
+    was: Share,
+    obstacle: Option<&str>,
+    by: &By,
+) -> String {
+    let clock = now.clock();
+    let effect = match obstacle {
+        Some(obstacle) => format!("{obstacle} keeps it at {was} for now"),
+        None => format!("it was {was}"),
+    };
+    let by = signature(by);
+    format!("Set the share of new of {split} to {share} at {clock} {by}; {effect}.")
+}
+
+pub(super) fn rolled_back_by(
+    split: &str,
+    now: Timestamp,
+    was: Share,
+    again: bool,
+    by: &By,
+) -> String {
+    let (clock, by) = (now.clock(), signature(by));
+    if again {
+        format!("Rolled back new of {split} at {clock} {by}; it was rolled back already.")
+    } else {
+        format!("Rolled back new of {split} at {clock} {by}; it was at {was}.")
+    }
+}
+
+pub(super) fn resumed(
+    split: &str,
+    now: Timestamp,
+    share: Share,
+    obstacle: Option<&str>,
+    by: &By,
+) -> String {
+    let (clock, by) = (now.clock(), signature(by));
+    let effect = match obstacle {
+        Some(obstacle) => format!("{obstacle} keeps it at 0% for now"),
+        None => format!("it is at {share} and judged afresh"),
+    };
+    format!("Resumed new of {split} at {clock} {by}; {effect}.")
+}
+
+pub(super) fn emergency(split: &str, now: Timestamp, was: Share, again: bool, by: &By) -> String {
+    let (clock, by) = (now.clock(), signature(by));
+    if again {
+        format!("Emergency for {split} at {clock} {by}; it was declared already.")
+    } else {
+        format!("Emergency for {split} at {clock} {by}: legacy alone, new was at {was}.")
+    }
+}
+
+pub(super) fn emergency_cleared(
+    split: &str,
+    now: Timestamp,
+    share: Share,
+    again: bool,
+    by: &By,
+) -> String {
+    let (clock, by) = (now.clock(), signature(by));
+    if again {
+        format!("No emergency for {split} at {clock} {by}; there was none.")
+    } else {
+        format!("Emergency for {split} cleared at {clock} {by}; new is at {share}.")
+    }
+}
+
+pub(super) fn new_rollout(
+    split: &str,
+    now: Timestamp,
+    id: &str,
+    share: Share,
+    was_latched: bool,
+) -> String {
+    let clock = now.clock();
+    let latch = if was_latched {
+        ", the latch of the last rollback is cleared"
+    } else {
+        ""
+    };
+    format!("The file began rollout {id} of {split} at {clock}; new is at {share}{latch}.")
+}
+
+pub(super) fn moved_by_file(split: &str, now: Timestamp, was: Share, share: Share) -> String {
+    let clock = now.clock();
+    format!("The file moved new of {split} from {was} to {share} at {clock}.")
+}
+
+fn signature(by: &By) -> String {
+    if by.reason.is_empty() {
+        format!("by {}", by.actor)
+    } else {
+        format!("by {} ({})", by.actor, by.reason)
+    }
+}
+
+fn figures(breach: &Breach) -> String {
+    match breach {
+        Breach::Limit(limit) => limit_figures(limit),
+        Breach::Streak { length, clusters } => format!(
+            "{} requests in a row failed or were diverted ({}), none succeeded between",
+            grouped(*length),
+            groups(*clusters)
+        ),
+    }
+}
+
+fn limit_figures(breach: &LimitBreach) -> String {
+    let since = breach.since.map_or(String::new(), |since| {
+        let clock = since.clock();
+        format!(" since {clock}")
+    });
+    let legacy = match breach.legacy.ratio() {
+        Some(ratio) => format!("{} ({})", percent(ratio), of(breach.legacy)),
+        None => "without requests".to_owned(),
+    };
+    format!(
+        "{} {} ({} requests, {}){since}, legacy {legacy}",
+        event(breach.criterion),
+        percent(breach.new.ratio().unwrap_or(0.0)),
+        of(breach.new),
+        groups(breach.clusters),
+    )
+}
+
+/// What is counted: `errors`, or `slower than 500ms`.
+fn event(criterion: Criterion) -> String {
+    match criterion.metric {
+        Metric::ErrorRate => "errors".to_owned(),
+        Metric::Latency(_) => {
+            let criterion = criterion.to_string();
+            let limit = criterion.split(" > ").nth(1).unwrap_or_default();
+            format!("slower than {limit}")
+        }
+    }
+}
+
+fn groups(clusters: u32) -> String {
+    match clusters {
+        1 => "1 session group".to_owned(),
+        _ => format!("{clusters} session groups"),
+    }
+}
+
+fn of(counts: Pair) -> String {
+    format!("{} of {}", grouped(counts.e), grouped(counts.n))
+}
+
+/// About two significant digits: `51%`, `5.1%`, `0.10%`.
+fn percent(ratio: f64) -> String {
+    let percent = ratio * 100.0;
+    let decimals = match percent {
+        _ if percent == 0.0 || percent >= 9.95 => 0,
+        _ if percent >= 0.995 => 1,
+        _ if percent >= 0.05 => 2,
+        _ => 3,
+    };
+    format!("{percent:.decimals$}%")
+}
+
+/// Rounded to two significant digits: evidence of 4 098 : 1 is not known to the unit.
+fn two_digits(odds: f64) -> u64 {
+    let unit = 10_f64.powf((odds.max(1.0).log10().floor() - 1.0).max(0.0));
+    ((odds / unit).round() * unit) as u64
+}
+
+/// Thousands apart: `4 050`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(clock: &str) -> Timestamp {
+        let instant: jiff::Timestamp = format!("2026-11-20T{clock}Z").parse().expect("a time");
+        Timestamp::from_milliseconds(instant.as_millisecond())
+    }
+
+    fn breach(metric: Metric, limit: f64) -> LimitBreach {
+        LimitBreach {
+            criterion: Criterion { metric, limit },
+            evidence: 4_098.7,
+            threshold: 200.0,
+            since: Some(at("14:03:26.4")),
+            new: Pair { n: 45, e: 23 },
+            legacy: Pair { n: 4_050, e: 4 },
+            clusters: 17,
+        }
+    }
+
+    #[test]
+    fn a_rollback_is_told_with_all_its_figures() {
+        let breach = Breach::Limit(breach(Metric::ErrorRate, 0.05));
+        assert_eq!(
+            rolled_back("shop", at("14:03:27.9"), &breach, &Criteria::default()),
+            "Rolled back new of shop at 14:03:27: errors 51% (23 of 45 requests, 17 session \
+             groups) since 14:03:26, legacy 0.10% (4 of 4 050). Evidence 4 100 : 1 against \
+             \"error_rate <= 5%\"; rollback at 200 : 1. False-rollback budget 1% per day."
+        );
+    }
+
+    #[test]
+    fn slow_answers_without_anything_to_compare_with_are_told_alike() {
+        let breach = Breach::Limit(LimitBreach {
+            evidence: EVIDENCE_CAP,
+            legacy: Pair::default(),
+            clusters: 1,
+            ..breach(Metric::Latency(95), 0.5)
+        });
+        assert_eq!(
+            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default()),
+            "Rolled back new of shop at 14:03:27: slower than 500ms 51% (23 of 45 requests, 1 \
+             session group) since 14:03:26, legacy without requests. Evidence at least \
+             1 000 000 : 1 against \"p95 <= 500ms\"; rollback at 200 : 1. False-rollback budget \
+             1% per day."
+        );
+    }
+
+    #[test]
+    fn a_hard_trip_and_a_hold_have_sentences_of_their_own() {
+        let breach = Breach::Streak {
+            length: 12,
+            clusters: 7,
+        };
+        assert_eq!(
+            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default()),
+            "Rolled back new of shop at 14:03:27: 12 requests in a row failed or were diverted (7 \
+             session groups), none succeeded between. Rollback at 10 in a row."
+        );
+        let share = "10%".parse().expect("a share");
+        assert_eq!(
+            held(
+                "shop",
+                at("14:03:27"),
+                share,
+                &breach,
+                Guard::LegacyUnavailable
+            ),
+            "Holding new of shop at 10% at 14:03:27: 12 requests in a row failed or were diverted \
+             (7 session groups), none succeeded between. Not rolled back, since legacy has no \
+             healthy endpoint and moving everyone there would help nobody; a person may."
+        );
+    }
+
+    #[test]
+    fn numbers_keep_two_digits_and_thousands_apart() {
+        for (ratio, text) in [
+            (0.0, "0%"),
+            (1.0, "100%"),
+            (0.0512, "5.1%"),
+            (0.00099, "0.10%"),
+            (0.00012, "0.012%"),
+        ] {
+            assert_eq!(percent(ratio), text);
+        }
+        for (odds, text) in [
+            (7.4, "7"),
+            (821.4, "820"),
+            (17_316.0, "17 000"),
+            (1e6, "1 000 000"),
+        ] {
+            assert_eq!(grouped(two_digits(odds)), text);
+        }
+    }
+}
