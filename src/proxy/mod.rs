@@ -6,9 +6,11 @@
 
 pub mod attempt;
 pub mod body;
+pub mod connections;
 pub mod flights;
 pub mod forward;
 pub mod headers;
 pub mod peer;
 pub mod respond;
+pub mod warm;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! through cells; a request that needs it holds an `Rc`. The one thing that arrives from outside
 //! is the snapshot, and looking for a newer one costs a single load.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::upstream::deadline::Deadlines;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::Pool;
 
+use super::connections::Connections;
 use super::flights::Flights;
 
 /// The published snapshot, shared by all threads.
@@ -37,11 +38,12 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// Ages of requests in flight.
     pub flights: Flights,
+    /// Client connections.
+    pub connections: Rc<Connections>,
     /// Counts what the edge refused, shared by all workers.
     pub edge: Arc<EdgeTally>,
     published: RefCell<Cache<Published, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
-    is_draining: Cell<bool>,
 }
 
 /// One snapshot as this worker sees it: with its own pools.
@@ -77,10 +79,10 @@ impl Worker {
             clock,
             deadlines: Deadlines::new(clock),
             flights: Flights::default(),
+            connections: Rc::default(),
             edge,
             published: RefCell::new(Cache::new(Arc::clone(published))),
             view: RefCell::new(Rc::new(View { snapshot, pools })),
-            is_draining: Cell::new(false),
         })
     }
 
@@ -93,16 +95,6 @@ impl Worker {
             *view = Rc::new(self.see(newest, &view));
         }
         Rc::clone(&view)
-    }
-
-    /// Whether connections should end after the request they are busy with.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.get()
-    }
-
-    /// From now on, connections end after the request they are busy with.
-    pub fn drain(&self) {
-        self.is_draining.set(true);
     }
 
     /// Books what age has decided and wakes whoever waited long enough.

@@ -1,0 +1,41 @@
+//! Opening connections before traffic needs them.
+//!
+//! The first requests of a raised share would otherwise all pay for a connect and a TLS handshake
+//! at once, and be judged for it.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::config::model::BackendId;
+use crate::upstream::connect::connect;
+use crate::upstream::http1::connection::Connection;
+
+use super::worker::Worker;
+
+/// Beyond this, traffic is not kept waiting for connections that do not come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Opens the connections that the backend's `pool.warm` asks for, on this worker. Failures are
+/// left to the requests to find.
+pub async fn warm(worker: &Worker, backend: BackendId) {
+    let view = worker.view();
+    let plan = view.snapshot.routing.backend(backend);
+    let open_all = async {
+        for pool in view.pools(backend) {
+            for _ in pool.idle_count()..pool.limits().warm {
+                let endpoint = pool.endpoint();
+                let Some(permit) = endpoint.try_acquire(pool.limits().max_connections) else {
+                    break;
+                };
+                let Ok(stream) = connect(endpoint, plan.backend.tls.as_ref()).await else {
+                    break;
+                };
+                let now = worker.deadlines.now();
+                pool.put(Connection::new(stream, permit, now), now);
+            }
+        }
+    };
+    // Running out of time is as good an end as any.
+    let _ = timeout(PATIENCE, open_all).await;
+}

@@ -1,0 +1,296 @@
+//! One client connection, from its first byte to its end.
+
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::proxy::forward;
+use crate::proxy::peer::Peer;
+use crate::proxy::worker::Worker;
+
+use super::listener::Accepted;
+
+/// Time for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Streams that a client may have open on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// The TLS settings of each listener, in the configuration's order; replaced on reload.
+#[derive(Debug, Default)]
+pub struct ServerTlsConfigs(pub Vec<Option<Arc<rustls::ServerConfig>>>);
+
+impl ServerTlsConfigs {
+    /// Those of a listener; none for plain HTTP.
+    pub fn for_listener(&self, index: usize) -> Option<Arc<rustls::ServerConfig>> {
+        self.0.get(index).cloned().flatten()
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted, tls: Option<Arc<rustls::ServerConfig>>) {
+    worker.edge.accepted();
+    let peer = Peer {
+        address: accepted.peer,
+        secure: tls.is_some(),
+    };
+    let Ok(stream) = TcpStream::from_std(accepted.stream) else {
+        return;
+    };
+    let ended = match tls {
+        Some(tls) => serve_tls(&worker, peer, stream, tls).await,
+        None => serve_plain(&worker, peer, stream).await,
+    };
+    if let Err(error) = ended {
+        // Clients break off all the time; that is their right and no news.
+        tracing::debug!(peer = %peer.address, %error, "connection ended early");
+    }
+}
+
+async fn serve_tls(
+    worker: &Rc<Worker>,
+    peer: Peer,
+    stream: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<(), ConnectionError> {
+    let handshake = timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            worker.edge.failed_handshake();
+            return Err(ConnectionError::Io(error));
+        }
+        Err(_) => {
+            worker.edge.failed_handshake();
+            return Err(ConnectionError::Io(io::ErrorKind::TimedOut.into()));
+        }
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_http2(worker, peer, stream).await
+    } else {
+        serve_http1(worker, peer, stream).await
+    }
+}
+
+async fn serve_plain(
+    worker: &Rc<Worker>,
+    peer: Peer,
+    mut stream: TcpStream,
+) -> Result<(), ConnectionError> {
+    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let sniffing = timeout(patience, until_draining(worker, sniff(&mut stream))).await;
+    let Ok(Some(sniffed)) = sniffing else {
+        return Ok(());
+    };
+    let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
+    let stream = Prefixed { read, stream };
+    if is_http2 {
+        serve_http2(worker, peer, stream).await
+    } else {
+        serve_http1(worker, peer, stream).await
+    }
+}
+
+async fn serve_http1<S>(worker: &Rc<Worker>, peer: Peer, stream: S) -> Result<(), ConnectionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service(Rc::clone(worker), peer));
+    drive(worker, connection, |connection| {
+        connection.graceful_shutdown()
+    })
+    .await
+    .map_err(ConnectionError::Http)
+}
+
+async fn serve_http2<S>(worker: &Rc<Worker>, peer: Peer, stream: S) -> Result<(), ConnectionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .serve_connection(TokioIo::new(stream), service(Rc::clone(worker), peer));
+    drive(worker, connection, |connection| {
+        connection.graceful_shutdown()
+    })
+    .await
+    .map_err(ConnectionError::Http)
+}
+
+/// The proxy, as one connection's service.
+fn service(
+    worker: Rc<Worker>,
+    peer: Peer,
+) -> TowerToHyperService<
+    impl tower::Service<
+        Request<Incoming>,
+        Response = hyper::Response<crate::proxy::body::ResponseBody>,
+        Error = Infallible,
+        Future = impl Future<
+            Output = Result<hyper::Response<crate::proxy::body::ResponseBody>, Infallible>,
+        >,
+    > + Clone,
+> {
+    TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
+        let worker = Rc::clone(&worker);
+        async move { Ok(forward::handle(worker, peer, request).await) }
+    }))
+}
+
+/// Drives a connection to its end, and tells it once when the worker drains.
+async fn drive<C, E>(
+    worker: &Rc<Worker>,
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let mut connection = pin!(connection);
+    let open = worker.connections.add();
+    let mut is_told = false;
+    std::future::poll_fn(|cx| {
+        if !is_told && open.poll_draining(cx).is_ready() {
+            is_told = true;
+            shut_down(connection.as_mut());
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// What `future` returns, unless the worker drains first.
+async fn until_draining<F: Future>(worker: &Rc<Worker>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let open = worker.connections.add();
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => open.poll_draining(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Why a connection ended early.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Io(io::Error),
+    #[error(transparent)]
+    Http(hyper::Error),
+}
+
+/// The first bytes of a plain connection, and what they say.
+struct Sniffed {
+    is_http2: bool,
+    read: Vec<u8>,
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2: for all but `P…`, one byte tells.
+async fn sniff(stream: &mut TcpStream) -> io::Result<Sniffed> {
+    let mut read = Vec::with_capacity(PREFACE.len());
+    loop {
+        let is_end = stream.read_buf(&mut read).await? == 0;
+        let compared = read.len().min(PREFACE.len());
+        let is_prefix = read[..compared] == PREFACE[..compared];
+        if is_end || !is_prefix || compared == PREFACE.len() {
+            return Ok(Sniffed {
+                is_http2: is_prefix && compared == PREFACE.len(),
+                read,
+            });
+        }
+    }
+}
+
+/// A stream of which the first bytes have been read already.
+struct Prefixed {
+    read: Vec<u8>,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let count = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read[..count]);
+        self.read.drain(..count);
+        if self.read.is_empty() {
+            // The connection may live for hours; its first bytes need not.
+            self.read = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Runs what HTTP/2 spawns on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(async {
+            future.await;
+        });
+    }
+}

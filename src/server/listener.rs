@@ -1,0 +1,171 @@
+//! Accepting connections and handing each to the worker that has the fewest.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::thread::WorkerThread;
+
+/// Connections that may wait in the kernel; it cuts this to its own maximum.
+const BACKLOG: i32 = 4096;
+/// Pause after a failure that will not go away by itself at once, such as having no more file
+/// descriptors: long enough not to spin, short enough not to be noticed.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection and where it came in.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, not blocking.
+    pub stream: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Index of the listener in the configuration.
+    pub listener: usize,
+}
+
+/// A thread that accepts on one address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    is_stopping: Arc<AtomicBool>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// Binds an address; connections queue in the kernel from now on.
+///
+/// # Errors
+/// [`BindError`], most often because another process has the port.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for the connections of its predecessor to time out.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    bind().map_err(|source| BindError { address, source })
+}
+
+impl Listener {
+    /// Starts accepting on `socket`, the configuration's listener number `index`.
+    ///
+    /// # Errors
+    /// Those of making a thread.
+    pub fn start(
+        socket: TcpListener,
+        index: usize,
+        workers: Arc<[WorkerThread]>,
+        max_connections: usize,
+    ) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let acceptor = Acceptor {
+            socket: socket.try_clone()?,
+            index,
+            workers,
+            max_connections,
+            is_stopping: Arc::clone(&is_stopping),
+        };
+        let acceptor = thread::Builder::new()
+            .name(format!("accept-{index}"))
+            .spawn(move || acceptor.run())?;
+        Ok(Self {
+            socket,
+            address,
+            is_stopping,
+            acceptor: Some(acceptor),
+        })
+    }
+
+    /// The address bound, its port known even where the configuration left it to the system.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no further connections and closes the socket.
+    pub fn stop(mut self) {
+        self.is_stopping.store(true, Ordering::Release);
+        // Wakes the thread out of its wait for a connection.
+        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+struct Acceptor {
+    socket: TcpListener,
+    index: usize,
+    workers: Arc<[WorkerThread]>,
+    max_connections: usize,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl Acceptor {
+    fn run(self) {
+        let mut was_failing = false;
+        loop {
+            self.wait_for_room();
+            let accepted = self.socket.accept();
+            if self.is_stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => {
+                    was_failing = false;
+                    self.hand_over(stream, peer);
+                }
+                // The client gave up before it was its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut was_failing, true) {
+                        tracing::error!(%error, "cannot accept connections; trying on");
+                    }
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Waits while as many connections are open as are allowed; more wait in the kernel.
+    fn wait_for_room(&self) {
+        let open = || self.workers.iter().map(WorkerThread::load).sum::<usize>();
+        while open() >= self.max_connections && !self.is_stopping.load(Ordering::Acquire) {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are written whole; waiting to fill a segment only adds delay.
+        if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let accepted = Accepted {
+            stream,
+            peer,
+            listener: self.index,
+        };
+        let idlest = self.workers.iter().min_by_key(|worker| worker.load());
+        if let Some(worker) = idlest {
+            worker.take(accepted);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The threads of the data plane: one runtime each, and nothing shared on a request's path.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::clock::Clock;
+use crate::config::model::BackendId;
+use crate::proxy::warm;
+use crate::proxy::worker::{Published, Worker};
+use crate::telemetry::WorkerId;
+use crate::telemetry::edge::EdgeTally;
+use crate::upstream::deadline::TICK;
+
+use super::connection::{self, ServerTlsConfigs};
+use super::listener::Accepted;
+
+/// Time between two looks for idle connections that are too old.
+const POOL_SWEEP: Duration = Duration::from_secs(1);
+
+/// A data-plane thread, as the rest of the program sees it.
+#[derive(Debug)]
+pub struct WorkerThread {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Connections handed over and not yet ended.
+    connections: Arc<AtomicUsize>,
+}
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The process's clock.
+    pub clock: Clock,
+    /// The published snapshot.
+    pub published: Published,
+    /// Counts what the edge refused.
+    pub edge: Arc<EdgeTally>,
+    /// Certificates by listener.
+    pub tls: Arc<ArcSwap<ServerTlsConfigs>>,
+}
+
+/// What a worker can be asked.
+#[derive(Debug)]
+enum Job {
+    Serve(Accepted),
+    /// Open connections of this backend before traffic comes.
+    Warm {
+        backend: BackendId,
+        done: oneshot::Sender<()>,
+    },
+    /// End each connection after the request it is busy with.
+    Drain,
+}
+
+impl WorkerThread {
+    /// Starts `count` workers.
+    ///
+    /// # Errors
+    /// Those of making a thread or a runtime.
+    pub fn start_all(count: usize, shared: &Shared) -> io::Result<Vec<(Self, JoinHandle<()>)>> {
+        (0..count)
+            .map(|index| Self::start(WorkerId(index), count, shared.clone()))
+            .collect()
+    }
+
+    fn start(id: WorkerId, count: usize, shared: Shared) -> io::Result<(Self, JoinHandle<()>)> {
+        // Unbounded, but what it holds is bounded by the limit on connections.
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let open = Arc::clone(&connections);
+        let thread = thread::Builder::new()
+            .name(format!("worker-{}", id.0))
+            .spawn(move || {
+                let local = LocalSet::new();
+                runtime.block_on(local.run_until(run(id, count, shared, queue, open)));
+            })?;
+        Ok((Self { jobs, connections }, thread))
+    }
+
+    /// Connections handed over and not yet ended.
+    pub fn load(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Gives it a connection to serve.
+    pub fn take(&self, accepted: Accepted) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        if self.jobs.send(Job::Serve(accepted)).is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks for connections of `backend` to be opened; resolves when they are, or when that has
+    /// failed.
+    pub fn warm(&self, backend: BackendId) -> impl Future<Output = ()> + use<> {
+        let (done, finished) = oneshot::channel();
+        let _ = self.jobs.send(Job::Warm { backend, done });
+        async {
+            let _ = finished.await;
+        }
+    }
+
+    /// Asks it to end each connection after the request it is busy with, and then itself.
+    pub fn drain(&self) {
+        let _ = self.jobs.send(Job::Drain);
+    }
+}
+
+async fn run(
+    id: WorkerId,
+    count: usize,
+    shared: Shared,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    connections: Arc<AtomicUsize>,
+) {
+    let worker = Worker::new(id, count, shared.clock, &shared.published, shared.edge);
+    spawn_local(sweep(Rc::clone(&worker)));
+    let serve = |accepted: Accepted| {
+        let worker = Rc::clone(&worker);
+        let tls = shared.tls.load().for_listener(accepted.listener);
+        let guard = ConnectionGuard(Arc::clone(&connections));
+        spawn_local(async move {
+            connection::serve(worker, accepted, tls).await;
+            drop(guard);
+        });
+    };
+    loop {
+        match queue.recv().await {
+            Some(Job::Serve(accepted)) => serve(accepted),
+            Some(Job::Warm { backend, done }) => {
+                let worker = Rc::clone(&worker);
+                spawn_local(async move {
+                    warm::warm(&worker, backend).await;
+                    // Nobody may be waiting any more.
+                    let _ = done.send(());
+                });
+            }
+            Some(Job::Drain) | None => break,
+        }
+    }
+    worker.connections.drain();
+    // What was accepted before the drain is still served.
+    while let Ok(job) = queue.try_recv() {
+        if let Job::Serve(accepted) = job {
+            serve(accepted);
+        }
+    }
+    while connections.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Counts a connection as ended, however it ends.
+struct ConnectionGuard(Arc<AtomicUsize>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pools_due = worker.deadlines.now().plus(POOL_SWEEP);
+    loop {
+        ticks.tick().await;
+        worker.sweep();
+        if worker.deadlines.now() >= pools_due {
+            worker.sweep_pools();
+            pools_due = worker.deadlines.now().plus(POOL_SWEEP);
+        }
+    }
+}
