@@ -32,6 +32,39 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What `check` and `serve` report without refusing the file.
     pub warnings: Vec<crate::config::Problem>,
+    /// Every file that was read, the configuration file first: a change of any may change this.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The keys whose values differ in `new` and take effect only at a restart; empty if `new` can
+    /// be put in force while serving.
+    pub fn restart_only_changes(&self, new: &Config) -> Vec<String> {
+        let (old, fresh) = (&self.process, &new.process);
+        let addresses = |config: &Config| -> Vec<(SocketAddr, bool)> {
+            let listeners = config.listeners.iter();
+            // A listener that begins to speak TLS is another listener; a certificate is not.
+            listeners
+                .map(|one| (one.address, one.tls.is_some()))
+                .collect()
+        };
+        [
+            ("listeners", addresses(self) != addresses(new)),
+            ("admin.address", old.admin.address != fresh.admin.address),
+            ("admin.tokens", old.admin.tokens != fresh.admin.tokens),
+            (
+                "state.directory",
+                old.state_directory != fresh.state_directory,
+            ),
+            ("workers", old.workers != fresh.workers),
+            ("drain.delay", old.drain.delay != fresh.drain.delay),
+            ("drain.deadline", old.drain.deadline != fresh.drain.deadline),
+        ]
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| key.to_owned())
+        .collect()
+    }
 }
 
 /// Index of a backend within one [`Config`].

@@ -1,0 +1,291 @@
+//! From what was written to what is meant.
+//!
+//! The shape is known to be sound here; what is left is meaning: names that must exist, files that
+//! must be readable, values that must go together. After a problem a stand-in takes the place of
+//! the value, so that the rest is judged as well; with any problem the result is thrown away.
+
+mod backend;
+mod file;
+mod route;
+mod split;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use super::check::{Checked, Substituted, closest};
+use super::model::{
+    Admin, Config, Drain, Edge, Listener, Process, RateLimit, Role, ServerTls, Token,
+};
+use super::notation::Written;
+use super::problem::Problem;
+use super::raw::{self, List};
+use super::source::Source;
+use super::tree::Position;
+
+/// Compiles what is sound; the configuration is absent or useless if there are problems.
+pub(crate) fn compile(checked: Checked, source: &mut Source<'_>) -> (Option<Config>, Vec<Problem>) {
+    let mut compiler = Compiler {
+        positions: checked.positions,
+        damaged: checked.damaged,
+        substituted: checked.substituted,
+        problems: checked.problems,
+        warnings: Vec::new(),
+        source,
+    };
+    let config = checked.file.map(|file| compiler.file(file));
+    let warnings = compiler.warnings;
+    let config = config.map(|config| Config { warnings, ..config });
+    (config, compiler.problems)
+}
+
+struct Compiler<'c, 's> {
+    positions: HashMap<String, Position>,
+    damaged: Vec<String>,
+    substituted: HashMap<String, Substituted>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    source: &'c mut Source<'s>,
+}
+
+/// The names that a reference may use, in the file's order.
+struct Names {
+    /// `backend` or `split`.
+    kind: &'static str,
+    names: Vec<String>,
+}
+
+impl Compiler<'_, '_> {
+    fn file(&mut self, file: raw::File) -> Config {
+        let listeners = self.listeners(file.listeners);
+        let process = Process {
+            workers: file.workers.unwrap_or_else(cores),
+            state_directory: self.source.resolve(&file.state.directory),
+            admin: self.admin(file.admin, &listeners),
+            drain: Drain {
+                delay: file.drain.delay.0,
+                deadline: file.drain.deadline.0,
+            },
+        };
+        let edge = edge(file.edge);
+        let backends = self.in_file_order("backends", file.backends.unwrap_or_default());
+        let backend_names = self.names("backend", "backends", &backends);
+        let backends = backends
+            .into_iter()
+            .map(|(name, backend)| self.backend(name, backend))
+            .collect();
+        let splits = self.in_file_order("splits", file.splits);
+        let split_names = self.names("split", "splits", &splits);
+        let splits: Vec<_> = splits
+            .into_iter()
+            .map(|(name, split)| self.split(name, split, &backend_names))
+            .collect();
+        let routes = self.routes(file.routes, &backend_names, &split_names);
+        self.warn_of_unused(&routes, &splits, &backend_names);
+        Config {
+            process,
+            listeners,
+            edge,
+            backends,
+            splits,
+            routes,
+            warnings: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    fn listeners(&mut self, listeners: Option<List<raw::Listener>>) -> Vec<Listener> {
+        let mut compiled: Vec<Listener> = Vec::new();
+        for (index, listener) in listeners.into_iter().flat_map(List::numbered) {
+            let path = format!("listeners[{index}]");
+            let address = listener
+                .address
+                .map_or(UNKNOWN_ADDRESS, |Written(address)| address);
+            if address.port() != 0 && compiled.iter().any(|other| other.address == address) {
+                let key = format!("{path}.address");
+                let message = format!("another listener has the address {address}");
+                self.problem(&key, message, "give each listener its own address or port");
+            }
+            let tls = listener.tls.map(|tls| self.server_tls(&path, tls));
+            compiled.push(Listener { address, tls });
+        }
+        compiled
+    }
+
+    fn server_tls(&mut self, listener: &str, tls: raw::ServerTls) -> ServerTls {
+        let path = format!("{listener}.tls");
+        let read = |compiler: &mut Self, name: &str, file: Option<String>| {
+            file.and_then(|file| compiler.read_file(&format!("{path}.{name}"), &file))
+        };
+        let certificate = read(self, "certificate", tls.certificate);
+        let key = read(self, "key", tls.key);
+        if let (Some(certificate), Some(key)) = (&certificate, &key) {
+            self.judge_key_pair(&path, certificate, key);
+        }
+        ServerTls {
+            certificate_pem: certificate.unwrap_or_default(),
+            key_pem: key.unwrap_or_default(),
+        }
+    }
+
+    fn admin(&mut self, admin: raw::Admin, listeners: &[Listener]) -> Admin {
+        let Written(address) = admin.address;
+        if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+            let message = format!("a listener has the address {address} too");
+            self.problem("admin.address", message, "give the admin API its own port");
+        }
+        if !address.ip().to_canonical().is_loopback() && admin.tokens.is_empty() {
+            self.problem(
+                "admin.address",
+                "anyone who reaches this address could operate: it is not loopback, and there is \
+                 no token",
+                "use 127.0.0.1, or add `tokens` with a name, a role and a token",
+            );
+        }
+        let mut tokens: Vec<Token> = Vec::new();
+        for (index, token) in admin.tokens.numbered() {
+            let token = Token {
+                name: token.name.unwrap_or_default(),
+                role: match token.role {
+                    Some(raw::Role::Operate) => Role::Operate,
+                    Some(raw::Role::Read) | None => Role::Read,
+                },
+                secret: token.token.unwrap_or_default(),
+            };
+            if tokens.iter().any(|other| other.name == token.name) {
+                let key = format!("admin.tokens[{index}].name");
+                let message = format!("another token has the name `{}`", token.name);
+                let remedy = "give each token its own name: the audit tells people apart by it";
+                self.problem(&key, message, remedy);
+            }
+            if !token.secret.is_empty() && tokens.iter().any(|other| other.secret == token.secret) {
+                let key = format!("admin.tokens[{index}].token");
+                let remedy = "give each name its own token: the audit could not tell who acted";
+                self.problem(&key, "another token has the same secret", remedy);
+            }
+            tokens.push(token);
+        }
+        Admin { address, tokens }
+    }
+
+    /// Entries of a mapping as the file has them; names are judged on the way.
+    fn in_file_order<T>(&mut self, path: &str, entries: BTreeMap<String, T>) -> Vec<(String, T)> {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_by_key(|(name, _)| {
+            let position = self.positions.get(&format!("{path}.{name}"));
+            position.map(|position| (position.line, position.column))
+        });
+        entries
+    }
+
+    fn names<T>(&mut self, kind: &'static str, path: &str, entries: &[(String, T)]) -> Names {
+        for (name, _) in entries {
+            let fits = (1..=63).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            if !fits {
+                self.problem(
+                    &format!("{path}.{name}"),
+                    format!("this is no name for a {kind}: it becomes a label and an argument"),
+                    "use at most 63 letters, digits, `-`, `_` and `.`",
+                );
+            }
+        }
+        Names {
+            kind,
+            names: entries.iter().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    /// The index of `name`; a problem at `key` if there is none.
+    fn lookup(&mut self, key: &str, name: &str, names: &Names) -> Option<u16> {
+        let index = names.names.iter().position(|known| known == name);
+        if index.is_none() {
+            let kind = names.kind;
+            let list = names.names.join(", ");
+            let remedy = match closest(name, names.names.iter().map(String::as_str)) {
+                Some(meant) => format!("did you mean `{meant}`? There is: {list}"),
+                None if names.names.is_empty() => format!("add it under `{kind}s`"),
+                None => format!("there is: {list}"),
+            };
+            self.problem(key, format!("there is no {kind} `{name}`"), remedy);
+        }
+        // The tree has fewer nodes than this, see `tree::MAX_NODES`.
+        index.map(|index| u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    /// Notes a problem, unless what it is about was reported when the shape was checked.
+    fn problem(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        if let Some(problem) = self.note(key, message.into(), remedy.into()) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Notes what is allowed and yet worth a look.
+    fn warning(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        if let Some(warning) = self.note(key, message.into(), remedy.into()) {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn note(&self, key: &str, message: String, remedy: String) -> Option<Problem> {
+        let within = |path: &String| {
+            key.strip_prefix(path.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if self.damaged.iter().any(within) {
+            return None;
+        }
+        // A message that repeats its key's value must not give away what came from outside.
+        let message = match self.substituted.get(key) {
+            Some(outside) => message.replace(&outside.value, &outside.written),
+            None => message,
+        };
+        // A key that was not written has its place in the nearest mapping that was.
+        let mut path = key;
+        let position = loop {
+            if let Some(position) = self.positions.get(path) {
+                break Some(position);
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => break None,
+            }
+        };
+        Some(Problem {
+            line: position.map_or(1, |position| position.line),
+            column: position.map_or(1, |position| position.column),
+            key: key.to_owned(),
+            message,
+            remedy,
+        })
+    }
+}
+
+/// Stands in for an address that was reported as missing or wrong.
+const UNKNOWN_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn edge(edge: raw::Edge) -> Edge {
+    let networks = |networks: List<Written<_>>| networks.sound().map(|Written(n)| n).collect();
+    Edge {
+        trusted_proxies: networks(edge.trusted_proxies),
+        deny: networks(edge.deny),
+        allow: networks(edge.allow),
+        max_connections: edge.max_connections,
+        max_requests: edge.max_requests,
+        rate_limit: edge.rate_limit.map(|limit| {
+            let requests_per_second = limit.requests_per_second.unwrap_or(1);
+            RateLimit {
+                requests_per_second,
+                burst: limit.burst.unwrap_or(requests_per_second),
+                max_keys: limit.max_keys,
+            }
+        }),
+        header_timeout: edge.header_timeout.0.0,
+    }
+}

@@ -1,0 +1,362 @@
+//! Splits: one migration each.
+
+use std::collections::BTreeMap;
+
+use jsonwebtoken::DecodingKey;
+
+use super::{Compiler, Names};
+use crate::config::model::{
+    BackendId, BreakerSettings, FallbackSettings, IssuedCookie, JwtAlgorithm, JwtSource, KeySource,
+    Keyless, Secret, Split,
+};
+use crate::config::notation::Written;
+use crate::config::raw::{self, List};
+use crate::policy::arm::{Arm, PerArm};
+use crate::policy::criteria::{Criteria, Criterion, Metric, Overdispersion};
+
+/// Bytes of a secret that a machine cannot guess (RFC 7518 §3.2 asks as many of HS256).
+const MIN_SECRET_BYTES: usize = 32;
+
+impl Compiler<'_, '_> {
+    pub(super) fn split(&mut self, name: String, split: raw::Split, backends: &Names) -> Split {
+        let path = format!("splits.{name}");
+        let arms = PerArm {
+            legacy: self.arm(&path, Arm::Legacy, split.legacy, backends),
+            new: self.arm(&path, Arm::New, split.new, backends),
+        };
+        if arms.legacy == arms.new {
+            let remedy = "name two backends, or this split compares a backend with itself";
+            self.warning(
+                &format!("{path}.new"),
+                "both arms are the same backend",
+                remedy,
+            );
+        }
+        let key = self.key_sources(&path, split.key);
+        let keyless = keyless(split.keyless);
+        self.warn_of_changing_keys(&path, &key, &keyless);
+        let pin_secret = split.pin_secret.map(|secret| {
+            if secret.len() < MIN_SECRET_BYTES {
+                let message = format!("this secret has {} bytes", secret.len());
+                let remedy = format!(
+                    "use at least {MIN_SECRET_BYTES} random bytes, such as from `openssl rand -hex \
+                     32`"
+                );
+                self.problem(&format!("{path}.pin_secret"), message, remedy);
+            }
+            Secret(secret.into_bytes())
+        });
+        Split {
+            arms,
+            key,
+            keyless,
+            salt: split.salt.unwrap_or_else(|| name.clone()),
+            share: split.share.map(|Written(share)| share),
+            shared_state: split.shared_state,
+            fallback: fallback(split.fallback),
+            pins: self.pins(&path, split.pins),
+            pin_secret,
+            response_headers: split.response_headers,
+            rollout_id: split.rollout.id,
+            criteria: self.criteria(&path, split.rollback, split.analysis),
+            name,
+        }
+    }
+
+    fn arm(&mut self, path: &str, arm: Arm, name: Option<String>, backends: &Names) -> BackendId {
+        let index = name.and_then(|name| self.lookup(&format!("{path}.{arm}"), &name, backends));
+        // Two different stand-ins, so that nothing is said about equal arms.
+        BackendId(index.unwrap_or(match arm {
+            Arm::Legacy => u16::MAX - 1,
+            Arm::New => u16::MAX,
+        }))
+    }
+
+    fn key_sources(&mut self, split: &str, sources: List<raw::KeySource>) -> Vec<KeySource> {
+        let mut compiled: Vec<KeySource> = Vec::new();
+        for (index, source) in sources.numbered() {
+            let path = format!("{split}.key[{index}]");
+            let source = match source {
+                raw::KeySource::ClientIp => KeySource::ClientIp,
+                raw::KeySource::Cookie(Written(name)) => KeySource::Cookie(name.0),
+                raw::KeySource::Header(Written(name)) => KeySource::Header(name),
+                raw::KeySource::Query(name) => KeySource::Query(name.0),
+                raw::KeySource::Jwt(jwt) => KeySource::Jwt(self.jwt(&format!("{path}.jwt"), jwt)),
+            };
+            if compiled.contains(&KeySource::ClientIp) {
+                let remedy = "put `client_ip` last, or remove what follows it";
+                self.problem(
+                    &path,
+                    "this is never looked at: `client_ip`, before it, is always present",
+                    remedy,
+                );
+            }
+            compiled.push(source);
+        }
+        compiled
+    }
+
+    fn jwt(&mut self, path: &str, jwt: raw::Jwt) -> JwtSource {
+        let algorithm = match jwt.algorithm {
+            Some(raw::Algorithm::Hs256) | None => JwtAlgorithm::Hs256,
+            Some(raw::Algorithm::Rs256) => JwtAlgorithm::Rs256,
+            Some(raw::Algorithm::Es256) => JwtAlgorithm::Es256,
+        };
+        let (wanted, other) = match algorithm {
+            JwtAlgorithm::Hs256 => ("secret", "public_key"),
+            JwtAlgorithm::Rs256 | JwtAlgorithm::Es256 => ("public_key", "secret"),
+        };
+        let (key, surplus) = match algorithm {
+            JwtAlgorithm::Hs256 => (jwt.secret, jwt.public_key),
+            JwtAlgorithm::Rs256 | JwtAlgorithm::Es256 => (jwt.public_key, jwt.secret),
+        };
+        // Which of the two is wanted is unknown while the algorithm is.
+        if jwt.algorithm.is_some() {
+            if surplus.is_some() {
+                let message = format!("the algorithm has no use for `{other}`");
+                // A public key taken for a shared secret would let anyone sign.
+                let remedy = format!("remove it; give `{wanted}`");
+                self.problem(&format!("{path}.{other}"), message, remedy);
+            }
+            match &key {
+                Some(key) => self.judge_jwt_key(&format!("{path}.{wanted}"), algorithm, key),
+                None if self.is_damaged(path, wanted) => {}
+                None => {
+                    let message = format!("the algorithm needs `{wanted}`");
+                    let remedy = match algorithm {
+                        JwtAlgorithm::Hs256 => "add the shared secret, such as `${JWT_SECRET}`",
+                        _ => "add the public key in PEM, such as `${file:jwt.pem}`",
+                    };
+                    self.problem(&format!("{path}.{wanted}"), message, remedy);
+                }
+            }
+        }
+        JwtSource {
+            claim: jwt.claim.unwrap_or_default(),
+            header: jwt.header.0,
+            algorithm,
+            key: Secret(key.unwrap_or_default().into_bytes()),
+            issuer: jwt.issuer,
+            audience: jwt.audience,
+        }
+    }
+
+    fn judge_jwt_key(&mut self, path: &str, algorithm: JwtAlgorithm, key: &str) {
+        let parsed = match algorithm {
+            JwtAlgorithm::Hs256 => {
+                if key.len() < MIN_SECRET_BYTES {
+                    let message = format!("this secret has {} bytes", key.len());
+                    let remedy = format!("HS256 asks for at least {MIN_SECRET_BYTES} random bytes");
+                    self.warning(path, message, remedy);
+                }
+                return;
+            }
+            JwtAlgorithm::Rs256 => DecodingKey::from_rsa_pem(key.as_bytes()),
+            JwtAlgorithm::Es256 => DecodingKey::from_ec_pem(key.as_bytes()),
+        };
+        if parsed.is_err() {
+            let kind = match algorithm {
+                JwtAlgorithm::Es256 => "P-256",
+                _ => "RSA",
+            };
+            self.problem(
+                path,
+                format!("this is no {kind} public key in PEM"),
+                "give the text that begins with `-----BEGIN PUBLIC KEY-----`, such as with \
+                 `${file:jwt.pem}`",
+            );
+        }
+    }
+
+    /// Someone whose key source changes, by logging in for instance, may change arm: stickiness
+    /// holds per key, not per person.
+    fn warn_of_changing_keys(&mut self, split: &str, key: &[KeySource], keyless: &Keyless) {
+        let path = format!("{split}.key");
+        let after = match keyless {
+            _ if key.contains(&KeySource::ClientIp) => {
+                if *keyless != Keyless::ClientIp {
+                    self.warning(
+                        &format!("{split}.keyless"),
+                        "this has no effect: with `client_ip` in `key`, every request has a key",
+                        "name other sources in `key`, such as `[{cookie: session}]`",
+                    );
+                }
+                None
+            }
+            // The cookie that is issued is the very one that is looked for: no change.
+            Keyless::IssueCookie(cookie) => Some(KeySource::Cookie(cookie.name.clone())),
+            Keyless::ClientIp => Some(KeySource::ClientIp),
+            Keyless::Legacy => None,
+        };
+        let mut sources: Vec<&KeySource> = key.iter().chain(&after).collect();
+        sources.dedup();
+        if let [.., before, last] = sources[..] {
+            let message = format!(
+                "someone known by {} who gains {} (by logging in, say) may change arm",
+                describe(last),
+                describe(before)
+            );
+            let remedy = "fine if it is rare; else use one source that never changes";
+            self.warning(&path, message, remedy);
+        }
+    }
+
+    fn pins(&mut self, split: &str, pins: raw::Pins) -> BTreeMap<String, Arm> {
+        let mut arms: BTreeMap<String, Arm> = pins
+            .keys
+            .into_iter()
+            .map(|(key, arm)| (key, arm.into()))
+            .collect();
+        let path = format!("{split}.pins.file");
+        let Some(file) = pins.file else {
+            return arms;
+        };
+        let Some(bytes) = self.read_file(&path, &file) else {
+            return arms;
+        };
+        let Ok(text) = String::from_utf8(bytes) else {
+            let message = format!("{file}: is not UTF-8 text");
+            self.problem(&path, message, "save the file as UTF-8");
+            return arms;
+        };
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let place = format!("{file}:{}", index + 1);
+            let pin = line
+                .rsplit_once(char::is_whitespace)
+                .and_then(|(key, arm)| Some((key.trim_end(), arm.parse::<Arm>().ok()?)));
+            let Some((key, arm)) = pin else {
+                let message = format!("{place}: this is no key with an arm");
+                self.problem(
+                    &path,
+                    message,
+                    "write `KEY legacy` or `KEY new` on each line",
+                );
+                continue;
+            };
+            if arms.insert(key.to_owned(), arm).is_some() {
+                let message = format!("{place}: this key is pinned already");
+                let remedy = "pin each key once, here or under `pins.keys`";
+                self.problem(&path, message, remedy);
+            }
+        }
+        arms
+    }
+
+    fn criteria(
+        &mut self,
+        split: &str,
+        rollback: raw::Rollback,
+        analysis: raw::Analysis,
+    ) -> Criteria {
+        let path = format!("{split}.rollback");
+        let written: Vec<Criterion> = match rollback {
+            raw::Rollback::Off(raw::Off::Off) => Vec::new(),
+            raw::Rollback::Criteria(written) => with_defaults(self.distinct(&path, written)),
+        };
+        let latency_limits = written
+            .iter()
+            .filter(|criterion| matches!(criterion.metric, Metric::Latency(_)))
+            .count();
+        if latency_limits > Criteria::MAX_LATENCY_LIMITS {
+            let message = format!("{latency_limits} latency limits");
+            let most = Criteria::MAX_LATENCY_LIMITS;
+            let remedy = format!("keep at most {most}, counting the default `p95 > 500ms`");
+            self.problem(&path, message, remedy);
+        }
+        Criteria {
+            rollback: written,
+            alpha: analysis.alpha,
+            min_events: analysis.min_events,
+            min_bad_clusters: analysis.min_bad_clusters,
+            max_cluster_share: analysis.max_cluster_share,
+            min_latency_samples: analysis.min_latency_samples,
+            hard_fail: analysis.hard_fail,
+            overdispersion: match analysis.overdispersion {
+                raw::OverdispersionOrAuto::Auto(raw::Auto::Auto) => Overdispersion::Auto,
+                raw::OverdispersionOrAuto::Fixed(factor) => Overdispersion::Fixed(factor),
+            },
+            when_legacy_too: analysis.when_legacy_too.into(),
+        }
+    }
+
+    /// Criteria as written, with a problem for each whose metric has a limit already.
+    fn distinct(&mut self, path: &str, written: List<Written<Criterion>>) -> Vec<Criterion> {
+        let mut criteria: Vec<Criterion> = Vec::new();
+        for (index, Written(criterion)) in written.numbered() {
+            let metric = criterion.metric;
+            if criteria.iter().any(|other| other.metric == metric) {
+                let message = format!("`{metric}` has a limit already");
+                let remedy = "keep the lower one: the other could never be the first to be passed";
+                self.problem(&format!("{path}[{index}]"), message, remedy);
+            }
+            criteria.push(criterion);
+        }
+        criteria
+    }
+
+    /// Whether `key` within `path` was reported when the shape was checked.
+    pub(super) fn is_damaged(&self, path: &str, key: &str) -> bool {
+        self.damaged.contains(&format!("{path}.{key}"))
+    }
+}
+
+/// What was written, and the defaults of the metrics that were not.
+fn with_defaults(written: Vec<Criterion>) -> Vec<Criterion> {
+    let mut criteria = written;
+    for default in Criteria::default().rollback {
+        if !criteria.iter().any(|other| other.metric == default.metric) {
+            criteria.push(default);
+        }
+    }
+    criteria
+}
+
+fn keyless(keyless: raw::Keyless) -> Keyless {
+    match keyless {
+        raw::Keyless::ClientIp => Keyless::ClientIp,
+        raw::Keyless::Legacy => Keyless::Legacy,
+        raw::Keyless::IssueCookie(cookie) => Keyless::IssueCookie(IssuedCookie {
+            name: cookie.name.0.0,
+            path: cookie.path.0.0,
+            domain: cookie.domain.map(|Written(domain)| domain.0),
+            max_age: cookie.max_age.0.0,
+            same_site: match cookie.same_site {
+                raw::SameSite::Lax => "Lax",
+                raw::SameSite::Strict => "Strict",
+                raw::SameSite::None => "None",
+            }
+            .to_owned(),
+        }),
+    }
+}
+
+fn fallback(fallback: raw::Fallback) -> FallbackSettings {
+    FallbackSettings {
+        enabled: fallback.enabled,
+        statuses: fallback.statuses.sound().collect(),
+        body_limit: fallback.body_limit.0.0,
+        budget: fallback.budget.0,
+        budget_floor: fallback.budget_floor,
+        breaker: match fallback.breaker {
+            raw::BreakerOrFalse::On(breaker) => Some(BreakerSettings {
+                consecutive_failures: breaker.consecutive_failures,
+                open_for: breaker.open_for.0.0,
+            }),
+            raw::BreakerOrFalse::Off(raw::False) => None,
+        },
+    }
+}
+
+fn describe(source: &KeySource) -> String {
+    match source {
+        KeySource::Cookie(name) => format!("the cookie `{name}`"),
+        KeySource::Header(name) => format!("the header `{name}`"),
+        KeySource::Query(name) => format!("the parameter `{name}`"),
+        KeySource::Jwt(jwt) => format!("the claim `{}`", jwt.claim),
+        KeySource::ClientIp => "the client's address".to_owned(),
+    }
+}
