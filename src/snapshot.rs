@@ -9,6 +9,8 @@ pub mod registry;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::config::model::{BackendId, Edge, FallbackSettings, SplitId, Target};
 use crate::identity::identify::Identifier;
 use crate::policy::arm::PerArm;
@@ -18,6 +20,9 @@ use crate::telemetry::tally::{AttemptTally, SplitTally};
 use crate::upstream::backend::Backend;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::budget::Budget;
+
+/// The snapshot in force, shared by all threads.
+pub type Published = Arc<ArcSwap<Snapshot>>;
 
 /// Everything that the data plane reads, at one moment.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::control::protocol::{Author, Command, SplitStatus, Status};
+use crate::telemetry::metrics::CONTENT_TYPE;
 
 use super::access::Caller;
 use super::error::ApiError;
@@ -39,9 +40,11 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> impl IntoResponse
     (status, format!("{}\n", stage.as_str()))
 }
 
-pub(super) async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], (state.metrics)())
+pub(super) async fn metrics(
+    State(state): State<AdminState>,
+) -> Result<impl IntoResponse, ApiError> {
+    let text = state.control.metrics().await?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 pub(super) async fn status(State(state): State<AdminState>) -> Result<Json<Status>, ApiError> {
@@ -142,10 +145,8 @@ pub(super) async fn explain(
             "an empty key counts as absent; give the key as the request carries it",
         ));
     }
-    match (state.explain)(&question.split, &question.key) {
-        Ok(explanation) => Ok(Json(explanation)),
-        Err(message) => Err(ApiError::new(ErrorKind::NoSuchSplit, message)),
-    }
+    let answer = state.control.explain(&question.split, &question.key);
+    Ok(Json(answer.await??))
 }
 
 pub(super) async fn unknown_path(uri: http::Uri) -> ApiError {

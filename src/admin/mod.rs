@@ -31,15 +31,8 @@ use axum::routing::{get, post};
 
 use crate::config::model::Token;
 use crate::control::protocol::ControlHandle;
-use crate::policy::assign::Explanation;
 
 pub use self::readiness::{Readiness, Stage};
-
-/// Renders everything measured in the Prometheus text format.
-pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
-
-/// Explains to which arm a key of a split belongs, and why. The error names the valid splits.
-pub type Explain = Arc<dyn Fn(&str, &str) -> Result<Explanation, String> + Send + Sync>;
 
 /// All that the service reaches.
 #[derive(Clone)]
@@ -50,10 +43,6 @@ pub struct AdminState {
     pub tokens: Arc<[Token]>,
     /// What `/readyz` says.
     pub readiness: Readiness,
-    /// Called once per scrape, on the runtime that serves the admin API.
-    pub metrics: RenderMetrics,
-    /// Called once per explanation.
-    pub explain: Explain,
 }
 
 /// The admin API as a router; serve it on the admin listener, on the control runtime.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::model::Role;
 use crate::control::protocol::{Author, Command, ConfigStatus, Message, Refused, Status};
-use crate::policy::assign::{Question, explain};
+use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::share::Share;
 
@@ -53,18 +53,6 @@ impl Service {
             control,
             tokens: tokens.into(),
             readiness: readiness.clone(),
-            metrics: Arc::new(|| "cutover_up 1\n".to_owned()),
-            explain: Arc::new(|split, key| match split {
-                "checkout" => Ok(explain(Question {
-                    split,
-                    salt: Salt::new(split),
-                    key,
-                    pinned: None,
-                    share: Share::ALL,
-                    emergency: false,
-                })),
-                _ => Err(format!("no split `{split}`; the splits are: checkout")),
-            }),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,6 +99,21 @@ async fn stand_in(
     while let Some(message) = messages.recv().await {
         match message {
             Message::Status { reply } => drop(reply.send(empty_status())),
+            Message::Metrics { reply } => drop(reply.send("cutover_up 1\n".to_owned())),
+            Message::Explain { split, key, reply } => {
+                let answer = match split.as_str() {
+                    "checkout" => Ok(explain(Question {
+                        split: &split,
+                        salt: Salt::new(&split),
+                        key: &key,
+                        pinned: None,
+                        share: Share::ALL,
+                        emergency: false,
+                    })),
+                    _ => Err(Refused::NoSuchSplit(format!("no split `{split}`"))),
+                };
+                drop(reply.send(answer));
+            }
             Message::Command {
                 command,
                 author,
@@ -518,8 +521,6 @@ async fn a_stopped_control_plane_is_503() {
         control,
         tokens: Arc::new([]),
         readiness: Readiness::starting(),
-        metrics: Arc::new(String::new),
-        explain: Arc::new(|_, _| Err("no splits".to_owned())),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     service.address = listener.local_addr().unwrap();

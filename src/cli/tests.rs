@@ -40,8 +40,6 @@ impl Instance {
                         secret: "secret".into(),
                     }]),
                     readiness: Readiness::starting(),
-                    metrics: Arc::new(String::new),
-                    explain: Arc::new(|_, _| Err("no splits".into())),
                 };
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 announce.send(listener.local_addr().unwrap()).unwrap();
@@ -70,6 +68,10 @@ impl Instance {
 fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
     match message {
         Message::Status { reply } => drop(reply.send(status())),
+        Message::Metrics { reply } => drop(reply.send(String::new())),
+        Message::Explain { reply, .. } => {
+            drop(reply.send(Err(Refused::NoSuchSplit("no splits".into()))));
+        }
         Message::Command {
             command,
             author,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::arm::PerArm;
+use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Phase};
 
 /// Who asks, and why; recorded with the decision.
@@ -82,6 +83,20 @@ pub enum Message {
         /// Receives the answer.
         reply: oneshot::Sender<Result<String, Refused>>,
     },
+    /// Say to which arm a key of a split belongs, and why.
+    Explain {
+        /// Name of the split.
+        split: String,
+        /// The session key.
+        key: String,
+        /// Receives the explanation.
+        reply: oneshot::Sender<Result<Explanation, Refused>>,
+    },
+    /// Render everything measured in the Prometheus text format.
+    Metrics {
+        /// Receives the text.
+        reply: oneshot::Sender<String>,
+    },
     /// Report the state of everything.
     Status {
         /// Receives the report.
@@ -117,17 +132,12 @@ impl ControlHandle {
         command: Command,
         author: Author,
     ) -> Result<Result<String, Refused>, ControlStopped> {
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Command {
+        self.ask(|reply| Message::Command {
             command,
             author,
             reply,
-        };
-        self.messages
-            .send(message)
-            .await
-            .map_err(|_| ControlStopped)?;
-        answer.await.map_err(|_| ControlStopped)
+        })
+        .await
     }
 
     /// Reports the state of everything.
@@ -135,9 +145,38 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlStopped`] while the process exits.
     pub async fn status(&self) -> Result<Status, ControlStopped> {
+        self.ask(|reply| Message::Status { reply }).await
+    }
+
+    /// Renders everything measured in the Prometheus text format.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits.
+    pub async fn metrics(&self) -> Result<String, ControlStopped> {
+        self.ask(|reply| Message::Metrics { reply }).await
+    }
+
+    /// Says to which arm a key of a split belongs, and why.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error where there is no such split.
+    pub async fn explain(
+        &self,
+        split: &str,
+        key: &str,
+    ) -> Result<Result<Explanation, Refused>, ControlStopped> {
+        let (split, key) = (split.to_owned(), key.to_owned());
+        self.ask(|reply| Message::Explain { split, key, reply })
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, ControlStopped> {
         let (reply, answer) = oneshot::channel();
         self.messages
-            .send(Message::Status { reply })
+            .send(message(reply))
             .await
             .map_err(|_| ControlStopped)?;
         answer.await.map_err(|_| ControlStopped)

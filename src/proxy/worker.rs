@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::Cache;
 
 use crate::clock::Clock;
 use crate::config::model::{BackendId, PoolLimits};
-use crate::snapshot::{Routing, Snapshot};
+use crate::snapshot::{Published, Routing, Snapshot};
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeTally;
 use crate::upstream::deadline::Deadlines;
@@ -21,9 +21,6 @@ use crate::upstream::pool::Pool;
 
 use super::connections::Connections;
 use super::flights::Flights;
-
-/// The published snapshot, shared by all threads.
-pub type Published = Arc<ArcSwap<Snapshot>>;
 
 /// What one data-plane thread keeps between requests.
 #[derive(Debug)]
