@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
 //! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`proxy`] is the
-//! path of a request; [`control`] is the single writer; [`admin`] is the door through which it is
+//! path of a request; [`control`] is the single writer and [`state`] its memory; [`admin`] is the door through which it is
 //! asked, and [`cli`] the one who knocks.
 
 pub mod admin;
@@ -16,5 +16,6 @@ pub mod policy;
 pub mod proxy;
 pub mod server;
 pub mod snapshot;
+pub mod state;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,345 @@
+//! What survives a kill: rollouts, the emergency, and the audit.
+//!
+//! A proxy that forgets a rollback sends everyone back to the arm that was just found dead. So a
+//! decision is on disk when its call returns, a file that cannot be read in full is refused instead
+//! of replaced, and nothing ever starts afresh in silence: an empty or half-made file is damage
+//! too, which is why a new file gets its name only when it is complete.
+//!
+//! One file, one process: the lock is held while a [`Store`] exists. Values are JSON, so that a
+//! person with the file in hand can read them. Every call may wait for the disk; the control plane
+//! makes them where that hurts nobody.
+
+mod error;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend, Table, TableDefinition, WriteTransaction,
+};
+use serde::Deserialize;
+
+pub use self::error::{OpenError, StoreError};
+use crate::policy::rollout::{Decision, Record};
+use crate::policy::time::Timestamp;
+
+/// `format` → the number below; `emergency` → 0 or 1.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Name of the split → [`Record`].
+const ROLLOUTS: TableDefinition<&str, &str> = TableDefinition::new("rollouts");
+/// Running number → [`Decision`].
+const AUDIT: TableDefinition<u64, &str> = TableDefinition::new("audit");
+
+/// Rises whenever an older program could misread a file.
+const FORMAT: u64 = 1;
+/// Decisions kept; older ones are dropped, so that the file cannot grow for ever.
+const AUDIT_LIMIT: u64 = 10_000;
+/// The library's default of 1 GiB is meant for databases; this file is a few pages.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+/// The state store of one running process.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    file: PathBuf,
+}
+
+/// What an earlier process left behind.
+#[derive(Debug, Default, PartialEq)]
+pub struct Saved {
+    /// By name of the split, those that are no longer configured included.
+    pub rollouts: BTreeMap<String, Record>,
+    /// Whether an emergency covers all splits.
+    pub emergency: bool,
+}
+
+impl Store {
+    /// Name of the file within the state directory.
+    pub const FILE_NAME: &'static str = "cutover.redb";
+
+    /// Opens the store in `directory`; directory and file are created where they are missing.
+    ///
+    /// # Errors
+    /// [`OpenError`] names the file and what to do; nothing was changed.
+    pub fn open(directory: &Path) -> Result<Store, OpenError> {
+        let unusable = |source| OpenError::Directory {
+            directory: directory.to_owned(),
+            source,
+        };
+        fs::create_dir_all(directory).map_err(unusable)?;
+        let file = directory.join(Self::FILE_NAME);
+        if !file.try_exists().map_err(unusable)? {
+            create(directory, &file)?;
+        }
+        verify(&file)?;
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .open(&file)
+            .map_err(|error| OpenError::from_database(&file, error))?;
+        let store = Store { database, file };
+        store.check_format()?;
+        Ok(store)
+    }
+
+    /// Renames the file of a store that cannot be opened, so that the next [`Store::open`] begins a
+    /// new one. Returns its new name.
+    ///
+    /// # Errors
+    /// The rename's.
+    pub fn set_aside(directory: &Path, now: Timestamp) -> io::Result<PathBuf> {
+        let name = format!("{}.aside-{}", Self::FILE_NAME, now.milliseconds());
+        let aside = directory.join(name);
+        fs::rename(directory.join(Self::FILE_NAME), &aside)?;
+        Ok(aside)
+    }
+
+    /// Everything that was saved. Meant for the start, hence the error.
+    ///
+    /// # Errors
+    /// [`OpenError`] if any of it cannot be read or understood.
+    pub fn load(&self) -> Result<Saved, OpenError> {
+        let broken = |error: redb::Error| OpenError::damaged(&self.file, error);
+        let mut saved = Saved::default();
+        let transaction = self.database.begin_read().map_err(|it| broken(it.into()))?;
+        let meta = transaction
+            .open_table(META)
+            .map_err(|it| broken(it.into()))?;
+        let emergency = meta.get("emergency").map_err(|it| broken(it.into()))?;
+        saved.emergency = emergency.is_some_and(|flag| flag.value() != 0);
+
+        let rollouts = transaction
+            .open_table(ROLLOUTS)
+            .map_err(|it| broken(it.into()))?;
+        for entry in rollouts.iter().map_err(|it| broken(it.into()))? {
+            let (split, json) = entry.map_err(|it| broken(it.into()))?;
+            let (split, json) = (split.value().to_owned(), json.value());
+            let record = self.read_record(&split, json)?;
+            saved.rollouts.insert(split, record);
+        }
+        Ok(saved)
+    }
+
+    /// Saves one rollout. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was saved before is still there.
+    pub fn save_rollout(&self, split: &str, record: &Record) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut rollouts = transaction.open_table(ROLLOUTS)?;
+            insert_record(&mut rollouts, split, record)
+        })
+    }
+
+    /// Saves all of these rollouts and the emergency, or nothing. Rollouts that are not given stay
+    /// as they were: a split that leaves the file and comes back is still rolled back.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was saved before is still there.
+    pub fn save_all<'a>(
+        &self,
+        rollouts: impl IntoIterator<Item = (&'a str, &'a Record)>,
+        emergency: bool,
+    ) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(ROLLOUTS)?;
+            for (split, record) in rollouts {
+                insert_record(&mut table, split, record)?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("emergency", u64::from(emergency))?;
+            Ok(())
+        })
+    }
+
+    /// Adds a decision to the audit. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the decision is not in the audit.
+    pub fn append_audit(&self, decision: &Decision) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut audit = transaction.open_table(AUDIT)?;
+            let last = audit.last()?.map(|(number, _)| number.value());
+            let json = serde_json::to_string(decision).map_err(StoreError::Value)?;
+            audit.insert(last.map_or(0, |number| number + 1), json.as_str())?;
+            while audit.len()? > AUDIT_LIMIT {
+                audit.pop_first()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The last decisions, at most `limit`, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    pub fn history(&self, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        let transaction = self.database.begin_read()?;
+        let audit = transaction.open_table(AUDIT)?;
+        let latest = audit.iter()?.rev().take(limit);
+        latest
+            .map(|entry| {
+                let (_, json) = entry?;
+                serde_json::from_str(json.value()).map_err(StoreError::Value)
+            })
+            .collect()
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let transaction = begin(&self.database)?;
+        // An error drops the transaction, which undoes it.
+        change(&transaction)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn check_format(&self) -> Result<(), OpenError> {
+        let format = self.read_format().map_err(|error| match error {
+            redb::Error::TableDoesNotExist(_) => {
+                OpenError::damaged(&self.file, "another program wrote it")
+            }
+            error => OpenError::damaged(&self.file, error),
+        })?;
+        match format {
+            Some(FORMAT) => Ok(()),
+            Some(found) if found > FORMAT => Err(OpenError::Newer {
+                file: self.file.clone(),
+                found,
+                known: FORMAT,
+            }),
+            _ => Err(OpenError::damaged(
+                &self.file,
+                "it has no valid format number",
+            )),
+        }
+    }
+
+    fn read_format(&self) -> Result<Option<u64>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        Ok(meta.get("format")?.map(|format| format.value()))
+    }
+
+    fn read_record(&self, split: &str, json: &str) -> Result<Record, OpenError> {
+        /// Read first: a record of another version need not have the other fields.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let damaged = |error| {
+            let detail = format!("the record of {split} is unreadable: {error}");
+            OpenError::damaged(&self.file, detail)
+        };
+        let Versioned { version } = serde_json::from_str(json).map_err(damaged)?;
+        if version > Record::VERSION {
+            return Err(OpenError::Newer {
+                file: self.file.clone(),
+                found: u64::from(version),
+                known: u64::from(Record::VERSION),
+            });
+        }
+        serde_json::from_str(json).map_err(damaged)
+    }
+}
+
+/// Examines every page of a file before anything trusts it.
+///
+/// The library examines only a file that was not closed properly, mends what it can in place, and
+/// panics on some damage. So it is given a copy in memory: a refused file stays as it is, and is
+/// refused again at the next start instead of being used with whatever was left of it.
+fn verify(file: &Path) -> Result<(), OpenError> {
+    let unusable = |source| OpenError::File {
+        file: file.to_owned(),
+        source,
+    };
+    let mut handle = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .map_err(unusable)?;
+    handle.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::Locked {
+            file: file.to_owned(),
+        },
+        TryLockError::Error(source) => unusable(source),
+    })?;
+    let mut contents = Vec::new();
+    handle.read_to_end(&mut contents).map_err(unusable)?;
+    if contents.is_empty() {
+        return Err(OpenError::damaged(file, "it is empty"));
+    }
+    match std::panic::catch_unwind(move || is_sound(&contents)) {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(OpenError::damaged(file, "its checksums do not match")),
+        Ok(Err(error)) => Err(OpenError::damaged(file, error)),
+        Err(_) => Err(OpenError::damaged(file, "its structure makes no sense")),
+    }
+}
+
+fn is_sound(contents: &[u8]) -> Result<bool, redb::Error> {
+    let copy = InMemoryBackend::new();
+    copy.set_len(contents.len() as u64)?;
+    copy.write(0, contents)?;
+    let mut database = Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(copy)?;
+    Ok(database.check_integrity()?)
+}
+
+/// Makes a complete, empty store and only then gives it its name.
+fn create(directory: &Path, file: &Path) -> Result<(), OpenError> {
+    let unfinished = file.with_extension("unfinished");
+    let failed = |source| OpenError::Directory {
+        directory: directory.to_owned(),
+        source,
+    };
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let written = fill_new(&unfinished);
+    written.map_err(|error| match error {
+        StoreError::Database(redb::Error::Io(source)) => failed(source),
+        error => failed(io::Error::other(error)),
+    })?;
+    fs::rename(&unfinished, file).map_err(failed)?;
+    // The name itself is on disk only when the directory is.
+    let directory = fs::File::open(directory).map_err(failed)?;
+    directory.sync_all().map_err(failed)
+}
+
+fn fill_new(file: &Path) -> Result<(), StoreError> {
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create(file)?;
+    let transaction = begin(&database)?;
+    transaction.open_table(META)?.insert("format", FORMAT)?;
+    transaction.open_table(ROLLOUTS)?;
+    transaction.open_table(AUDIT)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database.begin_write()?;
+    // The library's default, written down because every promise here rests on it.
+    transaction.set_durability(Durability::Immediate)?;
+    Ok(transaction)
+}
+
+fn insert_record(
+    table: &mut Table<&str, &str>,
+    split: &str,
+    record: &Record,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_string(record).map_err(StoreError::Value)?;
+    table.insert(split, json.as_str())?;
+    Ok(())
+}

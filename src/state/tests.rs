@@ -1,0 +1,283 @@
+//! The store against restarts, damage and SIGKILL.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::policy::criteria::Criteria;
+use crate::policy::rollout::{By, Effect, Event, Rollout, Terms};
+use crate::policy::share::Share;
+
+/// A rollout that an operator has set to `basis_points`, and the decision that says so.
+fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
+    let terms = Terms {
+        share: None,
+        rollout_id: "r1".to_owned(),
+        criteria: Criteria::default(),
+    };
+    let mut rollout = Rollout::new("shop", terms, Timestamp::default());
+    let set = Event::Set {
+        share: Share::from_basis_points(basis_points).unwrap(),
+        override_file: false,
+        by: By {
+            actor: "alice".to_owned(),
+            reason: "test".to_owned(),
+        },
+    };
+    let mut effects = rollout.handle(set, Timestamp::default()).unwrap();
+    let Some(Effect::Announce(decision)) = effects.pop() else {
+        panic!("no decision");
+    };
+    (rollout, decision)
+}
+
+fn share_in(store: &Store) -> Option<u16> {
+    let saved = store.load().unwrap();
+    let record = saved.rollouts.get("shop")?.clone();
+    let (rollout, _) = rollout_at(0);
+    let terms = rollout.terms().clone();
+    let (restored, _) = Rollout::restore("shop", record, terms, Timestamp::default());
+    Some(restored.standing().share.basis_points())
+}
+
+#[test]
+fn a_new_store_is_empty_and_a_reopened_one_finds_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let nested = directory.path().join("state").join("cutover");
+    let store = Store::open(&nested).unwrap();
+    assert_eq!(store.load().unwrap(), Saved::default());
+    assert_eq!(store.history(10).unwrap(), []);
+
+    let (first, first_decision) = rollout_at(100);
+    let (second, second_decision) = rollout_at(2_500);
+    store.save_rollout("shop", &first.record()).unwrap();
+    let records = [("shop", &second.record()), ("search", &first.record())];
+    store.save_all(records, true).unwrap();
+    store.append_audit(&first_decision).unwrap();
+    store.append_audit(&second_decision).unwrap();
+    drop(store);
+
+    let store = Store::open(&nested).unwrap();
+    let saved = store.load().unwrap();
+    assert!(saved.emergency);
+    assert_eq!(saved.rollouts["shop"], second.record());
+    assert_eq!(saved.rollouts["search"], first.record());
+    let latest_first = [second_decision.clone(), first_decision];
+    assert_eq!(store.history(10).unwrap(), latest_first);
+    assert_eq!(store.history(1).unwrap(), [second_decision]);
+}
+
+#[test]
+fn rollouts_that_are_not_saved_again_stay_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (rollout, _) = rollout_at(700);
+    store.save_rollout("shop", &rollout.record()).unwrap();
+    store.save_all([], false).unwrap();
+    assert_eq!(share_in(&store), Some(700));
+}
+
+#[track_caller]
+fn assert_refused(directory: &Path, names: &Path, remedy: &str) -> OpenError {
+    let error = Store::open(directory).expect_err("refused");
+    let message = error.to_string();
+    assert!(message.contains(&names.display().to_string()), "{message}");
+    assert!(message.contains(remedy), "{message}");
+    error
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_left_as_it_is() {
+    let garbage = b"once upon a time ".repeat(4_000);
+    let mut truncated = {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        fs::read(directory.path().join(Store::FILE_NAME)).unwrap()
+    };
+    truncated.truncate(5_000);
+    for contents in [garbage, truncated, Vec::new()] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(Store::FILE_NAME);
+        fs::write(&file, &contents).unwrap();
+        let error = assert_refused(directory.path(), &file, "--recover-share");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+        assert_eq!(fs::read(&file).unwrap(), contents);
+
+        let aside = Store::set_aside(directory.path(), Timestamp::default()).unwrap();
+        assert_eq!(fs::read(aside).unwrap(), contents);
+        let store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.load().unwrap(), Saved::default());
+    }
+}
+
+/// The library alone would take this file: it looks at checksums only after a crash.
+#[test]
+fn a_single_wrong_digit_is_noticed_at_every_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(Store::FILE_NAME);
+    let store = Store::open(directory.path()).unwrap();
+    let (rollout, _) = rollout_at(1_234);
+    store.save_rollout("shop", &rollout.record()).unwrap();
+    drop(store);
+
+    let mut contents = fs::read(&file).unwrap();
+    let written = b"\"operator_share\":1234";
+    let places: Vec<usize> = contents
+        .windows(written.len())
+        .enumerate()
+        .filter_map(|(place, found)| (found == written).then_some(place))
+        .collect();
+    assert!(!places.is_empty());
+    for place in places {
+        contents[place + written.len() - 1] = b'9';
+    }
+    fs::write(&file, &contents).unwrap();
+    for _ in 0..2 {
+        let error = assert_refused(directory.path(), &file, "--recover-share");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+        assert_eq!(fs::read(&file).unwrap(), contents);
+    }
+}
+
+#[test]
+fn a_newer_file_or_record_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(Store::FILE_NAME);
+    let store = Store::open(directory.path()).unwrap();
+    let set_format = |store: &Store, format: u64| {
+        let change = |transaction: &WriteTransaction| {
+            transaction.open_table(META)?.insert("format", format)?;
+            Ok(())
+        };
+        store.write(change).unwrap();
+    };
+    set_format(&store, FORMAT + 1);
+    drop(store);
+    let error = assert_refused(directory.path(), &file, "start that version again");
+    assert!(matches!(error, OpenError::Newer { .. }), "{error:?}");
+
+    let other = tempfile::tempdir().unwrap();
+    let store = Store::open(other.path()).unwrap();
+    let future = |transaction: &WriteTransaction| {
+        let json = r#"{"version": 2, "moon": "full"}"#;
+        transaction.open_table(ROLLOUTS)?.insert("shop", json)?;
+        Ok(())
+    };
+    store.write(future).unwrap();
+    let error = store.load().expect_err("refused");
+    assert!(
+        matches!(error, OpenError::Newer { found: 2, .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn an_unreadable_record_is_refused_with_the_name_of_its_split() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let scribble = |transaction: &WriteTransaction| {
+        let mut rollouts = transaction.open_table(ROLLOUTS)?;
+        rollouts.insert("shop", r#"{"version": 1}"#)?;
+        Ok(())
+    };
+    store.write(scribble).unwrap();
+    let message = store.load().expect_err("refused").to_string();
+    assert!(message.contains("record of shop"), "{message}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    // Permissions do not stop root, under whom tests may run; a regular file stops everyone.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("occupied");
+    fs::write(&file, "not a directory").unwrap();
+    let below = file.join("state");
+    let error = assert_refused(&below, &below, "may write to");
+    assert!(matches!(error, OpenError::Directory { .. }), "{error:?}");
+}
+
+#[test]
+fn a_second_process_is_refused_while_the_first_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(Store::FILE_NAME);
+    let _first = Store::open(directory.path()).unwrap();
+    let error = assert_refused(directory.path(), &file, "stop that one first");
+    assert!(matches!(error, OpenError::Locked { .. }), "{error:?}");
+}
+
+#[test]
+fn the_audit_keeps_its_latest_decisions_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (_, decision) = rollout_at(1);
+    let json = serde_json::to_string(&decision).unwrap();
+    let fill = |transaction: &WriteTransaction| {
+        let mut audit = transaction.open_table(AUDIT)?;
+        for number in 0..AUDIT_LIMIT {
+            audit.insert(number, json.as_str())?;
+        }
+        Ok(())
+    };
+    store.write(fill).unwrap();
+    let (_, latest) = rollout_at(9_000);
+    store.append_audit(&latest).unwrap();
+    let history = store.history(usize::MAX).unwrap();
+    assert_eq!(history.len() as u64, AUDIT_LIMIT);
+    assert_eq!(history[0], latest);
+}
+
+/// Names the directory in which a child process of the test below writes until it is killed.
+const WRITER_DIRECTORY: &str = "CUTOVER_TEST_WRITER_DIRECTORY";
+
+#[test]
+fn what_was_acknowledged_survives_sigkill() {
+    if let Some(directory) = std::env::var_os(WRITER_DIRECTORY) {
+        write_until_killed(Path::new(&directory));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let acknowledged = kill_a_writer(directory.path(), 3 + 2 * round);
+        let store = Store::open(directory.path()).unwrap();
+        let saved = share_in(&store).expect("a record");
+        // The writer may have finished further writes before the signal reached it.
+        assert!(saved >= acknowledged, "{saved} after {acknowledged}");
+        let audited = store.history(1).unwrap()[0].to.basis_points();
+        assert!(
+            saved == audited || saved == audited + 1,
+            "{saved} {audited}"
+        );
+    }
+}
+
+/// Runs this very test in a child process as the writer, and kills it after so many
+/// acknowledgements. Returns the last one.
+fn kill_a_writer(directory: &Path, acknowledgements: usize) -> u16 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("state::tests::what_was_acknowledged_survives_sigkill")
+        .env(WRITER_DIRECTORY, directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let acknowledged = lines
+        .map(|line| line.unwrap())
+        .filter_map(|line| line.strip_prefix("saved ")?.parse().ok())
+        .nth(acknowledgements);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    acknowledged.expect("the writer wrote")
+}
+
+/// Saves rising shares and says so after each.
+fn write_until_killed(directory: &Path) -> ! {
+    let store = Store::open(directory).unwrap();
+    let next = share_in(&store).map_or(0, |share| share + 1);
+    for basis_points in next.. {
+        let (rollout, decision) = rollout_at(basis_points);
+        store.save_rollout("shop", &rollout.record()).unwrap();
+        store.append_audit(&decision).unwrap();
+        println!("\nsaved {basis_points}");
+    }
+    unreachable!("killed long before");
+}
