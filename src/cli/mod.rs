@@ -13,9 +13,12 @@
 
 mod client;
 mod exit;
+mod explain;
+mod file;
 mod offline;
 mod operate;
 mod output;
+mod smoke;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -39,6 +42,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say everything that is wrong with a configuration file.
+    ///
+    /// Example: cutover check --config cutover.yaml
+    ///
+    /// Reads the file as `serve` would, certificates and all, and touches nothing. Every problem is
+    /// listed with its line, column and remedy; the exit code is 0 or 3.
+    Check(offline::Check),
+
     /// Show what a running instance does: shares, arms, evidence, backends.
     ///
     /// Example: cutover status
@@ -90,6 +101,39 @@ enum Command {
     /// listed, and the exit code is 3.
     Reload(operate::Reload),
 
+    /// Tell to which arm a session goes, and why.
+    ///
+    /// Example: cutover explain --split checkout --key 8f14e45f
+    ///
+    /// Asks a running instance, or with --config a file alone: then the share is the file's, and no
+    /// emergency or rollback is known. Anyone can reproduce the bucket with a stock xxHash library.
+    Explain(explain::Explain),
+
+    /// Print a signed token that fixes the arm of whoever carries it.
+    ///
+    /// Example: cutover pin --config cutover.yaml --split checkout --arm new --for 24h
+    ///
+    /// Requests carry it in the header `Cutover-Pin` or the cookie `cutover_pin`. It holds at any
+    /// share and after a rollback, but not under an emergency; such requests are no evidence. It
+    /// cannot be revoked except by changing the split's secret, so keep its life short.
+    Pin(offline::Pin),
+
+    /// Try both arms: one GET to every endpoint of each split.
+    ///
+    /// Example: cutover test --config cutover.yaml --path /api/health
+    ///
+    /// Connects as the proxy would. An endpoint fails that cannot be reached, does not answer in
+    /// time or answers 5xx, and one of the new arm also that answers 4xx where legacy has an
+    /// answer. The exit code is 1 if any fails.
+    Test(smoke::Smoke),
+
+    /// Print the JSON Schema of the configuration file.
+    ///
+    /// Example: cutover schema > cutover.schema.json
+    ///
+    /// Editors that know it complete and check the file while it is written.
+    Schema,
+
     /// Print a completion script for a shell.
     ///
     /// Example: source <(cutover completions bash)
@@ -115,13 +159,18 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn run(self, ink: Ink) -> Result<Answer, Failure> {
         match self.command {
+            Command::Check(check) => check.run(),
             Command::Status(status) => status.run(ink),
             Command::Set(set) => set.run(),
             Command::Rollback(rollback) => rollback.run(),
             Command::Resume(resume) => resume.run(),
             Command::Emergency(emergency) => emergency.run(),
             Command::Reload(reload) => reload.run(),
-            Command::Completions(completions) => completions.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::Pin(pin) => pin.run(),
+            Command::Test(smoke) => smoke.run(ink),
+            Command::Schema => Ok(offline::schema()),
+            Command::Completions(completions) => Ok(completions.run()),
         }
     }
 }

@@ -1,11 +1,133 @@
 //! Commands that need no running instance.
 
+use std::time::Duration;
+
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::identity::pin;
+use crate::policy::arm::Arm;
+use crate::policy::duration;
 
 use super::Cli;
-use super::exit::Failure;
-use super::output::Answer;
+use super::exit::{Exit, Failure};
+use super::file::{self, ConfigFile};
+use super::output::{Answer, Format, Output, count};
+
+/// `cutover check`
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        match self.output.format {
+            Format::Json => Ok(self.for_programs()),
+            Format::Table => self.for_people(),
+        }
+    }
+
+    fn for_people(&self) -> Result<Answer, Failure> {
+        let path = self.file.path.display();
+        let config = file::load(&self.file.path)?;
+        let mut text = String::new();
+        for warning in &config.warnings {
+            text.push_str(&format!("{path}:{warning}\n"));
+        }
+        text.push_str(&format!(
+            "{path} is valid: {}, {}, {}, {}\n",
+            numbered(config.listeners.len(), "listener"),
+            numbered(config.backends.len(), "backend"),
+            numbered(config.splits.len(), "split"),
+            numbered(config.routes.len(), "route"),
+        ));
+        Ok(Answer::success(text))
+    }
+
+    fn for_programs(&self) -> Answer {
+        let (problems, warnings) = match config::load(&self.file.path) {
+            Ok(config) => (Vec::new(), config.warnings),
+            Err(problems) => (problems.problems, Vec::new()),
+        };
+        let listed =
+            |problems: &[config::Problem]| -> Vec<_> { problems.iter().map(problem).collect() };
+        let exit = if problems.is_empty() {
+            Exit::Success
+        } else {
+            Exit::Config
+        };
+        let answer = Answer::json(&json!({
+            "valid": problems.is_empty(),
+            "problems": listed(&problems),
+            "warnings": listed(&warnings),
+        }));
+        Answer { exit, ..answer }
+    }
+}
+
+fn problem(problem: &config::Problem) -> serde_json::Value {
+    json!({
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+        "remedy": problem.remedy,
+    })
+}
+
+fn numbered(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number as u64))
+}
+
+/// `cutover pin`
+#[derive(Debug, Args)]
+pub(super) struct Pin {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Name of the split.
+    #[arg(long, value_name = "NAME")]
+    split: String,
+    /// Whose answers the bearer gets: legacy or new.
+    #[arg(long, value_name = "ARM")]
+    arm: Arm,
+    /// How long the token is valid, such as 30m, 24h or 7d.
+    #[arg(long = "for", value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
+    valid_for: Duration,
+}
+
+impl Pin {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let config = file::load(&self.file.path)?;
+        let split = file::split(&config, &self.split)?;
+        let secret = split.pin_secret.as_ref().ok_or_else(|| {
+            let message = format!(
+                "the split `{}` has no secret for pin tokens, so it would ignore this one; give \
+                 it one in {}",
+                split.name,
+                self.file.path.display()
+            );
+            Failure::new(Exit::Refused, message)
+        })?;
+        // Before 1970 the token would be born expired, which is what it is worth there.
+        let now = Clock::start().now().milliseconds() / 1000;
+        let now = u64::try_from(now).unwrap_or(0);
+        let token = pin::issue(secret, &split.name, self.arm, self.valid_for, now);
+        Ok(Answer::success(token + "\n"))
+    }
+}
+
+/// Prints the schema of the configuration file: `cutover schema`.
+pub(super) fn schema() -> Answer {
+    Answer::json(&config::schema())
+}
 
 /// `cutover completions`
 #[derive(Debug, Args)]
@@ -15,9 +137,9 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Result<Answer, Failure> {
+    pub(super) fn run(self) -> Answer {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "cutover", &mut script);
-        Ok(Answer::success(String::from_utf8_lossy(&script)))
+        Answer::success(String::from_utf8_lossy(&script))
     }
 }

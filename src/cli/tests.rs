@@ -15,6 +15,8 @@ use crate::control::protocol::{
 
 use super::*;
 
+mod offline;
+
 /// A running instance, as far as the CLI can tell.
 struct Instance {
     address: SocketAddr,
@@ -229,6 +231,11 @@ fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
         (&["resume", "a"], Exit::Refused, "nothing is latched"),
         (&["reload"], Exit::Config, "line 1: no"),
         (&["emergency", "--reason", " "], Exit::Usage, "reason"),
+        (
+            &["explain", "--split", "no", "--key", "a"],
+            Exit::Usage,
+            "no splits",
+        ),
     ] {
         let failure = instance.run(words).unwrap_err();
         assert_eq!(failure.exit, exit, "{words:?}: {failure}");

@@ -1,1 +1,2 @@
 //! Tests over real sockets and real processes, in one binary.
+mod cli;
