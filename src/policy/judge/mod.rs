@@ -198,11 +198,6 @@ impl Judge {
         &self.evidence
     }
 
-    /// The criteria in force.
-    pub const fn criteria(&self) -> &Criteria {
-        &self.criteria
-    }
-
     fn with_counts(&mut self, window: &Window, mut act: impl FnMut(&mut Watch, Counts, &Criteria)) {
         let mut latency_index = 0;
         for watch in &mut self.evidence.watches {
