@@ -174,7 +174,13 @@ impl<'c> Checker<'c, '_> {
                 None => {
                     let advice = self.describe(&alternatives);
                     let message = "this mapping has none of the keys that are possible here";
-                    self.problem(path, at, message, format!("write {advice}"));
+                    let tags = || objects.iter().filter_map(|one| one["required"][0].as_str());
+                    let meant = entries.iter().find_map(|one| closest(&one.key, tags()));
+                    let remedy = match meant {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("write {advice}"),
+                    };
+                    self.problem(path, at, message, remedy);
                     return None;
                 }
             },

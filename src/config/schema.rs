@@ -21,6 +21,12 @@ fn tidy(schema: &mut schemars::Schema) {
     let Some(object) = schema.as_object_mut() else {
         return;
     };
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        // Lines are broken where the source is, paragraphs where the author meant it.
+        let paragraphs = description.split("\n\n");
+        let paragraphs: Vec<_> = paragraphs.map(|text| text.replace('\n', " ")).collect();
+        *description = paragraphs.join("\n\n");
+    }
     if let Some(Value::Array(types)) = object.get_mut("type") {
         types.retain(|kind| kind != "null");
         if let [only] = types.as_slice() {

@@ -151,7 +151,8 @@ pub(super) fn describe_open(schema: &Json) -> String {
                 .filter(|all| all.len() == 1);
             return match (tag, only) {
                 (Some(tag), Some(_)) => format!("`{tag}: ...`"),
-                _ => "a mapping (`name: value`, or `{}` for the defaults)".to_owned(),
+                (Some(_), None) => "a mapping (`name: value`)".to_owned(),
+                (None, _) => "a mapping (`name: value`, or `{}` for the defaults)".to_owned(),
             };
         }
         Some("string") => {
