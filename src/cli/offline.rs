@@ -39,7 +39,7 @@ impl Check {
         let config = file::load(&self.file.path)?;
         let mut text = String::new();
         for warning in &config.warnings {
-            text.push_str(&format!("{path}:{warning}\n"));
+            text.push_str(&format!("warning: {path}:{warning}\n"));
         }
         text.push_str(&format!(
             "{path} is valid: {}, {}, {}, {}\n",

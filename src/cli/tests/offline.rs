@@ -76,6 +76,11 @@ fn a_valid_file_is_said_to_be_valid_and_the_exit_code_is_0() {
         last.ends_with("is valid: 1 listener, 2 backends, 2 splits, 2 routes"),
         "{last}"
     );
+    assert!(
+        answer.text.starts_with("warning: "),
+        "a login changes the key: {}",
+        answer.text
+    );
     let (json, exit) = Files::valid().json(&["check"]);
     assert_eq!((&json["valid"], exit), (&Value::Bool(true), Exit::Success));
 }
