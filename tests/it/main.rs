@@ -1,2 +1,4 @@
 //! Tests over real sockets and real processes, in one binary.
+
+mod architecture;
 mod cli;

@@ -65,7 +65,7 @@ pub enum Event {
 pub enum Effect {
     /// Let the data plane obey this.
     Publish(Standing),
-    /// Store [`Rollout::record`].
+    /// Store [`Rollout::record`](super::Rollout::record).
     Persist,
     /// Tell everyone: log, audit, metric, notification.
     Announce(Decision),
