@@ -7,6 +7,7 @@
 //! asked, and [`cli`] the one who knocks.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

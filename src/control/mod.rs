@@ -1,4 +1,14 @@
 //! The control plane: one task that owns everything that changes.
+//!
+//! [`controller`] is the loop: it takes one event at a time (a tick, a command, a changed file),
+//! lets the pure state machines decide, and carries out their effects in order. [`world`] is what
+//! it knows; [`keeper`] is the thread that writes to the disk for it; [`watch`] notices that a file
+//! has changed; [`protocol`] is how everyone else reaches it; [`report`] is what it says of itself.
 
+pub mod controller;
+pub mod data_plane;
+pub mod keeper;
 pub mod protocol;
+pub mod report;
 pub mod watch;
+pub mod world;

@@ -159,6 +159,11 @@ impl Rollout {
         }
     }
 
+    /// Name of the split.
+    pub fn split(&self) -> &str {
+        &self.split
+    }
+
     /// Where the rollout stands.
     pub const fn phase(&self) -> Phase {
         self.phase

@@ -78,13 +78,13 @@ pub async fn handle(
         parts,
     };
     match route.target {
-        Target::Backend(backend) => call.to_backend(backend, incoming).await,
-        Target::Split(split) => call.to_split(split, route, incoming, started).await,
+        Target::Backend(backend) => call.ask_backend(backend, incoming).await,
+        Target::Split(split) => call.ask_split(split, route, incoming, started).await,
     }
 }
 
 impl Call {
-    async fn to_backend(self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
+    async fn ask_backend(self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
         let body = RequestBody::incoming(incoming, self.has_length(), 0);
         match self.attempt(self.try_without_fallback(backend), body).await {
             Ok(answer) => self.pass(answer, None),
@@ -92,7 +92,7 @@ impl Call {
         }
     }
 
-    async fn to_split(
+    async fn ask_split(
         self,
         id: SplitId,
         route: RoutePlan,
@@ -130,7 +130,7 @@ impl Call {
         let has_length = self.has_length();
         let body = RequestBody::incoming(incoming, has_length, split.fallback.body_limit);
         let mut response = match assignment.arm {
-            Arm::Legacy => self.to_legacy(split, body, record).await,
+            Arm::Legacy => self.ask_legacy(split, body, record).await,
             Arm::New => {
                 let trial = Trial {
                     permission: Permission {
@@ -159,7 +159,7 @@ impl Call {
         response
     }
 
-    async fn to_legacy(
+    async fn ask_legacy(
         self,
         split: &SplitPlan,
         body: RequestBody,

@@ -86,10 +86,8 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
     let nominated = Nominated::of(&parts.headers);
     let has_crumbs = parts.version == Version::HTTP_2;
     for (name, value) in &parts.headers {
-        if !is_dropped(name)
-            && !nominated.contains(name)
-            && !(has_crumbs && *name == header::COOKIE)
-        {
+        let is_crumb = has_crumbs && *name == header::COOKIE;
+        if !is_dropped(name) && !nominated.contains(name) && !is_crumb {
             head.field(name, value);
         }
     }

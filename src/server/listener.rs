@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::snapshot::Published;
+
 use super::thread::WorkerThread;
 
 /// Connections that may wait in the kernel; it cuts this to its own maximum.
@@ -73,7 +75,7 @@ impl Listener {
         socket: TcpListener,
         index: usize,
         workers: Arc<[WorkerThread]>,
-        max_connections: usize,
+        published: Published,
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
@@ -81,7 +83,7 @@ impl Listener {
             socket: socket.try_clone()?,
             index,
             workers,
-            max_connections,
+            published,
             is_stopping: Arc::clone(&is_stopping),
         };
         let acceptor = thread::Builder::new()
@@ -115,7 +117,7 @@ struct Acceptor {
     socket: TcpListener,
     index: usize,
     workers: Arc<[WorkerThread]>,
-    max_connections: usize,
+    published: Published,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -148,7 +150,8 @@ impl Acceptor {
     /// Waits while as many connections are open as are allowed; more wait in the kernel.
     fn wait_for_room(&self) {
         let open = || self.workers.iter().map(WorkerThread::load).sum::<usize>();
-        while open() >= self.max_connections && !self.is_stopping.load(Ordering::Acquire) {
+        let allowed = || self.published.load().routing.edge.max_connections;
+        while open() >= allowed() && !self.is_stopping.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
         }
     }

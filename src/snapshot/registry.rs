@@ -18,8 +18,8 @@ use crate::upstream::budget::Budget;
 
 use super::{BackendPlan, RoutePlan, Routing, SplitPlan};
 
-/// What outlives a snapshot.
-#[derive(Debug)]
+/// What outlives a snapshot. A clone shares all of it, so that a change can be worked out on one.
+#[derive(Clone, Debug)]
 pub struct Registry {
     workers: usize,
     splits: HashMap<String, KeptSplit>,

@@ -1,0 +1,37 @@
+//! The data plane as the control plane sees it.
+//!
+//! The two meet in the snapshot and the tally, and in these few calls. They are closures, because
+//! the threads behind them stand to the right of this module in the order of layers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::config::model::{BackendId, Config};
+use crate::telemetry::edge::EdgeTally;
+
+/// Resolves when the connections asked for are open, or will not come.
+pub type Warmed = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Puts prepared certificates in force.
+pub type Commit = Box<dyn FnOnce()>;
+
+/// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
+pub type Certify = Box<dyn Fn(&Config) -> Result<Commit, String>>;
+
+/// What the control plane asks of the data plane.
+pub struct DataPlane {
+    /// Client connections open on each worker.
+    pub connections: Box<dyn Fn() -> Vec<u64>>,
+    /// Opens a backend's warm connections on every worker.
+    pub warm: Box<dyn Fn(BackendId) -> Warmed>,
+    /// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
+    pub certify: Certify,
+    /// Counts what the edge refused.
+    pub edge: Arc<EdgeTally>,
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DataPlane(..)")
+    }
+}

@@ -1,0 +1,187 @@
+//! What the control plane says of itself: status, and the scene that metrics are rendered from.
+
+use std::path::Path;
+
+use crate::config::model::{self, BackendId};
+use crate::policy::arm::{Arm, PerArm};
+use crate::policy::class::Class;
+use crate::telemetry::edge::{EdgeReading, EdgeRefusal};
+use crate::telemetry::metrics::{
+    BackendScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
+};
+use crate::telemetry::tally::SplitReading;
+use crate::upstream::endpoint::Health;
+
+use super::controller::LastReload;
+use super::data_plane::DataPlane;
+use super::keeper::Keeper;
+use super::protocol::{
+    ArmStatus, BackendStatus, ConfigStatus, EndpointStatus, SplitStatus, Status,
+};
+use super::world::{SplitState, World};
+
+/// The state of everything.
+pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastReload) -> Status {
+    let clock = world.clock;
+    let started_at = clock.at(crate::policy::time::Elapsed::default());
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        generation: world.generation(),
+        started_at: started_at.rfc3339(),
+        config: ConfigStatus {
+            path: path.display().to_string(),
+            loaded_at: last_reload.loaded_at.rfc3339(),
+            last_reload_successful: last_reload.problems.is_empty(),
+            problems: last_reload.problems.clone(),
+        },
+        emergency: world.emergency,
+        store_healthy: keeper.is_healthy(),
+        splits: (world.config.splits.iter().zip(&world.splits).enumerate())
+            .map(|(index, (settings, state))| split(world, index, settings, state))
+            .collect(),
+        backends: world
+            .routing
+            .backends
+            .iter()
+            .map(|plan| {
+                let endpoints = plan.backend.endpoints.iter();
+                BackendStatus {
+                    name: plan.backend.name().to_owned(),
+                    endpoints: endpoints
+                        .map(|endpoint| EndpointStatus {
+                            address: endpoint.address().to_owned(),
+                            health: endpoint.health(clock.elapsed()).as_str().to_owned(),
+                            pending: endpoint.pending(),
+                            connections: endpoint.connections() as u64,
+                        })
+                        .collect(),
+                }
+            })
+            .collect(),
+    }
+}
+
+fn split(world: &World, index: usize, settings: &model::Split, state: &SplitState) -> SplitStatus {
+    let rollout = &state.rollout;
+    let standing = rollout.standing();
+    let reading = &state.reading;
+    let name_of = |id: BackendId| world.routing.backend(id).backend.name().to_owned();
+    let breaker = world.routing.splits[index].breaker.as_ref();
+    SplitStatus {
+        name: settings.name.clone(),
+        phase: rollout.phase(),
+        share: standing.share.to_string(),
+        file_share: settings.share.map(|share| share.to_string()),
+        override_share: rollout.override_share().map(|share| share.to_string()),
+        emergency: standing.emergency,
+        rollout_id: settings.rollout_id.clone(),
+        backends: PerArm::from_fn(|arm| name_of(settings.arms[arm])),
+        conditions: rollout.conditions(),
+        arms: PerArm::from_fn(|side| arm(reading, side)),
+        rescued: reading.rescued.iter().sum(),
+        diverted: reading
+            .diverted
+            .iter()
+            .chain(&reading.diverted_overridden)
+            .sum(),
+        breaker: breaker
+            .map_or("off", |breaker| breaker.state(world.clock.elapsed()))
+            .to_owned(),
+        last_decision: rollout.last_decision().cloned(),
+    }
+}
+
+fn arm(reading: &SplitReading, arm: Arm) -> ArmStatus {
+    let evidence = &reading.evidence[arm];
+    let figures = &reading.figures[arm];
+    let quantile = |probability| {
+        let value = figures.first_byte.quantile(probability);
+        value.map(|value| value.as_secs_f64())
+    };
+    ArmStatus {
+        requests: evidence.errors.total.n,
+        errors: evidence.errors.total.e,
+        client_errors: evidence.client_errors,
+        cancelled: figures.classes[Class::Cancelled.index()],
+        p50_seconds: quantile(0.5),
+        p95_seconds: quantile(0.95),
+        p99_seconds: quantile(0.99),
+    }
+}
+
+/// Everything measured, in the Prometheus text format.
+pub fn metrics(
+    metrics: &Metrics,
+    world: &World,
+    keeper: &Keeper,
+    data_plane: &DataPlane,
+    last_reload: &LastReload,
+) -> String {
+    let elapsed = world.clock.elapsed();
+    // Read afresh: a scrape must not lag behind the tick.
+    let plans = &world.routing.splits;
+    let readings: Vec<SplitReading> = plans.iter().map(|plan| plan.tally.reading()).collect();
+    let conditions: Vec<_> = world
+        .splits
+        .iter()
+        .map(|state| state.rollout.conditions())
+        .collect();
+    let splits = plans
+        .iter()
+        .zip(&world.splits)
+        .zip(&readings)
+        .zip(&conditions);
+    let splits = splits.map(|(((plan, state), reading), conditions)| {
+        let standing = state.rollout.standing();
+        SplitScene {
+            name: &plan.name,
+            phase: state.rollout.phase(),
+            share: standing.share,
+            emergency: standing.emergency,
+            breaker: plan.breaker.as_ref().map(|breaker| breaker.state(elapsed)),
+            conditions,
+            reading,
+        }
+    });
+    let attempts: Vec<_> = world
+        .routing
+        .backends
+        .iter()
+        .map(|plan| plan.attempts.reading())
+        .collect();
+    let backends = world.routing.backends.iter().zip(&attempts);
+    let backends = backends.map(|(plan, attempts)| BackendScene {
+        name: plan.backend.name(),
+        attempts,
+        endpoints: plan
+            .backend
+            .endpoints
+            .iter()
+            .map(|endpoint| EndpointScene {
+                address: endpoint.address(),
+                healthy: endpoint.health(elapsed) == Health::Healthy,
+                pending: endpoint.pending(),
+                connections: endpoint.connections() as u64,
+            })
+            .collect(),
+    });
+    let edge = data_plane.edge.reading();
+    metrics.render(&Scene {
+        process: ProcessScene {
+            generation: world.generation(),
+            last_reload_successful: last_reload.problems.is_empty(),
+            last_reload_at: last_reload.loaded_at,
+            store_healthy: keeper.is_healthy(),
+            worker_connections: &(data_plane.connections)(),
+            refused: &refusals(&edge),
+        },
+        splits: splits.collect(),
+        backends: backends.collect(),
+    })
+}
+
+fn refusals(edge: &EdgeReading) -> Vec<(&'static str, u64)> {
+    let requests = EdgeRefusal::LABELS.into_iter().zip(edge.refused);
+    let handshakes = std::iter::once(("tls_handshake", edge.failed_handshakes));
+    requests.chain(handshakes).collect()
+}

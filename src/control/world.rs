@@ -1,0 +1,323 @@
+//! All that the control plane knows: the configuration in force, and each split's rollout.
+//!
+//! A change of the configuration is planned completely before anything of it is put in force, so a
+//! plan that cannot be carried out leaves no trace.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::Problem;
+use crate::config::model::{self, Config, SplitId};
+use crate::policy::arm::Arm;
+use crate::policy::judge::window::Window;
+use crate::policy::rollout::{By, Effect, Event, Record, Rollout, Standing, Terms};
+use crate::policy::share::Share;
+use crate::policy::time::{Elapsed, Timestamp};
+use crate::snapshot::registry::{BuildError, Registry};
+use crate::snapshot::{Routing, Snapshot};
+use crate::state::Saved;
+use crate::telemetry::tally::{SplitReading, SplitTally};
+
+use super::keeper::Memory;
+
+/// All that the control plane knows.
+#[derive(Debug)]
+pub struct World {
+    /// The process's clock.
+    pub clock: Clock,
+    /// The configuration in force.
+    pub config: Config,
+    /// What it was made into.
+    pub routing: Arc<Routing>,
+    /// Indexed by [`SplitId`].
+    pub splits: Vec<SplitState>,
+    /// Whether an emergency covers all splits.
+    pub emergency: bool,
+    registry: Registry,
+    generation: u64,
+    /// Records of splits that the configuration no longer names: a split that returns must not
+    /// have forgotten that it was rolled back.
+    absent: BTreeMap<String, Record>,
+}
+
+/// One split's rollout, and what was last read of its counters.
+#[derive(Clone, Debug)]
+pub struct SplitState {
+    /// Decides.
+    pub rollout: Rollout,
+    /// The last reading.
+    pub reading: SplitReading,
+    tally: Arc<SplitTally>,
+    read_at: Elapsed,
+}
+
+/// A change of configuration, worked out but not in force.
+#[derive(Debug)]
+pub struct Plan {
+    config: Config,
+    routing: Arc<Routing>,
+    splits: Vec<SplitState>,
+    registry: Registry,
+    absent: BTreeMap<String, Record>,
+    /// What the splits' rollouts want done about it, in order.
+    pub effects: Vec<Effect>,
+}
+
+impl World {
+    /// The world at the start: a configuration, and what an earlier process left behind.
+    ///
+    /// # Errors
+    /// [`BuildError`] where the configuration cannot be put in force.
+    pub fn new(
+        clock: Clock,
+        config: Config,
+        saved: Saved,
+    ) -> Result<(Self, Vec<Effect>), BuildError> {
+        let mut registry = Registry::new(config.process.workers);
+        let routing = Arc::new(registry.build(&config)?);
+        let mut world = Self {
+            clock,
+            routing: Arc::clone(&routing),
+            splits: Vec::new(),
+            emergency: saved.emergency,
+            registry,
+            generation: 0,
+            absent: saved.rollouts,
+            config,
+        };
+        let config = world.config.clone();
+        let plan = world.plan(config)?;
+        let effects = world.adopt(plan);
+        Ok((world, effects))
+    }
+
+    /// Works out what `config` would change.
+    ///
+    /// # Errors
+    /// [`BuildError`] where it cannot be put in force.
+    pub fn plan(&self, config: Config) -> Result<Plan, BuildError> {
+        let mut registry = self.registry.clone();
+        let routing = Arc::new(registry.build(&config)?);
+        let mut absent = self.absent.clone();
+        for state in &self.splits {
+            absent.insert(state.rollout.split().to_owned(), state.rollout.record());
+        }
+        let now = self.clock.now();
+        let mut effects = Vec::new();
+        let mut splits = Vec::with_capacity(config.splits.len());
+        for (index, settings) in config.splits.iter().enumerate() {
+            let tally = &routing.splits[index].tally;
+            absent.remove(&settings.name);
+            let present = self.split(&settings.name).map(|index| &self.splits[index]);
+            let (rollout, wanted) = match present {
+                Some(state) => configured(&state.rollout, settings, now),
+                None => self.begin(settings, now),
+            };
+            effects.extend(wanted);
+            let same_tally = present.filter(|state| Arc::ptr_eq(&state.tally, tally));
+            splits.push(match same_tally {
+                Some(state) => SplitState {
+                    rollout,
+                    ..state.clone()
+                },
+                None => SplitState {
+                    rollout,
+                    reading: tally.reading(),
+                    tally: Arc::clone(tally),
+                    read_at: self.clock.elapsed(),
+                },
+            });
+        }
+        Ok(Plan {
+            config,
+            routing,
+            splits,
+            registry,
+            absent,
+            effects,
+        })
+    }
+
+    /// Puts a plan in force; returns what its rollouts want done.
+    pub fn adopt(&mut self, plan: Plan) -> Vec<Effect> {
+        self.config = plan.config;
+        self.routing = plan.routing;
+        self.splits = plan.splits;
+        self.registry = plan.registry;
+        self.absent = plan.absent;
+        plan.effects
+    }
+
+    /// The next snapshot.
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.generation += 1;
+        Snapshot {
+            generation: self.generation,
+            routing: Arc::clone(&self.routing),
+            standings: self.standings().collect(),
+        }
+    }
+
+    /// Snapshots made so far.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What each split obeys.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.splits.iter().map(|state| state.rollout.standing())
+    }
+
+    /// The index of the split with this name.
+    pub fn split(&self, name: &str) -> Option<usize> {
+        self.splits
+            .iter()
+            .position(|state| state.rollout.split() == name)
+    }
+
+    /// Everything that a restart needs.
+    pub fn memory(&self) -> Memory {
+        memory(&self.splits, &self.absent, self.emergency)
+    }
+
+    /// Reads what was counted since the last time, lets every rollout judge it, and refills the
+    /// budgets. Returns what the rollouts want done.
+    pub fn observe(&mut self) -> Vec<Effect> {
+        let now = self.clock.now();
+        let elapsed = self.clock.elapsed();
+        let mut effects = Vec::new();
+        for (index, state) in self.splits.iter_mut().enumerate() {
+            let plan = &self.routing.splits[index];
+            let reading = state.tally.reading();
+            let span = elapsed.since(state.read_at);
+            plan.budget
+                .refill(requests_since(&reading, &state.reading), span);
+            let legacy = self.routing.backend(plan.arms.legacy);
+            let window = Window {
+                seconds: span.as_secs_f64(),
+                new: evidence_since(&reading, &state.reading, Arm::New),
+                legacy: evidence_since(&reading, &state.reading, Arm::Legacy),
+                streak: reading.streak.clone(),
+                legacy_available: legacy.backend.has_available(elapsed),
+            };
+            state.reading = reading;
+            state.read_at = elapsed;
+            // Observations are never refused; only operators' wishes are.
+            let wanted = state.rollout.handle(Event::Observed(window), now);
+            effects.extend(wanted.unwrap_or_default());
+        }
+        effects
+    }
+
+    /// Splits whose share rises from nothing and whose backend wants connections beforehand.
+    pub fn cold_splits(&self, before: &Snapshot) -> Vec<SplitId> {
+        let share_before = |split: &str| {
+            let plans = &before.routing.splits;
+            let index = plans.iter().position(|plan| plan.name == split);
+            index.map_or(Share::ZERO, |index| before.standings[index].share)
+        };
+        (0_u16..)
+            .zip(&self.splits)
+            .filter(|(index, state)| {
+                let plan = self.routing.split(SplitId(*index));
+                let backend = &self.routing.backend(plan.arms.new).backend;
+                backend.settings.pool.warm > 0
+                    && state.rollout.standing().share > Share::ZERO
+                    && share_before(state.rollout.split()) == Share::ZERO
+            })
+            .map(|(index, _)| SplitId(index))
+            .collect()
+    }
+
+    /// A rollout that is new to this process, as an earlier one left it if there was one.
+    fn begin(&self, settings: &model::Split, now: Timestamp) -> (Rollout, Vec<Effect>) {
+        let (mut rollout, mut effects) = match self.absent.get(&settings.name) {
+            Some(record) => Rollout::restore(&settings.name, record.clone(), terms(settings), now),
+            None => (
+                Rollout::new(&settings.name, terms(settings), now),
+                Vec::new(),
+            ),
+        };
+        if self.emergency && !rollout.standing().emergency {
+            let by = By {
+                actor: "engine".to_owned(),
+                reason: "an emergency covers all splits".to_owned(),
+            };
+            // Declaring an emergency is never refused.
+            let declared = rollout.handle(Event::Emergency { active: true, by }, now);
+            effects.extend(declared.unwrap_or_default());
+        }
+        (rollout, effects)
+    }
+}
+
+impl Plan {
+    /// What the new configuration warns of.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.config.warnings
+    }
+
+    /// Everything that a restart would need if this plan were in force.
+    pub fn memory(&self, emergency: bool) -> Memory {
+        memory(&self.splits, &self.absent, emergency)
+    }
+}
+
+fn memory(splits: &[SplitState], absent: &BTreeMap<String, Record>, emergency: bool) -> Memory {
+    let present = splits.iter().map(|state| {
+        let rollout = &state.rollout;
+        (rollout.split().to_owned(), rollout.record())
+    });
+    let absent = absent.iter();
+    let absent = absent.map(|(split, record)| (split.clone(), record.clone()));
+    Memory {
+        rollouts: present.chain(absent).collect(),
+        emergency,
+    }
+}
+
+fn configured(
+    rollout: &Rollout,
+    settings: &model::Split,
+    now: Timestamp,
+) -> (Rollout, Vec<Effect>) {
+    let mut rollout = rollout.clone();
+    // A configuration is never refused by a rollout; it decides what of it takes effect.
+    let effects = rollout.handle(Event::Configured(terms(settings)), now);
+    (rollout, effects.unwrap_or_default())
+}
+
+fn terms(settings: &model::Split) -> Terms {
+    Terms {
+        share: settings.share,
+        rollout_id: settings.rollout_id.clone(),
+        criteria: settings.criteria.clone(),
+    }
+}
+
+fn evidence_since(
+    now: &SplitReading,
+    before: &SplitReading,
+    arm: Arm,
+) -> crate::policy::judge::window::ArmCounts {
+    now.evidence[arm].since(&before.evidence[arm])
+}
+
+/// Requests of both arms between two readings, whatever became of them.
+fn requests_since(now: &SplitReading, before: &SplitReading) -> u64 {
+    let total = |reading: &SplitReading| -> u64 {
+        Arm::ALL
+            .iter()
+            .map(|arm| {
+                let figures = &reading.figures[*arm];
+                figures.classes.iter().sum::<u64>() + figures.overridden.iter().sum::<u64>()
+            })
+            .sum()
+    };
+    total(now).saturating_sub(total(before))
+}
+
+/// Time between two looks at the counters.
+pub const TICK: Duration = Duration::from_millis(100);
