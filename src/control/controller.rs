@@ -17,9 +17,11 @@ use crate::config;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::rollout::{By, Decision, Effect, Event};
+use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 use crate::snapshot::{Published, Snapshot};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
 use super::data_plane::DataPlane;
@@ -244,10 +246,19 @@ impl Controller {
                     .await
             }
             Command::Emergency { split: None, clear } => {
-                let all: Vec<usize> = (0..self.world.splits.len()).collect();
-                let before = std::mem::replace(&mut self.world.emergency, !clear);
                 let active = !clear;
-                let decided = self.decide(&all, &Event::Emergency { active, by }).await;
+                // Clearing concerns those under an emergency; for the others nothing happens.
+                let concerned = self.world.splits.iter().enumerate();
+                let concerned: Vec<usize> = concerned
+                    .filter(|(_, state)| active || state.rollout.standing().emergency)
+                    .map(|(index, _)| index)
+                    .collect();
+                if !active && concerned.is_empty() && !self.world.emergency {
+                    return Ok("no emergency is declared".to_owned());
+                }
+                let before = std::mem::replace(&mut self.world.emergency, active);
+                let event = Event::Emergency { active, by };
+                let decided = self.decide(&concerned, &event).await;
                 if decided.is_err() {
                     self.world.emergency = before;
                 }
@@ -380,7 +391,7 @@ impl Controller {
         if !cold.is_empty() {
             let mut interim: Snapshot = self.world.snapshot();
             for split in &cold {
-                interim.standings[usize::from(split.0)].share = crate::policy::share::Share::ZERO;
+                interim.standings[usize::from(split.0)].share = Share::ZERO;
             }
             self.published.store(Arc::new(interim));
             for split in cold {
@@ -416,7 +427,7 @@ impl Controller {
     }
 }
 
-fn backends(world: &World) -> Vec<Arc<crate::upstream::backend::Backend>> {
+fn backends(world: &World) -> Vec<Arc<Backend>> {
     let plans = world.routing.backends.iter();
     plans.map(|plan| Arc::clone(&plan.backend)).collect()
 }
@@ -436,6 +447,8 @@ fn is_persisted_first(effects: &[Effect]) -> bool {
 }
 
 fn log(decision: &Decision) {
+    // One field that programs can read, instead of a tree that only people could.
+    let conditions = serde_json::to_string(&decision.conditions).unwrap_or_default();
     tracing::info!(
         split = %decision.split,
         action = %decision.action,
@@ -443,7 +456,7 @@ fn log(decision: &Decision) {
         reason = %decision.reason,
         from = %decision.from,
         to = %decision.to,
-        conditions = ?decision.conditions,
+        %conditions,
         "{}",
         decision.sentence
     );

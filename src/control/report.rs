@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::config::model::{self, BackendId};
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::class::Class;
+use crate::policy::time::Elapsed;
 use crate::telemetry::edge::{EdgeReading, EdgeRefusal};
 use crate::telemetry::metrics::{
     BackendScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
@@ -23,7 +24,7 @@ use super::world::{SplitState, World};
 /// The state of everything.
 pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastReload) -> Status {
     let clock = world.clock;
-    let started_at = clock.at(crate::policy::time::Elapsed::default());
+    let started_at = clock.at(Elapsed::default());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: world.generation(),

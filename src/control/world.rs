@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
 use crate::policy::arm::Arm;
-use crate::policy::judge::window::Window;
+use crate::policy::judge::window::{ArmCounts, Window};
 use crate::policy::rollout::{By, Effect, Event, Record, Rollout, Standing, Terms};
 use crate::policy::share::Share;
 use crate::policy::time::{Elapsed, Timestamp};
@@ -21,6 +21,9 @@ use crate::state::Saved;
 use crate::telemetry::tally::{SplitReading, SplitTally};
 
 use super::keeper::Memory;
+
+/// Time between two looks at the counters.
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// All that the control plane knows.
 #[derive(Debug)]
@@ -297,11 +300,7 @@ fn terms(settings: &model::Split) -> Terms {
     }
 }
 
-fn evidence_since(
-    now: &SplitReading,
-    before: &SplitReading,
-    arm: Arm,
-) -> crate::policy::judge::window::ArmCounts {
+fn evidence_since(now: &SplitReading, before: &SplitReading, arm: Arm) -> ArmCounts {
     now.evidence[arm].since(&before.evidence[arm])
 }
 
@@ -318,6 +317,3 @@ fn requests_since(now: &SplitReading, before: &SplitReading) -> u64 {
     };
     total(now).saturating_sub(total(before))
 }
-
-/// Time between two looks at the counters.
-pub const TICK: Duration = Duration::from_millis(100);
