@@ -5,8 +5,9 @@
 //! trick can cross is crossed on purpose.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::project::{files, read, root};
 
 /// A file longer than this is asking for a noun of its own.
 const MOST_LINES: usize = 600;
@@ -255,7 +256,7 @@ fn is_word(c: char) -> bool {
 
 /// The layer of each module, from the line of docs/architecture.md that starts with `policy <`.
 fn layers() -> BTreeMap<String, usize> {
-    let text = read(Path::new("docs/architecture.md"));
+    let text = read("docs/architecture.md");
     let line = text.lines().find(|line| line.starts_with("policy <"));
     let mut layers = BTreeMap::new();
     for (position, names) in line.expect("the layers").split('<').enumerate() {
@@ -294,31 +295,4 @@ fn documents() -> Vec<PathBuf> {
     documents.push(PathBuf::from("README.md"));
     documents.push(PathBuf::from("CHANGELOG.md"));
     documents
-}
-
-/// Files with this extension below these folders, relative to the project's root.
-fn files(folders: &[&str], extension: &str) -> Vec<PathBuf> {
-    let mut pending: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
-    let mut files = Vec::new();
-    while let Some(folder) = pending.pop() {
-        for entry in fs::read_dir(root().join(&folder)).expect("a folder") {
-            let entry = entry.expect("an entry");
-            let path = folder.join(entry.file_name());
-            if entry.file_type().expect("a type").is_dir() {
-                pending.push(path);
-            } else if path.extension().is_some_and(|found| found == extension) {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(root().join(path)).expect("a readable file")
 }

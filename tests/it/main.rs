@@ -2,3 +2,7 @@
 
 mod architecture;
 mod cli;
+mod dockerfile;
+mod project;
+mod readme;
+mod reference;
