@@ -103,11 +103,11 @@ fn it_builds_the_binary_of_this_package_with_its_compiler() {
         instructions("FROM")[0].starts_with(&format!("rust:{minimum}-")),
         "Cargo.toml asks for Rust {minimum}"
     );
-    let binary = format!("/src/target/release/{}", "cutover");
+    let copies = instructions("COPY");
     assert!(
-        instructions("COPY")
+        copies
             .iter()
-            .any(|copy| copy.starts_with(&format!("--from=build {binary} "))),
+            .any(|copy| copy.starts_with("--from=build /src/target/release/cutover ")),
         "the binary is taken from where cargo leaves it"
     );
 }
@@ -125,8 +125,8 @@ fn the_container_runs_what_it_contains() {
             rest.split_whitespace().nth(1).map(str::to_owned)
         })
         .expect("the binary");
-    assert_eq!(entrypoint, [binary.clone()]);
-    assert_eq!(health, [binary, "status".to_owned()]);
+    assert_eq!(entrypoint, [binary.as_str()]);
+    assert_eq!(health, [binary.as_str(), "status"]);
 
     let command = words(&the("CMD"));
     let [serve, config, path] = command.as_slice() else {
