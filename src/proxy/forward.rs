@@ -200,6 +200,8 @@ impl Call {
 
     /// Hands an upstream's answer on.
     fn pass(self, mut answer: Answer, record: Option<Record>) -> Response<ResponseBody> {
+        // This answer stands; what is still being uploaded need not be kept.
+        answer.exchange.body_mut().stop_keeping();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
         let mut response = Response::new(ResponseBody::of_answer(answer, self.deadline, record));
