@@ -151,17 +151,21 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     signals.stop_asked().await;
     readiness.advance(Stage::Draining);
     tracing::info!("draining: no longer ready");
-    if !signals.is_hasty {
-        signals.unless_again(sleep(drain.delay)).await;
-    }
+    let is_asked_again =
+        !signals.is_hasty && signals.unless_again(sleep(drain.delay)).await.is_none();
     for listener in listeners {
         listener.stop();
     }
     for worker in workers.iter() {
         worker.drain();
     }
+    let patience = if is_asked_again {
+        Duration::ZERO
+    } else {
+        drain.deadline
+    };
     let finished = signals
-        .unless_again(timeout(drain.deadline, all_ended(threads)))
+        .unless_again(timeout(patience, all_ended(threads)))
         .await;
     if finished.is_none_or(|finished| finished.is_err()) {
         let cut = workers.iter().map(WorkerThread::load).sum::<usize>();

@@ -283,7 +283,8 @@ pub struct BackendStatus {
 pub struct EndpointStatus {
     /// `host:port`.
     pub address: String,
-    /// `healthy`, `unhealthy` (active checks) or `ejected` (passive).
+    /// `healthy`, `unhealthy` (active checks), `ejected` (passive), or `unreachable` where nothing
+    /// keeps requests away but the last attempt to connect failed.
     pub health: String,
     /// Requests in flight.
     pub pending: u64,

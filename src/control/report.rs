@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{
     BackendScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
 };
 use crate::telemetry::tally::SplitReading;
-use crate::upstream::endpoint::Health;
+use crate::upstream::endpoint::{Endpoint, Health};
 
 use super::controller::LastReload;
 use super::data_plane::DataPlane;
@@ -51,7 +51,7 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
                     endpoints: endpoints
                         .map(|endpoint| EndpointStatus {
                             address: endpoint.address().to_owned(),
-                            health: endpoint.health(clock.elapsed()).as_str().to_owned(),
+                            health: health(endpoint, clock.elapsed()).to_owned(),
                             pending: endpoint.pending(),
                             connections: endpoint.connections() as u64,
                         })
@@ -89,6 +89,14 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
             .map_or("off", |breaker| breaker.state(world.clock.elapsed()))
             .to_owned(),
         last_decision: rollout.last_decision().cloned(),
+    }
+}
+
+/// What is said of an endpoint: who keeps requests away, else whether it can be reached.
+fn health(endpoint: &Endpoint, now: Elapsed) -> &'static str {
+    match endpoint.health(now) {
+        Health::Healthy if !endpoint.is_reachable() => "unreachable",
+        health => health.as_str(),
     }
 }
 
@@ -161,6 +169,7 @@ pub fn metrics(
             .map(|endpoint| EndpointScene {
                 address: endpoint.address(),
                 healthy: endpoint.health(elapsed) == Health::Healthy,
+                reachable: endpoint.is_reachable(),
                 pending: endpoint.pending(),
                 connections: endpoint.connections() as u64,
             })

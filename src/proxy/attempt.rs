@@ -274,7 +274,9 @@ impl Call {
             .ok_or(NotOpened::PoolFull)?;
         self.deadline.set(plan.backend.settings.timeouts.connect);
         let opening = connect(endpoint, plan.backend.tls.as_ref());
-        match within(&self.deadline, opening).await {
+        let opened = within(&self.deadline, opening).await;
+        endpoint.set_reachable(matches!(opened, Some(Ok(_))));
+        match opened {
             Some(Ok(stream)) => {
                 plan.attempts.connection_opened(self.worker.id);
                 let now = self.worker.deadlines.now();

@@ -306,6 +306,10 @@ fn backend(exporter: &Exporter, backend: &BackendScene<'_>) {
         "cutover_endpoint_healthy",
         "1 while the endpoint takes requests, 0 while it fails its checks or is ejected.",
     );
+    let reachable = exporter.gauge(
+        "cutover_endpoint_reachable",
+        "1 unless the last attempt to connect to the endpoint failed.",
+    );
     let pending = exporter.gauge(
         "cutover_endpoint_pending_requests",
         "Requests in flight at the endpoint.",
@@ -317,6 +321,7 @@ fn backend(exporter: &Exporter, backend: &BackendScene<'_>) {
     for endpoint in &backend.endpoints {
         let labels = [("backend", backend.name), ("endpoint", endpoint.address)];
         healthy.set(&labels, truth(endpoint.healthy));
+        reachable.set(&labels, truth(endpoint.reachable));
         pending.set(&labels, endpoint.pending as f64);
         connections.set(&labels, endpoint.connections as f64);
     }

@@ -19,6 +19,7 @@ pub struct Endpoint {
     pending: AtomicU64,
     connections: AtomicUsize,
     unhealthy: AtomicBool,
+    unreachable: AtomicBool,
     ejected_until: AtomicU64,
     failures_in_a_row: AtomicU32,
     ejections_in_a_row: AtomicU32,
@@ -77,6 +78,7 @@ impl Endpoint {
             pending: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             unhealthy: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
             failures_in_a_row: AtomicU32::new(0),
             ejections_in_a_row: AtomicU32::new(0),
@@ -143,6 +145,22 @@ impl Endpoint {
     /// Records what active checks conclude.
     pub fn set_passes_checks(&self, passes: bool) {
         self.unhealthy.store(!passes, Ordering::Relaxed);
+    }
+
+    /// Whether the last attempt to connect succeeded, whoever made it; true before the first.
+    ///
+    /// This is for people to read and keeps no request away: one refused connection is no reason
+    /// to leave an endpoint out, but it must not be called healthy either.
+    pub fn is_reachable(&self) -> bool {
+        !self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// Records how an attempt to connect ended.
+    pub fn set_reachable(&self, reachable: bool) {
+        // A load first: connections open all the time, and the line should stay shared.
+        if self.is_reachable() != reachable {
+            self.unreachable.store(!reachable, Ordering::Relaxed);
+        }
     }
 
     /// Counts a success at `now`: failures start over, and so does the row of ejections if the

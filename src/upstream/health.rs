@@ -5,8 +5,9 @@
 //! server out. On a reload the checks of endpoints that did not change go on where they were:
 //! starting over would forget how far an endpoint was from its verdict at every edit of the file.
 //!
-//! An endpoint without checks is only connected to once, so that the log says at start that an
-//! upstream is not there.
+//! An endpoint without checks is only connected to once, so that log and status say at start that
+//! an upstream is not there; and again while nobody can connect to it, so that they say when it is
+//! back, although a rollback may keep all requests away.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ use crate::upstream::endpoint::Endpoint;
 /// How much of an answer's body is read before hanging up. Hanging up on a body that is still
 /// coming looks like a failing client in the upstream's log.
 const POLITE_BODY: usize = 64 * 1024;
+/// Between two looks at whether an endpoint without checks can be reached: as often as the checks
+/// of others are by default.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The checks under way. Dropping it ends them all.
 #[derive(Debug, Default)]
@@ -103,15 +107,17 @@ impl Subject {
         let Some(check) = &self.check else {
             // Checks that were dropped from the file must not leave their last word behind.
             self.endpoint.set_passes_checks(true);
-            if let Err(failure) = self.reach().await {
-                self.warn(&failure);
-            }
-            return;
+            return self.watch_connecting().await;
         };
         let mut progress = Progress::new(self.endpoint.passes_checks());
         let mut first = true;
         loop {
             let result = self.ask(check).await;
+            match &result {
+                Ok(()) => self.endpoint.set_reachable(true),
+                Err(CheckFailure::Connect(_)) => self.endpoint.set_reachable(false),
+                Err(_) => {}
+            }
             if let Err(failure) = &result
                 && first
             {
@@ -126,11 +132,40 @@ impl Subject {
         }
     }
 
+    /// Without checks, whoever connects tells whether the endpoint can be reached. Looks at what
+    /// they found and says when it changes; connects itself only at first, and while they cannot.
+    async fn watch_connecting(&self) {
+        if let Err(failure) = self.reach().await {
+            self.warn(&failure);
+        }
+        let mut was_reachable = self.endpoint.is_reachable();
+        loop {
+            sleep(LOOK).await;
+            let failure = match self.endpoint.is_reachable() {
+                true => None,
+                false => self.reach().await.err(),
+            };
+            if failure.is_none() == was_reachable {
+                continue;
+            }
+            was_reachable = !was_reachable;
+            let (backend, endpoint) = (&self.backend, self.endpoint.address());
+            match failure {
+                None => tracing::info!(%backend, endpoint, "endpoint reachable again"),
+                Some(reason) => tracing::warn!(%backend, endpoint, %reason, "endpoint unreachable"),
+            }
+        }
+    }
+
+    /// Connects, and records whether that went well.
     async fn reach(&self) -> Result<Stream, CheckFailure> {
         let connecting = connect(&self.endpoint, self.tls.as_ref());
-        Ok(timeout(self.connect_timeout, connecting)
-            .await
-            .map_err(|_| CheckFailure::Timeout(self.connect_timeout))??)
+        let reached = match timeout(self.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(CheckFailure::from),
+            Err(_) => Err(CheckFailure::Timeout(self.connect_timeout)),
+        };
+        self.endpoint.set_reachable(reached.is_ok());
+        reached
     }
 
     /// One check: connects, asks, and judges the status.

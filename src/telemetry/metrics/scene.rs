@@ -74,6 +74,8 @@ pub struct EndpointScene<'a> {
     pub address: &'a str,
     /// Whether it takes requests: neither failing its checks nor ejected.
     pub healthy: bool,
+    /// Whether the last attempt to connect succeeded.
+    pub reachable: bool,
     /// Requests in flight.
     pub pending: u64,
     /// Open connections.

@@ -76,6 +76,7 @@ fn render_all() -> String {
     let endpoint = EndpointScene {
         address: "127.0.0.1:9002",
         healthy: false,
+        reachable: true,
         pending: 1,
         connections: 2,
     };

@@ -243,3 +243,21 @@ async fn an_endpoint_that_is_gone_is_asked_no_more() {
     checks.reconcile(&[]);
     eventually(|| task.is_finished()).await;
 }
+
+#[tokio::test]
+async fn without_checks_an_endpoint_is_reachable_if_somebody_can_connect() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let backend = backend(&address, None);
+    assert!(backend.endpoints[0].is_reachable(), "nobody has tried yet");
+    let mut checks = HealthChecks::default();
+    checks.reconcile(&[Arc::clone(&backend)]);
+    eventually(|| !backend.endpoints[0].is_reachable()).await;
+    assert!(
+        backend.endpoints[0].passes_checks(),
+        "one refused connection keeps no request away"
+    );
+    let _listener = TcpListener::bind(&address).await.unwrap();
+    eventually(|| backend.endpoints[0].is_reachable()).await;
+}
