@@ -4,7 +4,7 @@
 //! is that reading plus what the monotonic clock says has passed. So time never goes backwards
 //! within a process, whatever is done to the machine's clock.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::policy::time::{Elapsed, Timestamp};
 
@@ -31,6 +31,11 @@ impl Clock {
         }
     }
 
+    /// Time since the start of the process, as finely as the machine knows it.
+    pub fn uptime(self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Time since the start of the process.
     pub fn elapsed(self) -> Elapsed {
         let milliseconds = self.start.elapsed().as_millis();
@@ -40,7 +45,7 @@ impl Clock {
     /// The point in time that was `elapsed` after the start.
     pub fn at(self, elapsed: Elapsed) -> Timestamp {
         self.wall
-            .plus(std::time::Duration::from_millis(elapsed.milliseconds()))
+            .plus(Duration::from_millis(elapsed.milliseconds()))
     }
 
     /// The present point in time.

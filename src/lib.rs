@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod edge;
 pub mod identity;
 pub mod policy;
 pub mod proxy;

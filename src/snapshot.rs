@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::model::{BackendId, Edge, FallbackSettings, SplitId, Target};
 use crate::identity::identify::Identifier;
+use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
 use crate::policy::rollout::Standing;
 use crate::policy::route::Router;
@@ -48,6 +49,8 @@ pub struct Routing {
     pub backends: Vec<BackendPlan>,
     /// Limits and identity at the client's edge.
     pub edge: Edge,
+    /// The edge's lists of addresses, ready to be asked.
+    pub access: AddressRules,
 }
 
 /// Where a route leads.

@@ -3,6 +3,7 @@
 //! Nothing here is async, opens a socket, reads a file, draws a random number or asks what time it
 //! is; `tests/it/architecture.rs` fails when a module tries. Time comes in as an argument.
 
+pub mod addresses;
 pub mod arm;
 pub mod assign;
 pub mod class;
@@ -11,6 +12,7 @@ pub mod duration;
 pub mod fallback;
 pub mod judge;
 pub mod key;
+pub mod rate;
 pub mod rollout;
 pub mod route;
 pub mod share;

@@ -28,7 +28,7 @@ use super::headers;
 
 use super::peer::Peer;
 use super::respond;
-use super::worker::Worker;
+use super::worker::{View, Worker};
 
 /// Time to the first byte where the backend sets none.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
@@ -40,14 +40,14 @@ const CUTOVER_ARM: &str = "cutover-arm";
 /// Says why legacy answered instead of `new`, where the split shows it.
 const CUTOVER_FALLBACK: &str = "cutover-fallback";
 
-/// Answers one request.
+/// Answers one request, which sees `view` and nothing else.
 pub async fn handle(
     worker: Rc<Worker>,
+    view: Rc<View>,
     peer: Peer,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
-    let view = worker.view();
     let (parts, incoming) = request.into_parts();
     let refuse = |refusal| {
         worker.edge.refused(refusal);

@@ -156,7 +156,8 @@ fn service(
 > {
     TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
         let worker = Rc::clone(&worker);
-        async move { Ok(forward::handle(worker, peer, request).await) }
+        let view = worker.view();
+        async move { Ok(forward::handle(worker, view, peer, request).await) }
     }))
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::config::model::{self, Config};
 use crate::identity::identify::{Identifier, IdentifierError};
+use crate::policy::addresses::AddressRules;
 use crate::policy::route::Router;
 use crate::telemetry::tally::{AttemptTally, SplitTally};
 use crate::upstream::backend::{Backend, BackendError};
@@ -106,6 +107,7 @@ impl Registry {
                 })
                 .collect(),
             edge: config.edge.clone(),
+            access: AddressRules::new(&config.edge.allow, &config.edge.deny),
         };
         self.backends = backends;
         self.splits = splits;
