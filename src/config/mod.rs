@@ -1,7 +1,7 @@
 //! The configuration file: what was written, what is meant, and every way it can be wrong.
 //!
 //! The way of a file: `tree` keeps what was written with every place; `check` holds the tree
-//! against the schema that [`schema`] prints, so editor and program can never disagree, and fills
+//! against the schema that [`schema()`] prints, so editor and program can never disagree, and fills
 //! in the defaults that the schema states; `raw` is the result as plain structures; `compile`
 //! turns them into [`model::Config`], the only thing the rest of the program sees.
 //!

@@ -74,7 +74,9 @@ impl std::str::FromStr for Share {
         let hundredths: u16 = format!("{fraction:0<2}")
             .parse()
             .map_err(|_| InvalidShare)?;
-        Share::from_basis_points(whole * 100 + hundredths)
+        // Three digits and two do not fit into sixteen bits: `700%` must not come out as 44.64 %.
+        let basis_points = whole.checked_mul(100).ok_or(InvalidShare)?;
+        Share::from_basis_points(basis_points.saturating_add(hundredths))
     }
 }
 
@@ -136,7 +138,7 @@ mod tests {
             );
         }
         for text in [
-            "10", "100.01%", "-1%", "1.234%", "%", ".5%", "1e1%", "101%", "999%",
+            "10", "100.01%", "-1%", "1.234%", "%", ".5%", "1e1%", "101%", "656%", "700%", "999%",
         ] {
             assert_eq!(text.parse::<Share>(), Err(InvalidShare), "{text}");
         }
