@@ -3,8 +3,8 @@
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
 //! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`proxy`] is the
-//! path of a request; [`control`] is the single writer and [`state`] its memory; [`admin`] is the door through which it is
-//! asked, and [`cli`] the one who knocks.
+//! path of a request; [`control`] is the single writer and [`state`] its memory; [`admin`] is the
+//! door through which it is asked, and [`cli`] the one who knocks.
 
 pub mod admin;
 pub mod app;
@@ -20,4 +20,5 @@ pub mod server;
 pub mod snapshot;
 pub mod state;
 pub mod telemetry;
+mod terminal;
 pub mod upstream;
