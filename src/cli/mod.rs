@@ -52,6 +52,16 @@ enum Command {
     /// it at once.
     Serve(serve::Serve),
 
+    /// Show all of it on this machine: two APIs, a few thousand sessions, a death, a rollback.
+    ///
+    /// Example: cutover demo
+    ///
+    /// Starts two small APIs, this program's `serve` between them, and traffic; then the new API
+    /// dies, and later heals. Everything keeps running until Ctrl-C, with the commands to try.
+    /// With --once it ends with the story, and the exit code is 0 only if each claim was seen to
+    /// hold. It needs no file and leaves none behind.
+    Demo(offline::Demo),
+
     /// Say everything that is wrong with a configuration file.
     ///
     /// Example: cutover check --config cutover.yaml
@@ -169,8 +179,9 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn run(self, ink: Ink) -> Result<Answer, Failure> {
         match self.command {
-            Command::Check(check) => check.run(),
             Command::Serve(serve) => serve.run(),
+            Command::Demo(demo) => demo.run(ink),
+            Command::Check(check) => check.run(),
             Command::Status(status) => status.run(ink),
             Command::Set(set) => set.run(),
             Command::Rollback(rollback) => rollback.run(),

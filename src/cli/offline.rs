@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::demo::{self, Ending, Outcome};
 use crate::identity::pin;
 use crate::policy::arm::Arm;
 use crate::policy::duration;
@@ -15,7 +16,35 @@ use crate::policy::duration;
 use super::Cli;
 use super::exit::{Exit, Failure};
 use super::file::{self, ConfigFile};
-use super::output::{Answer, Format, Output, count};
+use super::output::{Answer, Format, Ink, Output, count};
+
+/// `cutover demo`
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// End with the story; exit with 0 only if each claim was seen to hold.
+    #[arg(long)]
+    once: bool,
+}
+
+impl Demo {
+    pub(super) fn run(self, ink: Ink) -> Result<Answer, Failure> {
+        let ending = if self.once {
+            Ending::Once
+        } else {
+            Ending::Interrupted
+        };
+        let outcome = demo::run(ending, ink);
+        let outcome = outcome.map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+        // It has said everything already.
+        Ok(Answer {
+            text: String::new(),
+            exit: match outcome {
+                Outcome::Held => Exit::Success,
+                Outcome::Broken => Exit::Failure,
+            },
+        })
+    }
+}
 
 /// `cutover check`
 #[derive(Debug, Args)]

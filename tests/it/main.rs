@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod demo;
 mod dockerfile;
 mod project;
 mod readme;
