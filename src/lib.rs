@@ -2,9 +2,13 @@
 //! back at the first sign of harm.
 //!
 //! Modules in reading order: [`policy`] decides and is pure; [`config`] says what the user wants;
-//! [`upstream`] reaches the servers behind; [`telemetry`] counts what happens; [`proxy`] is the
-//! path of a request; [`control`] is the single writer and [`state`] its memory; [`admin`] is the
-//! door through which it is asked, and [`cli`] the one who knocks. `demo` shows all of it.
+//! [`identity`] finds out who asks; [`upstream`] reaches the servers behind; [`telemetry`] counts
+//! what happens; [`snapshot`] is the one view that a request sees; [`proxy`] is its path, [`edge`]
+//! the door before it and [`server`] the threads that carry it; [`control`] is the single writer and
+//! [`state`] its memory; [`admin`] is where it is asked, [`cli`] who asks, and [`app`] where the
+//! parts are wired together.
+//!
+//! docs/architecture.md has the life of a request, the layers and the invariants.
 
 pub mod admin;
 pub mod app;
