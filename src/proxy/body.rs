@@ -105,6 +105,8 @@ enum Source {
     },
     /// It is read from the upstream as the client takes it.
     Streaming(Box<Streaming>),
+    /// There is none, and nothing follows from that: see [`ResponseBody::withhold`].
+    Withheld,
     /// Nothing is left.
     Ended,
 }
@@ -164,6 +166,14 @@ impl ResponseBody {
         }
         Self(Source::Whole { content, record })
     }
+
+    /// Of an empty body: leaves the length in the head alone. A 304 announces the length of a body
+    /// that it does not have, which hyper would otherwise "correct" on an HTTP/1 connection.
+    pub fn withhold(&mut self) {
+        if matches!(self.0, Source::Ended) {
+            self.0 = Source::Withheld;
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -175,7 +185,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         match std::mem::replace(&mut self.0, Source::Ended) {
-            Source::Ended => Poll::Ready(None),
+            Source::Withheld | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
                 if let Some(record) = record {
                     record.finished(None);
@@ -219,12 +229,13 @@ impl Body for ResponseBody {
         match &self.0 {
             Source::Ended => true,
             Source::Whole { content, .. } => content.is_empty(),
-            Source::Streaming(_) => false,
+            Source::Withheld | Source::Streaming(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            Source::Withheld => SizeHint::default(),
             Source::Ended => SizeHint::with_exact(0),
             Source::Whole { content, .. } => SizeHint::with_exact(content.len() as u64),
             Source::Streaming(streaming) => match streaming.decoder {

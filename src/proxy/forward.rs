@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use crate::config::model::{BackendId, SplitId, Target};
@@ -204,7 +204,11 @@ impl Call {
         answer.exchange.body_mut().stop_keeping();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
-        let mut response = Response::new(ResponseBody::of_answer(answer, self.deadline, record));
+        let mut body = ResponseBody::of_answer(answer, self.deadline, record);
+        if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
+            body.withhold();
+        }
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
@@ -212,7 +216,7 @@ impl Call {
 
     fn give_up(&self, unanswered: &Unanswered) -> Response<ResponseBody> {
         let response = respond::unanswered(unanswered);
-        if response.status() == http::StatusCode::REQUEST_TIMEOUT {
+        if response.status() == StatusCode::REQUEST_TIMEOUT {
             self.worker.edge.refused(EdgeRefusal::ClientTimeout);
         }
         response
