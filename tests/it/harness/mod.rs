@@ -1,0 +1,39 @@
+//! What a test needs to put the real binary between real sockets.
+//!
+//! Reading order: [`proxy`] is the program under test, [`upstream`] the servers behind it,
+//! [`client`] whoever is in front. A test waits for conditions ([`eventually`]), never for
+//! durations: a machine under load makes it slower, not red.
+
+pub(crate) mod certificate;
+pub(crate) mod client;
+pub(crate) mod keys;
+pub(crate) mod metrics;
+pub(crate) mod proxy;
+#[cfg(test)]
+mod tests;
+pub(crate) mod upstream;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that happens at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at a condition.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` holds, and says `what` never happened if it does not.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What `future` returns; a test that hangs says where.
+pub(crate) async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("never happened: {what}"),
+    }
+}

@@ -1,0 +1,291 @@
+//! The program under test, as an operator would start it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cutover::control::protocol::{SplitStatus, Status};
+use http::Request;
+use http_body_util::Full;
+use tempfile::TempDir;
+
+use super::client::{Answer, Client};
+use super::metrics::Metrics;
+use super::{PATIENCE, eventually};
+
+/// Ports that the system chooses, and two workers, since one would hide what only two can do wrong.
+const BEGINNING: &str = "\
+admin: {address: 127.0.0.1:0}
+state: {directory: state}
+workers: 2
+";
+
+/// A directory in which the program can be started.
+pub(crate) struct Site {
+    directory: TempDir,
+}
+
+/// A running program. It is killed when dropped; if the test fails, its log is shown.
+pub(crate) struct Proxy {
+    site: Site,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    listeners: Vec<SocketAddr>,
+    admin: SocketAddr,
+}
+
+impl Site {
+    /// An empty directory.
+    pub(crate) fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().expect("the temporary directory is writable"),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file.
+    pub(crate) fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+        std::fs::write(self.path().join(name), contents).expect("the directory is writable");
+        self
+    }
+
+    /// Starts the program with a plain listener and, besides, this configuration.
+    pub(crate) async fn start(self, configuration: &str) -> Proxy {
+        self.start_on("[{address: 127.0.0.1:0}]", configuration)
+            .await
+    }
+
+    /// Starts the program with these listeners and, besides, this configuration.
+    pub(crate) async fn start_on(self, listeners: &str, configuration: &str) -> Proxy {
+        let text = format!("listeners: {listeners}\n{BEGINNING}{configuration}");
+        let site = self.file("cutover.yaml", text);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cutover"))
+            .args(["serve", "--config"])
+            .arg(site.configuration_path())
+            .current_dir(site.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built for this test");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        let announced = Arc::new(Mutex::new(Vec::new()));
+        keep_lines(stderr, Arc::clone(&log), |_| {});
+        keep_lines(stdout, Arc::clone(&log), {
+            let announced = Arc::clone(&announced);
+            move |line| lock(&announced).push(line.to_owned())
+        });
+        let mut proxy = Proxy {
+            site,
+            child,
+            log,
+            listeners: Vec::new(),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let started = Instant::now();
+        while proxy.admin.port() == 0 || proxy.listeners.is_empty() {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "it never announced its addresses"
+            );
+            let exit = proxy.child.try_wait().expect("it is our child");
+            assert!(exit.is_none(), "it ended at once: {exit:?}");
+            tokio::time::sleep(super::LOOK_AGAIN).await;
+            // The admin address is announced last, so listeners are complete once it is there.
+            let lines = lock(&announced).clone();
+            proxy.listeners = addresses(&lines, "listening on ");
+            if let [admin] = addresses(&lines, "admin on ")[..] {
+                proxy.admin = admin;
+            }
+        }
+        eventually("it is ready", async || {
+            proxy.ask("/readyz").await.status == 200
+        })
+        .await;
+        proxy
+    }
+
+    fn configuration_path(&self) -> PathBuf {
+        self.path().join("cutover.yaml")
+    }
+}
+
+impl Proxy {
+    /// Where the first listener is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listeners[0]
+    }
+
+    /// Where its listeners are, in the configuration's order.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    /// A client of the first listener.
+    pub(crate) async fn client(&self) -> Client {
+        Client::http1(self.address()).await
+    }
+
+    /// Whether a balancer should send it traffic.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.ask("/readyz").await.status == 200
+    }
+
+    /// The state of everything, as the admin API reports it.
+    pub(crate) async fn status(&self) -> Status {
+        let answer = self.ask("/api/v1/status").await;
+        serde_json::from_slice(&answer.body).expect("the status is what the library says it is")
+    }
+
+    /// The state of one split.
+    pub(crate) async fn split(&self, name: &str) -> SplitStatus {
+        let splits = self.status().await.splits;
+        splits
+            .into_iter()
+            .find(|split| split.name == name)
+            .expect("tests ask for splits they configured")
+    }
+
+    /// A scrape.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let answer = self.ask("/metrics").await;
+        Metrics::parse(&String::from_utf8_lossy(&answer.body))
+    }
+
+    /// Waits until the sum of a metric's samples with these labels is `value`.
+    pub(crate) async fn counts(&self, value: f64, name: &str, labels: &[(&str, &str)]) {
+        let started = Instant::now();
+        loop {
+            let found = self.metrics().await.sum(name, labels);
+            if (found - value).abs() < f64::EPSILON {
+                return;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{name}{labels:?} is {found}, not {value}"
+            );
+            tokio::time::sleep(super::LOOK_AGAIN).await;
+        }
+    }
+
+    /// Asks the admin API for a change.
+    pub(crate) async fn change(&self, path: &str, body: &str) -> Answer {
+        let request = Request::post(path)
+            .header("host", self.admin.to_string())
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+            .expect("tests write valid requests");
+        Client::http1(self.admin).await.send(request).await
+    }
+
+    /// The most memory that the program has held so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).expect("it is running");
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        let kibibytes = kibibytes.and_then(|number| number.parse::<usize>().ok());
+        kibibytes.expect("the kernel says how much") * 1024
+    }
+
+    /// Runs the command line in this instance's directory, against it.
+    pub(crate) async fn cutover(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command
+            .args(words)
+            .env("CUTOVER_ADMIN", format!("http://{}", self.admin))
+            .current_dir(self.site.path());
+        let running = tokio::task::spawn_blocking(move || command.output());
+        let output = running.await.expect("waiting does not panic");
+        output.expect("the binary was built for this test")
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -{name} {}", self.child.id()))
+            .status()
+            .expect("there is a shell");
+        assert!(status.success(), "signal {name} could not be sent");
+    }
+
+    /// Waits until the program has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it never ended");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Everything it wrote so far.
+    pub(crate) fn log(&self) -> String {
+        lock(&self.log).clone()
+    }
+
+    async fn ask(&self, path: &str) -> Answer {
+        let request = Request::get(path)
+            .header("host", self.admin.to_string())
+            .body(Full::new(Bytes::new()))
+            .expect("tests write valid requests");
+        Client::http1(self.admin).await.send(request).await
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of cutover\n{}---", self.log());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding this lock")
+}
+
+fn keep_lines(
+    source: impl Read + Send + 'static,
+    log: Arc<Mutex<String>>,
+    notice: impl Fn(&str) + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(source).lines().map_while(Result::ok) {
+            notice(&line);
+            let mut log = lock(&log);
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+fn addresses(lines: &[String], announcement: &str) -> Vec<SocketAddr> {
+    let announced = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix(announcement));
+    announced
+        .filter_map(|url| url.split_once("://"))
+        .map(|(_, address)| {
+            address
+                .parse()
+                .expect("an announcement ends with an address")
+        })
+        .collect()
+}
