@@ -23,6 +23,7 @@ use crate::control::data_plane::{DataPlane, Warmed};
 use crate::control::keeper::Keeper;
 use crate::control::protocol::ControlHandle;
 use crate::control::world::World;
+use crate::edge;
 use crate::policy::rollout::{By, Effect, Event};
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
@@ -30,7 +31,7 @@ use crate::server::listener::{self, BindError, Listener};
 use crate::server::thread::{Shared, WorkerThread};
 use crate::server::tls;
 use crate::state::{OpenError, Saved, Store};
-use crate::telemetry::edge::EdgeTally;
+use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 use crate::telemetry::log::{self, Format};
 
 /// How the process is to run.
@@ -112,10 +113,12 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let published = Controller::first_snapshot(&mut world);
 
     let edge = Arc::new(EdgeTally::default());
+    let entrance = Arc::new(edge::Shared::default());
     let shared = Shared {
         clock,
         published: Arc::clone(&published),
         edge: Arc::clone(&edge),
+        entrance: Arc::clone(&entrance),
         tls: Arc::clone(&certificates),
     };
     let started = WorkerThread::start_all(world.config.process.workers, &shared)?;
@@ -127,7 +130,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let readiness = Readiness::starting();
     let (control, messages) = ControlHandle::channel();
     let admin_address = serve_admin(admin_socket, &world, control, &readiness)?;
-    let data_plane = data_plane(&workers, &certificates, edge);
+    let data_plane = data_plane(&workers, &certificates, entrance, edge);
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
         world,
@@ -327,6 +330,7 @@ fn serve_admin(
 fn data_plane(
     workers: &Arc<[WorkerThread]>,
     certificates: &Arc<ArcSwap<ServerTlsConfigs>>,
+    entrance: Arc<edge::Shared>,
     edge: Arc<EdgeTally>,
 ) -> DataPlane {
     let counted = Arc::clone(workers);
@@ -350,6 +354,11 @@ fn data_plane(
             let prepared = Arc::new(certify(config)?);
             let certificates = Arc::clone(&certificates);
             Ok(Box::new(move || certificates.store(prepared)))
+        }),
+        edge_load: Box::new(move || EdgeLoad {
+            requests_in_flight: entrance.requests_in_flight() as u64,
+            remembered_addresses: entrance.remembered_addresses() as u64,
+            requests_on_common_allowance: entrance.requests_on_common_allowance(),
         }),
         edge,
     }

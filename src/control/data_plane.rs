@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::config::model::{BackendId, Config};
-use crate::telemetry::edge::EdgeTally;
+use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 
 /// Resolves when the connections asked for are open, or will not come.
 pub type Warmed = Pin<Box<dyn Future<Output = ()>>>;
@@ -26,6 +26,8 @@ pub struct DataPlane {
     pub warm: Box<dyn Fn(BackendId) -> Warmed>,
     /// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
     pub certify: Certify,
+    /// What the edges of all workers hold.
+    pub edge_load: Box<dyn Fn() -> EdgeLoad>,
     /// Counts what the edge refused.
     pub edge: Arc<EdgeTally>,
 }

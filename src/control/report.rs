@@ -183,6 +183,8 @@ pub fn metrics(
             last_reload_at: last_reload.loaded_at,
             store_healthy: keeper.is_healthy(),
             worker_connections: &(data_plane.connections)(),
+            connections_accepted: edge.accepted,
+            edge_load: (data_plane.edge_load)(),
             refused: &refusals(&edge),
         },
         splits: splits.collect(),

@@ -1,6 +1,5 @@
 //! One client connection, from its first byte to its end.
 
-use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -8,8 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,7 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::proxy::forward;
+use crate::edge::Entrance;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
@@ -44,7 +41,12 @@ impl ServerTlsConfigs {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, accepted: Accepted, tls: Option<Arc<rustls::ServerConfig>>) {
+pub async fn serve(
+    worker: Rc<Worker>,
+    entrance: Entrance,
+    accepted: Accepted,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) {
     worker.edge.accepted();
     let peer = Peer {
         address: accepted.peer,
@@ -54,8 +56,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, tls: Option<Arc<rustl
         return;
     };
     let ended = match tls {
-        Some(tls) => serve_tls(&worker, peer, stream, tls).await,
-        None => serve_plain(&worker, peer, stream).await,
+        Some(tls) => serve_tls(&worker, &entrance, peer, stream, tls).await,
+        None => serve_plain(&worker, &entrance, peer, stream).await,
     };
     if let Err(error) = ended {
         // Clients break off all the time; that is their right and no news.
@@ -65,6 +67,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, tls: Option<Arc<rustl
 
 async fn serve_tls(
     worker: &Rc<Worker>,
+    entrance: &Entrance,
     peer: Peer,
     stream: TcpStream,
     tls: Arc<rustls::ServerConfig>,
@@ -82,14 +85,15 @@ async fn serve_tls(
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(worker, peer, stream).await
+        serve_http2(worker, entrance, peer, stream).await
     } else {
-        serve_http1(worker, peer, stream).await
+        serve_http1(worker, entrance, peer, stream).await
     }
 }
 
 async fn serve_plain(
     worker: &Rc<Worker>,
+    entrance: &Entrance,
     peer: Peer,
     mut stream: TcpStream,
 ) -> Result<(), ConnectionError> {
@@ -101,13 +105,18 @@ async fn serve_plain(
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
     let stream = Prefixed { read, stream };
     if is_http2 {
-        serve_http2(worker, peer, stream).await
+        serve_http2(worker, entrance, peer, stream).await
     } else {
-        serve_http1(worker, peer, stream).await
+        serve_http1(worker, entrance, peer, stream).await
     }
 }
 
-async fn serve_http1<S>(worker: &Rc<Worker>, peer: Peer, stream: S) -> Result<(), ConnectionError>
+async fn serve_http1<S>(
+    worker: &Rc<Worker>,
+    entrance: &Entrance,
+    peer: Peer,
+    stream: S,
+) -> Result<(), ConnectionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -116,7 +125,10 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service(Rc::clone(worker), peer));
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(entrance.service(peer)),
+        );
     drive(worker, connection, |connection| {
         connection.graceful_shutdown()
     })
@@ -124,7 +136,12 @@ where
     .map_err(ConnectionError::Http)
 }
 
-async fn serve_http2<S>(worker: &Rc<Worker>, peer: Peer, stream: S) -> Result<(), ConnectionError>
+async fn serve_http2<S>(
+    worker: &Rc<Worker>,
+    entrance: &Entrance,
+    peer: Peer,
+    stream: S,
+) -> Result<(), ConnectionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -132,33 +149,15 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Some(Duration::from_secs(30)))
-        .serve_connection(TokioIo::new(stream), service(Rc::clone(worker), peer));
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(entrance.service(peer)),
+        );
     drive(worker, connection, |connection| {
         connection.graceful_shutdown()
     })
     .await
     .map_err(ConnectionError::Http)
-}
-
-/// The proxy, as one connection's service.
-fn service(
-    worker: Rc<Worker>,
-    peer: Peer,
-) -> TowerToHyperService<
-    impl tower::Service<
-        Request<Incoming>,
-        Response = hyper::Response<crate::proxy::body::ResponseBody>,
-        Error = Infallible,
-        Future = impl Future<
-            Output = Result<hyper::Response<crate::proxy::body::ResponseBody>, Infallible>,
-        >,
-    > + Clone,
-> {
-    TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
-        let worker = Rc::clone(&worker);
-        let view = worker.view();
-        async move { Ok(forward::handle(worker, view, peer, request).await) }
-    }))
 }
 
 /// Drives a connection to its end, and tells it once when the worker drains.

@@ -14,6 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::clock::Clock;
 use crate::config::model::BackendId;
+use crate::edge::{self, Entrance};
 use crate::proxy::warm;
 use crate::proxy::worker::Worker;
 use crate::snapshot::Published;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub clock: Clock,
     /// The published snapshot.
     pub published: Published,
+    /// What the edges of all workers share.
+    pub entrance: Arc<edge::Shared>,
     /// Counts what the edge refused.
     pub edge: Arc<EdgeTally>,
     /// Certificates by listener.
@@ -126,13 +129,15 @@ async fn run(
     connections: Arc<AtomicUsize>,
 ) {
     let worker = Worker::new(id, count, shared.clock, &shared.published, shared.edge);
-    spawn_local(sweep(Rc::clone(&worker)));
+    spawn_local(sweep(Rc::clone(&worker), Arc::clone(&shared.entrance)));
+    let entrance = Entrance::new(Rc::clone(&worker), shared.entrance);
     let serve = |accepted: Accepted| {
         let worker = Rc::clone(&worker);
+        let entrance = entrance.clone();
         let tls = shared.tls.load().for_listener(accepted.listener);
         let guard = ConnectionGuard(Arc::clone(&connections));
         spawn_local(async move {
-            connection::serve(worker, accepted, tls).await;
+            connection::serve(worker, entrance, accepted, tls).await;
             drop(guard);
         });
     };
@@ -171,7 +176,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-async fn sweep(worker: Rc<Worker>) {
+async fn sweep(worker: Rc<Worker>, entrance: Arc<edge::Shared>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pools_due = worker.deadlines.now().plus(POOL_SWEEP);
@@ -180,6 +185,10 @@ async fn sweep(worker: Rc<Worker>) {
         worker.sweep();
         if worker.deadlines.now() >= pools_due {
             worker.sweep_pools();
+            // What all workers share needs only one of them to tidy it.
+            if worker.id == WorkerId(0) {
+                entrance.sweep(worker.clock.uptime());
+            }
             pools_due = worker.deadlines.now().plus(POOL_SWEEP);
         }
     }

@@ -56,6 +56,17 @@ pub struct EdgeReading {
     pub failed_handshakes: u64,
 }
 
+/// What the edges of all workers hold at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeLoad {
+    /// Requests being answered.
+    pub requests_in_flight: u64,
+    /// Client addresses that the rate limit remembers.
+    pub remembered_addresses: u64,
+    /// Requests so far whose address could not be remembered, because too many others were.
+    pub requests_on_common_allowance: u64,
+}
+
 impl EdgeTally {
     /// The proxy answered by itself.
     pub fn refused(&self, refusal: EdgeRefusal) {

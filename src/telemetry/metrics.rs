@@ -118,6 +118,28 @@ impl Metrics {
         for (worker, &open) in process.worker_connections.iter().enumerate() {
             connections.set(&[("worker", &worker.to_string())], open as f64);
         }
+        exporter
+            .counter(
+                "cutover_client_connections_accepted_total",
+                "Client connections accepted.",
+            )
+            .set(&[], process.connections_accepted);
+        let load = process.edge_load;
+        exporter
+            .gauge("cutover_requests_in_flight", "Requests being answered.")
+            .set(&[], load.requests_in_flight as f64);
+        exporter
+            .gauge(
+                "cutover_rate_limit_addresses",
+                "Client addresses that the rate limit remembers.",
+            )
+            .set(&[], load.remembered_addresses as f64);
+        exporter
+            .counter(
+                "cutover_rate_limit_common_allowance_total",
+                "Requests whose address the rate limit could not remember, because too many others were.",
+            )
+            .set(&[], load.requests_on_common_allowance);
         let refused = exporter.counter(
             "cutover_refused_total",
             "Connections and requests that the proxy itself turned away, by reason.",

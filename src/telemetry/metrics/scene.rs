@@ -3,6 +3,7 @@
 use crate::policy::rollout::{Condition, Phase};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
+use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::tally::{AttemptReading, SplitReading};
 
 /// The states of a breaker, each a label's value.
@@ -32,6 +33,10 @@ pub struct ProcessScene<'a> {
     pub store_healthy: bool,
     /// Client connections open on each worker, in the workers' order.
     pub worker_connections: &'a [u64],
+    /// Client connections accepted so far.
+    pub connections_accepted: u64,
+    /// What the edges of all workers hold.
+    pub edge_load: EdgeLoad,
     /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
     /// from a request would let a stranger fill the memory of the monitoring.
     pub refused: &'a [(&'static str, u64)],

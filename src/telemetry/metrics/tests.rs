@@ -7,6 +7,7 @@ use super::*;
 use crate::policy::rollout::Condition;
 use crate::policy::share::Share;
 use crate::telemetry::WorkerId;
+use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::fixture::cluster;
 use crate::telemetry::tally::{AttemptTally, SplitReading, SplitTally};
 
@@ -17,6 +18,12 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     last_reload_at: Timestamp::from_milliseconds(1_795_000_000_250),
     store_healthy: true,
     worker_connections: &[4, 6],
+    connections_accepted: 11,
+    edge_load: EdgeLoad {
+        requests_in_flight: 3,
+        remembered_addresses: 2,
+        requests_on_common_allowance: 1,
+    },
     refused: &[("connection_limit", 2)],
 };
 
