@@ -8,6 +8,7 @@ mod fallback;
 mod forwarding;
 mod harness;
 mod keeping_alive;
+mod outcomes;
 mod project;
 mod readme;
 mod reference;
