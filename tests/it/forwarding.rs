@@ -151,7 +151,8 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
         .write(format!(
             "GET {target} HTTP/1.1\r\nHost: shop.example:81\r\nX-A: 1\r\nx-b: two  words\r\nX-A: 2\r\n\
              Connection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 9\r\nTE: trailers\r\n\
-             X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n\r\n"
+             X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n\
+             X-Request-Id: a stranger's\r\n\r\n"
         ))
         .await;
     let head = client.read_head().await;
@@ -167,10 +168,18 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
     }
     let received = &upstream.received()[0];
     assert_eq!(received.target, target);
+    let id = received
+        .field("x-request-id")
+        .expect("every request is given one");
+    assert!(
+        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{id}"
+    );
     let fields: Vec<_> = received
         .fields
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
+        .filter(|(name, _)| *name != "X-Request-Id")
         .collect();
     assert_eq!(
         fields,
@@ -195,6 +204,7 @@ async fn a_trusted_proxys_word_is_passed_on() {
         .header("x-forwarded-for", "198.51.100.7")
         .header("x-forwarded-proto", "https")
         .header("x-forwarded-host", "shop.example")
+        .header("x-request-id", "a-trusted-one")
         .body(Full::new(Bytes::new()))
         .unwrap();
     assert_eq!(proxy.client().await.send(forwarded).await.status, 200);
@@ -205,6 +215,7 @@ async fn a_trusted_proxys_word_is_passed_on() {
     );
     assert_eq!(received.field("x-forwarded-proto"), Some("https"));
     assert_eq!(received.field("x-forwarded-host"), Some("shop.example"));
+    assert_eq!(received.field("x-request-id"), Some("a-trusted-one"));
 }
 
 #[tokio::test]
