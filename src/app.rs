@@ -154,6 +154,9 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     signals.stop_asked().await;
     readiness.advance(Stage::Draining);
     tracing::info!("draining: no longer ready");
+    for worker in workers.iter() {
+        worker.leave();
+    }
     let is_asked_again =
         !signals.is_hasty && signals.unless_again(sleep(drain.delay)).await.is_none();
     for listener in listeners {

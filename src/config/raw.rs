@@ -169,8 +169,9 @@ pub(crate) struct State {
     pub(crate) directory: String,
 }
 
-/// How a stop proceeds: readiness goes down, `delay` passes while serving, then no connections are
-/// taken and requests in flight have `deadline` to finish.
+/// How a stop proceeds: readiness goes down, `delay` passes while serving and every answer over
+/// HTTP/1 asks its client to connect anew, then no connections are taken and requests in flight
+/// have `deadline` to finish.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {

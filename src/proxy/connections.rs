@@ -10,6 +10,7 @@ use slab::Slab;
 #[derive(Debug, Default)]
 pub struct Connections {
     wakers: RefCell<Slab<Option<Waker>>>,
+    is_leaving: Cell<bool>,
     is_draining: Cell<bool>,
 }
 
@@ -20,6 +21,17 @@ impl Connections {
             slot: self.wakers.borrow_mut().insert(None),
             connections: Rc::clone(self),
         }
+    }
+
+    /// From now on, clients are asked to come back over another connection: a connection that is
+    /// closed between two requests may cross with the second, and whose client was told cannot.
+    pub fn leave(&self) {
+        self.is_leaving.set(true);
+    }
+
+    /// Whether clients are asked to come back over another connection.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
     }
 
     /// From now on, connections end after the request they are busy with.

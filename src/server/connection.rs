@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Response;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 use crate::edge::Entrance;
 use crate::proxy::peer::Peer;
@@ -121,14 +124,22 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let connections = Rc::clone(&worker.connections);
+    // HTTP/2 has a frame for it, which is sent when the drain begins.
+    let service = entrance
+        .service(peer)
+        .map_response(move |mut response: Response<_>| {
+            if connections.is_leaving() {
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .title_case_headers(true)
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(entrance.service(peer)),
-        );
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     drive(worker, connection, |connection| {
         connection.graceful_shutdown()
     })

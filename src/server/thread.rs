@@ -60,6 +60,8 @@ enum Job {
         backend: BackendId,
         done: oneshot::Sender<()>,
     },
+    /// Ask clients to come back over another connection.
+    Leave,
     /// End each connection after the request it is busy with.
     Drain,
 }
@@ -115,6 +117,11 @@ impl WorkerThread {
         }
     }
 
+    /// Has it ask its clients to come back over another connection, while it goes on serving.
+    pub fn leave(&self) {
+        let _ = self.jobs.send(Job::Leave);
+    }
+
     /// Asks it to end each connection after the request it is busy with, and then itself.
     pub fn drain(&self) {
         let _ = self.jobs.send(Job::Drain);
@@ -152,6 +159,7 @@ async fn run(
                     let _ = done.send(());
                 });
             }
+            Some(Job::Leave) => worker.connections.leave(),
             Some(Job::Drain) | None => break,
         }
     }

@@ -4,99 +4,194 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use crate::harness::client::{Answer, Client, get};
+use crate::harness::client::{Answer, Client, Raw, get};
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
-/// One server that answers `/held` when the gate opens.
-async fn start(gate: &Gate, drain: &str) -> (Proxy, Upstream) {
-    let held = gate.clone();
-    let server = Upstream::start("api", move |request| match request.target.as_str() {
-        "/held" => Script::of([Step::Wait(held.clone()), Step::Answer(Reply::new(200))]),
-        _ => Script::status(200),
-    });
-    let address = server.address();
-    let configuration = format!(
-        "drain: {drain}
-backends:
-  api: {{endpoints: ['{address}']}}
-routes:
-  - {{backend: api}}
+/// Far beyond the patience of any test: what takes this long does not happen.
+const NEVER: &str = "10m";
+
+async fn start(upstream: &Upstream, delay: &str, deadline: &str) -> Proxy {
+    let endpoint = upstream.address();
+    Site::new()
+        .start(&format!(
+            "drain: {{delay: {delay}, deadline: {deadline}}}
+backends: {{api: {{endpoints: ['{endpoint}']}}}}
+routes: [{{backend: api}}]
 "
-    );
-    (Site::new().start(&configuration).await, server)
+        ))
+        .await
 }
 
-#[tokio::test]
-async fn what_is_in_flight_finishes_and_the_program_ends_well() {
-    let gate = Gate::new();
-    let (mut proxy, server) = start(&gate, "{deadline: 20s}").await;
-    let idle = proxy.client().await;
-    let mut clients = [
-        Client::http1(proxy.address()).await,
-        Client::http2(proxy.address()).await,
-    ];
-    let [http1, http2] = &mut clients;
-    let (one, two) = tokio::join!(async { http1.begin(get("/held", "")).await }, async {
-        let answered = http2.begin(get("/held", ""));
-        let stopped = async {
-            eventually("both are in flight", async || {
-                server.count(|request| request.target == "/held") == 2
-            })
-            .await;
-            proxy.signal("TERM");
-            let address = proxy.address();
-            eventually("no new connection is taken", async || {
-                TcpStream::connect(address).await.is_err()
-            })
-            .await;
-            gate.open();
-        };
-        tokio::join!(answered, stopped).0
-    });
-    for answer in [one, two] {
-        let answer = Answer::read(answer.expect("it was in flight")).await;
-        assert_eq!((answer.status, answer.is_whole), (200, true));
-    }
-    drop(idle);
-    let status = proxy.ended().await;
-    assert!(status.success(), "{status}");
+/// Answers `/slow` whole and `/stream` in two halves once the gate opens; anything else at once.
+fn upstream(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::start("api", move |request| match request.target.as_str() {
+        "/slow" => Script::of([Step::Wait(gate.clone()), Step::Answer(Reply::new(200))]),
+        "/stream" => Script::write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+            .then(Step::Wait(gate.clone()))
+            .then(Step::Write("half".into())),
+        _ => Script::status(200),
+    })
 }
 
-#[tokio::test]
-async fn a_request_that_never_ends_is_cut_at_the_deadline() {
-    let gate = Gate::new();
-    let (mut proxy, server) = start(&gate, "{deadline: 500ms}").await;
-    let mut client = proxy.client().await;
-    let cut = tokio::spawn(async move { client.begin(get("/held", "")).await.is_err() });
-    server.has_received("/held").await;
-    let asked = Instant::now();
-    proxy.signal("TERM");
-    proxy.ended().await;
-    assert!(
-        asked.elapsed() >= Duration::from_millis(400),
-        "it was given its time"
-    );
-    assert!(cut.await.expect("waiting does not panic"));
-}
-
-#[tokio::test]
-async fn it_is_unready_but_serves_until_balancers_have_noticed_or_it_is_told_twice() {
-    let gate = Gate::new();
-    let (mut proxy, _server) = start(&gate, "{delay: 1m}").await;
-    let mut client = proxy.client().await;
-    proxy.signal("TERM");
-    eventually("it says that it is not ready", async || {
-        !proxy.is_ready().await
+async fn is_not_ready(proxy: &Proxy) {
+    eventually("readiness goes down", async || {
+        proxy.ask("/readyz").await.status == 503
     })
     .await;
-    assert_eq!(client.get("/", "").await.status, 200);
-    assert_eq!(
-        proxy.client().await.get("/", "").await.status,
-        200,
-        "a new connection"
-    );
+}
+
+async fn refuses_connections(proxy: &Proxy) {
+    eventually("new connections are refused", async || {
+        TcpStream::connect(proxy.address()).await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_in_flight_finishes_and_what_is_idle_is_closed() {
+    let gate = Gate::new();
+    let upstream = upstream(&gate);
+    let mut proxy = start(&upstream, "0s", NEVER).await;
+    let mut idle = Raw::connect(proxy.address()).await;
+    idle.write("GET /idle HTTP/1.1\r\nHost: api.example\r\n\r\n")
+        .await;
+    assert!(idle.read_head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(idle.read("status 200".len()).await, b"status 200");
+    let mut silent = Raw::connect(proxy.address()).await;
+    let mut slow = proxy.client().await;
+    let slow = tokio::spawn(async move { slow.get("/slow", "").await });
+    upstream.has_received("/slow").await;
+    let mut streaming = proxy.client().await;
+    let streaming = streaming
+        .begin(get("/stream", ""))
+        .await
+        .expect("its head has come");
+    let mut multiplexed = Client::http2(proxy.address()).await;
+    let multiplexed = tokio::spawn(async move { multiplexed.get("/slow", "").await });
+    eventually("both slow requests are under way", async || {
+        upstream.count(|request| request.target == "/slow") == 2
+    })
+    .await;
+
     proxy.signal("TERM");
-    proxy.ended().await;
+    is_not_ready(&proxy).await;
+    refuses_connections(&proxy).await;
+    assert_eq!(idle.read_to_end().await, b"", "a kept-alive connection");
+    assert_eq!(silent.read_to_end().await, b"", "one without a request");
+    assert!(!slow.is_finished() && !multiplexed.is_finished());
+    gate.open();
+    for answer in [slow.await, multiplexed.await] {
+        let answer = answer.expect("the client does not panic");
+        assert_eq!((answer.status, answer.is_whole), (200, true));
+    }
+    let streaming = Answer::read(streaming).await;
+    assert_eq!(
+        (&streaming.body[..], streaming.is_whole),
+        (&b"halfhalf"[..], true)
+    );
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    proxy.says(1, "stopped").await;
+}
+
+#[tokio::test]
+async fn during_the_delay_it_is_not_ready_and_serves_everybody() {
+    let upstream = Upstream::ok("api");
+    let mut proxy = start(&upstream, NEVER, NEVER).await;
+    let mut kept = proxy.client().await;
+    assert_eq!(kept.get("/", "").await.status, 200);
+    proxy.signal("TERM");
+    is_not_ready(&proxy).await;
+    assert_eq!(kept.get("/", "").await.status, 200);
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+    assert_eq!(proxy.ask("/livez").await.status, 200, "it is still alive");
+
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended().await.code(), Some(0), "asked twice, it goes");
+}
+
+#[tokio::test]
+async fn the_deadline_cuts_whoever_takes_longer_and_not_sooner() {
+    let upstream = upstream(&Gate::new());
+    let mut proxy = start(&upstream, "0s", "300ms").await;
+    let mut client = proxy.client().await;
+    let streaming = client
+        .begin(get("/stream", ""))
+        .await
+        .expect("its head has come");
+    let asked = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert!(!Answer::read(streaming).await.is_whole);
+    proxy.says(1, "cutting what is left").await;
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_at_once() {
+    for signals in [["TERM", "TERM"], ["TERM", "INT"], ["INT", "INT"]] {
+        let upstream = upstream(&Gate::new());
+        let mut proxy = start(&upstream, "0s", NEVER).await;
+        let mut client = proxy.client().await;
+        let hung = tokio::spawn(async move { client.begin(get("/slow", "")).await.is_err() });
+        upstream.has_received("/slow").await;
+        proxy.signal(signals[0]);
+        refuses_connections(&proxy).await;
+        assert!(!hung.is_finished(), "{signals:?}");
+        proxy.signal(signals[1]);
+        assert_eq!(proxy.ended().await.code(), Some(0), "{signals:?}");
+        assert!(hung.await.expect("it is cut"), "{signals:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_at_the_terminal_does_not_wait_for_the_delay() {
+    let upstream = Upstream::ok("api");
+    let mut proxy = start(&upstream, NEVER, NEVER).await;
+    proxy.signal("INT");
+    assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_stop_under_load_fails_no_request() {
+    let upstream = Upstream::start("api", |_| {
+        Script::of([
+            Step::Pause(Duration::from_millis(2)),
+            Step::Answer(Reply::new(200)),
+        ])
+    });
+    let mut proxy = start(&upstream, NEVER, NEVER).await;
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let address = proxy.address();
+            tokio::spawn(async move {
+                let mut client = Client::http1(address).await;
+                for answered in 1.. {
+                    let answer = client.get("/", "").await;
+                    assert_eq!((answer.status, answer.is_whole), (200, true));
+                    // Told to leave, it goes to where the balancer now sends it.
+                    if answer.field("connection") == Some("close") {
+                        return answered;
+                    }
+                }
+                unreachable!("it goes on until it is told to leave");
+            })
+        })
+        .collect();
+    eventually("there is load", async || upstream.received().len() > 100).await;
+    proxy.signal("TERM");
+    let mut answered = 0;
+    for client in clients {
+        answered += client.await.expect("no request fails");
+    }
+    assert_eq!(upstream.received().len(), answered);
+    eventually("nobody is left", async || {
+        let open = proxy.metrics().await.sum("cutover_client_connections", &[]);
+        open == 0.0
+    })
+    .await;
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended().await.code(), Some(0));
 }

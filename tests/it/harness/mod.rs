@@ -13,6 +13,7 @@ pub(crate) mod proxy;
 mod tests;
 pub(crate) mod upstream;
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes that happens at all.
@@ -20,6 +21,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at a condition.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// One split, `api`, keyed by `X-User`, with these further settings (`share: 50%, rollback: off`),
+/// and the one route to it.
+pub(crate) fn migration(legacy: impl Display, new: impl Display, settings: &str) -> String {
+    format!(
+        "backends:
+  legacy: {{endpoints: ['{legacy}']}}
+  new: {{endpoints: ['{new}']}}
+splits:
+  api: {{legacy: legacy, new: new, key: [{{header: X-User}}], keyless: legacy, {settings}}}
+routes: [{{split: api}}]
+"
+    )
+}
 
 /// Waits until `condition` holds, and says `what` never happened if it does not.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {

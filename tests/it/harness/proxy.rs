@@ -19,14 +19,17 @@ use super::{PATIENCE, eventually};
 
 /// Ports that the system chooses, and two workers, since one would hide what only two can do wrong.
 const BEGINNING: &str = "\
+listeners: [{address: 127.0.0.1:0}]
 admin: {address: 127.0.0.1:0}
 state: {directory: state}
 workers: 2
 ";
 
-/// A directory in which the program can be started.
+/// A directory in which the program can be started, more than once.
+#[derive(Clone)]
 pub(crate) struct Site {
-    directory: TempDir,
+    directory: Arc<TempDir>,
+    beginning: String,
 }
 
 /// A running program. It is killed when dropped; if the test fails, its log is shown.
@@ -42,7 +45,16 @@ impl Site {
     /// An empty directory.
     pub(crate) fn new() -> Self {
         Self {
-            directory: tempfile::tempdir().expect("the temporary directory is writable"),
+            directory: Arc::new(tempfile::tempdir().expect("the temporary directory is writable")),
+            beginning: BEGINNING.to_owned(),
+        }
+    }
+
+    /// Begins every configuration with this instead: listeners, admin, state, workers.
+    pub(crate) fn beginning(self, beginning: &str) -> Self {
+        Self {
+            beginning: beginning.to_owned(),
+            ..self
         }
     }
 
@@ -59,19 +71,55 @@ impl Site {
 
     /// Starts the program with a plain listener and, besides, this configuration.
     pub(crate) async fn start(self, configuration: &str) -> Proxy {
-        self.start_on("[{address: 127.0.0.1:0}]", configuration)
-            .await
+        self.configure(configuration);
+        self.launch(&[]).await
     }
 
     /// Starts the program with these listeners and, besides, this configuration.
     pub(crate) async fn start_on(self, listeners: &str, configuration: &str) -> Proxy {
-        let text = format!("listeners: {listeners}\n{BEGINNING}{configuration}");
-        let site = self.file("cutover.yaml", text);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cutover"))
-            .args(["serve", "--config"])
-            .arg(site.configuration_path())
-            .current_dir(site.path())
-            .stdin(Stdio::null())
+        let beginning = BEGINNING.replace("[{address: 127.0.0.1:0}]", listeners);
+        self.beginning(&beginning).start(configuration).await
+    }
+
+    /// Writes the configuration file in place.
+    pub(crate) fn configure(&self, configuration: &str) {
+        let text = self.text(configuration);
+        std::fs::write(self.configuration_path(), text).expect("the directory is writable");
+    }
+
+    /// The whole text of a configuration.
+    pub(crate) fn text(&self, configuration: &str) -> String {
+        format!("{}{configuration}", self.beginning)
+    }
+
+    /// Where the configuration file is.
+    pub(crate) fn configuration_path(&self) -> PathBuf {
+        self.path().join("cutover.yaml")
+    }
+
+    /// Starts the program where it is to refuse, and waits for its end.
+    pub(crate) async fn refusal(&self, arguments: &[&str]) -> Output {
+        let mut serve = self.serve(arguments);
+        let mut child = (serve.stdout(Stdio::piped()).stderr(Stdio::piped()))
+            .spawn()
+            .expect("the binary was built for this test");
+        let started = Instant::now();
+        while child.try_wait().expect("it is our child").is_none() {
+            if started.elapsed() > PATIENCE {
+                // It serves, and would for ever.
+                let _ = child.kill();
+                panic!("it never refused to start: {:?}", child.wait_with_output());
+            }
+            tokio::time::sleep(super::LOOK_AGAIN).await;
+        }
+        child.wait_with_output().expect("it has ended")
+    }
+
+    /// Starts the program, configured as it is, with further arguments.
+    pub(crate) async fn launch(self, arguments: &[&str]) -> Proxy {
+        let site = self;
+        let mut child = site
+            .serve(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -115,12 +163,31 @@ impl Site {
         proxy
     }
 
-    fn configuration_path(&self) -> PathBuf {
-        self.path().join("cutover.yaml")
+    fn serve(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command
+            .args(["serve", "--config"])
+            .arg(self.configuration_path())
+            .args(arguments)
+            .current_dir(self.path())
+            .stdin(Stdio::null());
+        command
     }
 }
 
 impl Proxy {
+    /// Where it runs.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Kills it without warning; it may be started again in the same place.
+    pub(crate) fn kill(mut self) -> Site {
+        self.child.kill().expect("it is still running");
+        self.child.wait().expect("it is our child");
+        self.site.clone()
+    }
+
     /// Where the first listener is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listeners[0]
@@ -134,11 +201,6 @@ impl Proxy {
     /// A client of the first listener.
     pub(crate) async fn client(&self) -> Client {
         Client::http1(self.address()).await
-    }
-
-    /// Whether a balancer should send it traffic.
-    pub(crate) async fn is_ready(&self) -> bool {
-        self.ask("/readyz").await.status == 200
     }
 
     /// The state of everything, as the admin API reports it.
@@ -232,12 +294,19 @@ impl Proxy {
         }
     }
 
+    /// Waits until it has written `part` this often.
+    pub(crate) async fn says(&self, times: usize, part: &str) {
+        let what = format!("it says {part} {times} times");
+        eventually(&what, async || self.log().matches(part).count() == times).await;
+    }
+
     /// Everything it wrote so far.
     pub(crate) fn log(&self) -> String {
         lock(&self.log).clone()
     }
 
-    async fn ask(&self, path: &str) -> Answer {
+    /// Asks the admin API, without a token.
+    pub(crate) async fn ask(&self, path: &str) -> Answer {
         let request = Request::get(path)
             .header("host", self.admin.to_string())
             .body(Full::new(Bytes::new()))

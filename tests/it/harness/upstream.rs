@@ -80,7 +80,7 @@ impl Upstream {
         name: &str,
         director: impl Fn(&Received) -> Script + Send + Sync + 'static,
     ) -> Self {
-        Self::begin(name, Box::new(director), None)
+        Self::begin(loopback(), name, Box::new(director), None)
     }
 
     /// The same behind TLS.
@@ -89,20 +89,21 @@ impl Upstream {
         certificate: &Certificate,
         director: impl Fn(&Received) -> Script + Send + Sync + 'static,
     ) -> Self {
-        Self::begin(name, Box::new(director), Some(certificate.acceptor()))
+        let tls = Some(certificate.acceptor());
+        Self::begin(loopback(), name, Box::new(director), tls)
     }
 
     /// A server that answers everything with 200 and its name.
     pub(crate) fn ok(name: &str) -> Self {
-        let body = name.to_owned();
-        Self::start(name, move |_| {
-            Script::answer(Reply::new(200).body(body.clone()))
-        })
+        Self::start(name, answer_all(name))
     }
 
-    fn begin(name: &str, director: Box<Director>, tls: Option<TlsAcceptor>) -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    fn begin(
+        listener: TcpListener,
+        name: &str,
+        director: Box<Director>,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         listener
             .set_nonblocking(true)
             .expect("a listener can be made non-blocking");
@@ -413,6 +414,13 @@ impl Refusing {
     pub(crate) fn address(&self) -> SocketAddr {
         address_of(&self.socket)
     }
+
+    /// Somebody begins to listen there, like [`Upstream::ok`].
+    pub(crate) fn repaired(self, name: &str) -> Upstream {
+        self.socket.listen(128).expect("a bound socket can listen");
+        let director = answer_all(name);
+        Upstream::begin(self.socket.into(), name, Box::new(director), None)
+    }
 }
 
 /// An address where connections are neither accepted nor refused, like a host behind a firewall
@@ -444,6 +452,15 @@ impl Silent {
     pub(crate) fn address(&self) -> SocketAddr {
         address_of(&self.socket)
     }
+}
+
+fn loopback() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports")
+}
+
+fn answer_all(name: &str) -> impl Fn(&Received) -> Script + Send + Sync + 'static {
+    let body = name.to_owned();
+    move |_| Script::answer(Reply::new(200).body(body.clone()))
 }
 
 fn bound() -> Socket {
