@@ -383,11 +383,17 @@ impl Controller {
         self.published.store(Arc::new(snapshot));
     }
 
-    /// Publishes; but a share that rises from nothing takes effect only when the connections that
-    /// its backend wants beforehand are open.
+    /// Publishes; but a share that rises from nothing begins with a closed breaker, and takes
+    /// effect only when the connections that its backend wants beforehand are open.
     async fn warm_and_publish(&mut self) {
         let before = self.published.load_full();
-        let cold = self.world.cold_splits(&before);
+        let mut cold = self.world.rising_splits(&before);
+        for split in &cold {
+            if let Some(breaker) = &self.world.routing.split(*split).breaker {
+                breaker.reset();
+            }
+        }
+        cold.retain(|split| self.world.is_warmed(*split));
         if !cold.is_empty() {
             let mut interim: Snapshot = self.world.snapshot();
             for split in &cold {

@@ -214,8 +214,8 @@ impl World {
         effects
     }
 
-    /// Splits whose share rises from nothing and whose backend wants connections beforehand.
-    pub fn cold_splits(&self, before: &Snapshot) -> Vec<SplitId> {
+    /// Splits whose share rises from nothing.
+    pub fn rising_splits(&self, before: &Snapshot) -> Vec<SplitId> {
         let share_before = |split: &str| {
             let plans = &before.routing.splits;
             let index = plans.iter().position(|plan| plan.name == split);
@@ -223,15 +223,18 @@ impl World {
         };
         (0_u16..)
             .zip(&self.splits)
-            .filter(|(index, state)| {
-                let plan = self.routing.split(SplitId(*index));
-                let backend = &self.routing.backend(plan.arms.new).backend;
-                backend.settings.pool.warm > 0
-                    && state.rollout.standing().share > Share::ZERO
+            .filter(|(_, state)| {
+                state.rollout.standing().share > Share::ZERO
                     && share_before(state.rollout.split()) == Share::ZERO
             })
             .map(|(index, _)| SplitId(index))
             .collect()
+    }
+
+    /// Whether the new arm of a split wants connections before it is asked.
+    pub fn is_warmed(&self, split: SplitId) -> bool {
+        let new = self.routing.split(split).arms.new;
+        self.routing.backend(new).backend.settings.pool.warm > 0
     }
 
     /// A rollout that is new to this process, as an earlier one left it if there was one.

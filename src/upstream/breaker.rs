@@ -123,6 +123,15 @@ impl Breaker {
         }
     }
 
+    /// Closes it, because `new` is to be judged afresh: what it would divert until its next probe
+    /// says nothing about the arm as it is now, and would count against it.
+    pub fn reset(&self) {
+        self.start_over();
+        if self.state.swap(CLOSED, Ordering::AcqRel) != CLOSED {
+            tracing::info!(split = %self.split, "breaker closed: the new arm gets a fresh start");
+        }
+    }
+
     /// `closed`, `open` or `half_open`, for status and metrics. Half open is an open breaker with
     /// a probe under way, or due.
     pub fn state(&self, now: Elapsed) -> &'static str {

@@ -52,6 +52,17 @@ fn five_failures_in_a_row_from_three_clusters_open_it() {
 }
 
 #[test]
+fn a_reset_closes_it_and_starts_the_count_over() {
+    let breaker = opened();
+    breaker.reset();
+    assert_eq!(breaker.admit(at(0)), Admission::Closed);
+    fail(&breaker, [1, 2, 3, 1]);
+    assert_eq!(breaker.state(at(0)), "closed");
+    fail(&breaker, [2]);
+    assert_eq!(breaker.state(at(0)), "open");
+}
+
+#[test]
 fn a_success_starts_the_count_over() {
     let breaker = breaker(1);
     fail(&breaker, [1, 2, 3, 4]);

@@ -1,0 +1,521 @@
+//! The engine cuts off a new arm that does harm, says why once, and stays cut off until a person
+//! says otherwise; and what a person says holds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cutover::clock::Clock;
+use cutover::config::model::Secret;
+use cutover::control::protocol::SplitStatus;
+use cutover::identity::pin;
+use cutover::policy::arm::Arm;
+use cutover::policy::rollout::{Decision, Phase};
+use cutover::state::Store;
+use http::Request;
+use http_body_util::Full;
+use tokio::task::JoinHandle;
+
+use crate::harness::client::{Client, get};
+use crate::harness::keys::keys;
+use crate::harness::proxy::{Proxy, Site};
+use crate::harness::upstream::{Reply, Script, Step, Upstream};
+use crate::harness::{LOOK_AGAIN, PATIENCE, eventually, migration};
+
+/// A split at half of the keys that tells in its answers whether it fell back.
+async fn start(legacy: &Upstream, new: &Upstream, settings: &str) -> Proxy {
+    let settings = format!("share: 50%, response_headers: true, {settings}");
+    let configuration = migration(legacy.address(), new.address(), &settings);
+    Site::new().start(&configuration).await
+}
+
+/// An arm that fails as long as it is not well.
+fn patient(failure: Script) -> (Upstream, Arc<AtomicBool>) {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&is_well);
+    let upstream = Upstream::start("new", move |_| {
+        if told.load(Ordering::SeqCst) {
+            Script::status(200)
+        } else {
+            failure.clone()
+        }
+    });
+    (upstream, is_well)
+}
+
+/// GETs that go on until they are stopped, of keys of legacy and of new in turn.
+struct Traffic {
+    is_over: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    callers: Vec<JoinHandle<Record>>,
+}
+
+/// What callers were answered.
+#[derive(Default)]
+struct Record {
+    statuses: Vec<u16>,
+    /// When an answer first told of a fallback.
+    first_fallback: Option<Instant>,
+}
+
+impl Traffic {
+    /// `callers` clients with one request every `pace` each.
+    fn begin(address: SocketAddr, callers: usize, pace: Duration) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let callers = (0..callers).map(|caller| {
+            let (is_over, answered) = (Arc::clone(&is_over), Arc::clone(&answered));
+            tokio::spawn(async move {
+                let mut record = Record::default();
+                let mut client = Client::http1(address).await;
+                let mut pace = tokio::time::interval(pace);
+                // Legacy's first, so that at no time `new` has seen more.
+                let of = |arm| keys("api", "50%", arm).skip(caller * 1_000);
+                for (legacy, new) in of(Arm::Legacy).zip(of(Arm::New)) {
+                    for key in [legacy, new] {
+                        pace.tick().await;
+                        if is_over.load(Ordering::SeqCst) {
+                            return record;
+                        }
+                        let answer = client.get("/", &key).await;
+                        if answer.field("cutover-fallback").is_some() {
+                            record.first_fallback.get_or_insert_with(Instant::now);
+                        }
+                        record.statuses.push(answer.status);
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                record
+            })
+        });
+        Self {
+            callers: callers.collect(),
+            is_over,
+            answered,
+        }
+    }
+
+    /// Waits for this many more answers.
+    async fn goes_on(&self, answers: usize) {
+        let goal = self.answered.load(Ordering::SeqCst) + answers;
+        eventually("the callers are answered", async || {
+            self.answered.load(Ordering::SeqCst) >= goal
+        })
+        .await;
+    }
+
+    /// Ends it; everything that was answered.
+    async fn end(self) -> Record {
+        self.is_over.store(true, Ordering::SeqCst);
+        let mut all = Record::default();
+        for caller in self.callers {
+            let record = caller.await.expect("every request is answered");
+            all.statuses.extend(record.statuses);
+            all.first_fallback = [all.first_fallback, record.first_fallback]
+                .into_iter()
+                .flatten()
+                .min();
+        }
+        all
+    }
+}
+
+/// Waits until the last decision is `action`.
+async fn decision(proxy: &Proxy, action: &str) -> Decision {
+    let started = Instant::now();
+    loop {
+        let split = proxy.split("api").await;
+        if let Some(decision) = &split.last_decision
+            && decision.action == action
+        {
+            return decision.clone();
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "no {action}, but {:?} and {:?}",
+            split.last_decision,
+            split.conditions
+        );
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn is(proxy: &Proxy, phase: Phase, share: &str) {
+    let split = proxy.split("api").await;
+    assert_eq!((split.phase, split.share.as_str()), (phase, share));
+}
+
+/// Waits until the status of the split is as it should be.
+async fn becomes(proxy: &Proxy, what: &str, condition: impl Fn(&SplitStatus) -> bool) {
+    eventually(what, async || condition(&proxy.split("api").await)).await;
+}
+
+/// Attempts on `new` that failed.
+async fn failed_attempts(proxy: &Proxy) -> f64 {
+    let metrics = proxy.metrics().await;
+    let of = |labels: &[(&str, &str)]| metrics.sum("cutover_attempts_total", labels);
+    of(&[("backend", "new")]) - of(&[("backend", "new"), ("result", "success")])
+}
+
+fn key_of(arm: Arm) -> String {
+    keys("api", "50%", arm).next().expect("there is always one")
+}
+
+async fn served_by(proxy: &Proxy, key: &str) -> Option<String> {
+    let answer = proxy.client().await.get("/", key).await;
+    answer.served_by().map(str::to_owned)
+}
+
+async fn command(proxy: &Proxy, words: &[&str]) {
+    let output = proxy.cutover(words).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
+}
+
+#[tokio::test]
+async fn a_dead_arm_is_cut_off_once_and_for_good_and_no_client_sees_it_fail() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let proxy = start(&legacy, &new, "").await;
+    // A hundred requests a second to each arm.
+    let traffic = Traffic::begin(proxy.address(), 2, Duration::from_millis(10));
+    traffic.goes_on(50).await;
+    assert!(!new.received().is_empty(), "new has its share");
+    drop(new);
+    let decided = decision(&proxy, "rollback").await;
+    let decided_at = Instant::now();
+    traffic.goes_on(50).await;
+    let record = traffic.end().await;
+    assert!(record.statuses.iter().all(|status| *status == 200));
+    let failed = failed_attempts(&proxy).await;
+    let first = record.first_fallback.expect("some were rescued");
+    println!(
+        "dead arm at 100 requests/s: share 0 {:?} after the first failure, {failed} failed attempts",
+        decided_at.duration_since(first)
+    );
+    assert!((1.0..=15.0).contains(&failed), "{failed} failed attempts");
+
+    assert_eq!(decided.actor, "engine");
+    assert_eq!(decided.from.to_string(), "50%");
+    assert_eq!(decided.to.to_string(), "0%");
+    assert!(decided.sentence.starts_with("Rolled back new of api at "));
+    is(&proxy, Phase::RolledBack, "0%").await;
+    proxy.says(1, &decided.sentence).await;
+    proxy.says(1, "action=rollback").await;
+
+    let site = proxy.kill();
+    let state = site.path().join("state");
+    let store = Store::open(&state).expect("a kill damages nothing");
+    let history = store.history(10).expect("nor the audit");
+    assert_eq!(history, std::slice::from_ref(&decided));
+    drop(store);
+    let proxy = site.launch(&[]).await;
+    is(&proxy, Phase::RolledBack, "0%").await;
+    assert_eq!(proxy.split("api").await.last_decision, Some(decided));
+    let answer = proxy.client().await.get("/", &key_of(Arm::New)).await;
+    assert_eq!(answer.served_by(), Some("legacy"));
+    assert_eq!(answer.field("cutover-fallback"), None, "new is not tried");
+}
+
+#[tokio::test]
+async fn a_dead_arm_with_little_traffic_is_cut_off_after_few_attempts() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let proxy = start(&legacy, &new, "").await;
+    drop(new);
+    let mut client = proxy.client().await;
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut requests = 0;
+    for key in keys("api", "50%", Arm::New) {
+        pace.tick().await;
+        if proxy.split("api").await.phase == Phase::RolledBack {
+            break;
+        }
+        assert_eq!(client.get("/", &key).await.status, 200);
+        requests += 1;
+    }
+    let failed = failed_attempts(&proxy).await;
+    println!(
+        "dead arm at 10 requests/s: share 0 after {requests} requests, {failed} failed attempts"
+    );
+    assert!(requests <= 15, "{requests} requests until the rollback");
+    assert!((1.0..=15.0).contains(&failed), "{failed} failed attempts");
+}
+
+#[tokio::test]
+async fn errors_that_clients_see_are_cut_off() {
+    let legacy = Upstream::ok("legacy");
+    let count = AtomicUsize::new(0);
+    // Never ten in a row: here the evidence decides.
+    let new = Upstream::start("new", move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        Script::status(if number % 3 == 2 { 200 } else { 500 })
+    });
+    let proxy = start(&legacy, &new, "fallback: {enabled: false}").await;
+    let traffic = Traffic::begin(proxy.address(), 2, Duration::from_millis(10));
+    let decided = decision(&proxy, "rollback").await;
+    let after = new.received().len();
+    traffic.goes_on(50).await;
+    let record = traffic.end().await;
+    assert!(record.statuses.contains(&500), "without a fallback");
+    assert_eq!(decided.reason, "error_rate > 5%");
+    let sentence = &decided.sentence;
+    assert!(
+        sentence.contains("against \"error_rate <= 5%\""),
+        "{sentence}"
+    );
+    assert!(
+        new.received().len() <= after + 2,
+        "only what was under way still arrives"
+    );
+}
+
+#[tokio::test]
+async fn answers_that_are_too_slow_are_cut_off() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |_| {
+        let slow = Step::Pause(Duration::from_millis(300));
+        Script::of([slow, Step::Answer(Reply::new(200))])
+    });
+    let proxy = start(&legacy, &new, "rollback: ['p95 > 100ms']").await;
+    let traffic = Traffic::begin(proxy.address(), 20, Duration::from_millis(10));
+    let decided = decision(&proxy, "rollback").await;
+    assert_eq!(decided.reason, "p95 > 100ms");
+    let sentence = &decided.sentence;
+    assert!(sentence.contains("slower than 100ms 100%"), "{sentence}");
+    let record = traffic.end().await;
+    assert!(record.statuses.iter().all(|status| *status == 200));
+}
+
+#[tokio::test]
+async fn requests_that_hang_are_cut_off_before_they_end() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |_| Script::hang());
+    let settings = "share: 50%, rollback: ['p95 > 100ms']";
+    let configuration = migration(legacy.address(), new.address(), settings).replace(
+        "new: {endpoints",
+        "new: {timeouts: {first_byte: 1h}, endpoints",
+    );
+    let proxy = Site::new().start(&configuration).await;
+    let mut hanging = Vec::new();
+    for key in keys("api", "50%", Arm::New).take(30) {
+        let mut client = proxy.client().await;
+        hanging.push(tokio::spawn(
+            async move { client.begin(get("/", &key)).await },
+        ));
+    }
+    let decided = decision(&proxy, "rollback").await;
+    assert_eq!(decided.reason, "p95 > 100ms");
+    assert!(hanging.iter().all(|client| !client.is_finished()));
+    assert_eq!(new.count(|request| request.was_departed), 0);
+    let key = key_of(Arm::New);
+    assert_eq!(served_by(&proxy, &key).await.as_deref(), Some("legacy"));
+}
+
+#[tokio::test]
+async fn where_legacy_is_as_bad_the_share_is_held_and_that_is_said_once() {
+    let legacy = Upstream::start("legacy", |_| Script::status(500));
+    let new = Upstream::start("new", |_| Script::status(500));
+    let proxy = start(&legacy, &new, "fallback: {enabled: false}").await;
+    let traffic = Traffic::begin(proxy.address(), 2, Duration::from_millis(10));
+    let held = decision(&proxy, "hold").await;
+    assert!(held.sentence.contains("legacy breaches the same limit"));
+    assert_eq!((held.from, held.to), (held.to, held.from));
+    traffic.goes_on(200).await;
+    traffic.end().await;
+    is(&proxy, Phase::Progressing, "50%").await;
+    assert_eq!(proxy.split("api").await.last_decision, Some(held));
+    proxy.says(1, "action=hold").await;
+    proxy.says(0, "action=rollback").await;
+}
+
+#[tokio::test]
+async fn a_resumed_arm_is_judged_by_what_it_does_afterwards() {
+    let legacy = Upstream::ok("legacy");
+    let (new, is_well) = patient(Script::reset());
+    let proxy = start(&legacy, &new, "").await;
+    let traffic = Traffic::begin(proxy.address(), 2, Duration::from_millis(10));
+    is_well.store(false, Ordering::SeqCst);
+    decision(&proxy, "rollback").await;
+
+    is_well.store(true, Ordering::SeqCst);
+    let before = new.received().len();
+    command(&proxy, &["resume", "api", "--reason", "it is mended"]).await;
+    eventually("new has its share again", async || {
+        new.received().len() >= before + 100
+    })
+    .await;
+    is(&proxy, Phase::Progressing, "50%").await;
+    let resumed = proxy.split("api").await.last_decision;
+    let resumed = resumed.expect("a person decided");
+    assert_eq!(
+        (resumed.action.as_str(), resumed.actor.as_str()),
+        ("resume", "local")
+    );
+    assert_eq!(resumed.reason, "it is mended");
+
+    is_well.store(false, Ordering::SeqCst);
+    decision(&proxy, "rollback").await;
+    is(&proxy, Phase::RolledBack, "0%").await;
+    proxy.says(2, "action=rollback").await;
+    let record = traffic.end().await;
+    assert!(record.statuses.iter().all(|status| *status == 200));
+}
+
+#[tokio::test]
+async fn a_breaker_that_is_still_open_does_not_undo_a_resume() {
+    let legacy = Upstream::ok("legacy");
+    let is_well = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_well);
+    // Well, but busy: while one request is answered, many more arrive.
+    let new = Upstream::start("new", move |_| match told.load(Ordering::SeqCst) {
+        true => Script::of([
+            Step::Pause(Duration::from_millis(150)),
+            Step::Answer(Reply::new(200)),
+        ]),
+        false => Script::reset(),
+    });
+    let breaker = "fallback: {breaker: {open_for: 1h}}, rollback: ['error_rate > 5%']";
+    let proxy = start(&legacy, &new, breaker).await;
+    let traffic = Traffic::begin(proxy.address(), 40, Duration::from_millis(50));
+    decision(&proxy, "rollback").await;
+    is_well.store(true, Ordering::SeqCst);
+    // What was sent before is over with.
+    traffic.goes_on(100).await;
+    let before = new.received().len();
+    command(&proxy, &["resume", "api"]).await;
+    eventually("new has its share again", async || {
+        new.received().len() >= before + 100
+    })
+    .await;
+    traffic.end().await;
+    is(&proxy, Phase::Progressing, "50%").await;
+    assert_eq!(proxy.split("api").await.breaker, "closed");
+}
+
+#[tokio::test]
+async fn only_a_new_rollout_id_clears_the_latch() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let other = Upstream::ok("other");
+    let proxy = start(&legacy, &new, "").await;
+    command(&proxy, &["rollback", "api"]).await;
+    let edit = |to: &Upstream, settings: &str| {
+        let configuration = migration(legacy.address(), to.address(), settings);
+        proxy.site().configure(&configuration);
+    };
+
+    edit(&new, "share: 60%");
+    becomes(&proxy, "another share is read", |split| {
+        split.file_share.as_deref() == Some("60%")
+    })
+    .await;
+    is(&proxy, Phase::RolledBack, "0%").await;
+    edit(&other, "share: 60%, rollback: ['error_rate > 7%']");
+    becomes(&proxy, "other criteria are read", |split| {
+        let mut conditions = split.conditions.iter();
+        conditions.any(|condition| condition.criterion == "error_rate > 7%")
+    })
+    .await;
+    is(&proxy, Phase::RolledBack, "0%").await;
+    let refused = proxy.cutover(&["set", "api", "70%", "--override"]).await;
+    assert_eq!(refused.status.code(), Some(5));
+    is(&proxy, Phase::RolledBack, "0%").await;
+
+    edit(&other, "share: 60%, rollout: {id: second}");
+    becomes(&proxy, "the second rollout begins", |split| {
+        split.phase == Phase::Progressing && split.share == "60%"
+    })
+    .await;
+    let key = key_of(Arm::New);
+    assert_eq!(served_by(&proxy, &key).await.as_deref(), Some("other"));
+    let decision = proxy.split("api").await.last_decision;
+    let decision = decision.expect("it is one");
+    assert_eq!(decision.actor, "file");
+    assert!(decision.sentence.contains("rollout second"), "{decision:?}");
+}
+
+#[tokio::test]
+async fn an_emergency_beats_every_pin_and_ends_only_by_hand() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let pins = format!("pins: {{keys: {{vip: new}}}}, pin_secret: {SECRET}");
+    let proxy = start(&legacy, &new, &pins).await;
+    let token = pin::issue(
+        &Secret(SECRET.as_bytes().to_vec()),
+        "api",
+        Arm::New,
+        Duration::from_secs(3600),
+        Clock::start().now().seconds(),
+    );
+    let all_go_to = async |proxy: &Proxy, arm: &str, when: &str| {
+        let bearer = Request::get("/").header("cutover-pin", &token);
+        let bearer = bearer.body(Full::default()).expect("a valid request");
+        let bearer = proxy.client().await.send(bearer).await;
+        assert_eq!(bearer.served_by(), Some(arm), "the token, {when}");
+        for key in ["vip", &key_of(Arm::New)] {
+            let server = served_by(proxy, key).await;
+            assert_eq!(server.as_deref(), Some(arm), "{key}, {when}");
+        }
+    };
+    all_go_to(&proxy, "new", "before").await;
+    let nobody_says_why = proxy.cutover(&["emergency"]).await;
+    assert_eq!(nobody_says_why.status.code(), Some(2));
+    command(&proxy, &["emergency", "--reason", "orders are lost"]).await;
+    all_go_to(&proxy, "legacy", "in an emergency").await;
+
+    let proxy = proxy.kill().launch(&[]).await;
+    assert!(proxy.status().await.emergency);
+    all_go_to(&proxy, "legacy", "after a restart").await;
+    command(&proxy, &["set", "api", "100%", "--override"]).await;
+    all_go_to(&proxy, "legacy", "after a set").await;
+    let settings = format!("share: 60%, rollout: {{id: second}}, {pins}");
+    let configuration = migration(legacy.address(), new.address(), &settings);
+    proxy.site().configure(&configuration);
+    becomes(&proxy, "the second rollout is read", |split| {
+        split.rollout_id == "second"
+    })
+    .await;
+    all_go_to(&proxy, "legacy", "in a new rollout").await;
+    is(&proxy, Phase::Progressing, "0%").await;
+
+    command(&proxy, &["emergency", "--clear"]).await;
+    all_go_to(&proxy, "new", "when it is cleared").await;
+    is(&proxy, Phase::Progressing, "60%").await;
+}
+
+#[tokio::test]
+async fn an_override_is_asked_for_shows_survives_and_ends_with_the_file() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let proxy = start(&legacy, &new, "").await;
+    let refused = proxy.cutover(&["set", "api", "30%"]).await;
+    assert_eq!(refused.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("50%") && said.contains("--override"),
+        "{said}"
+    );
+    is(&proxy, Phase::Progressing, "50%").await;
+
+    command(&proxy, &["set", "api", "30%", "--override"]).await;
+    let proxy = proxy.kill().launch(&[]).await;
+    let split = proxy.split("api").await;
+    assert_eq!(split.share, "30%");
+    assert_eq!(split.override_share.as_deref(), Some("30%"));
+    assert_eq!(split.file_share.as_deref(), Some("50%"));
+
+    let edit = |settings: &str| {
+        let configuration = migration(legacy.address(), new.address(), settings);
+        proxy.site().configure(&configuration);
+    };
+    edit("share: 50%, rollback: ['error_rate > 7%']");
+    becomes(&proxy, "another edit is read", |split| {
+        let mut conditions = split.conditions.iter();
+        conditions.any(|condition| condition.criterion == "error_rate > 7%")
+    })
+    .await;
+    is(&proxy, Phase::Progressing, "30%").await;
+    edit("share: 40%");
+    becomes(&proxy, "the file's share is in force", |split| {
+        split.share == "40%" && split.override_share.is_none()
+    })
+    .await;
+}
