@@ -13,5 +13,7 @@ mod project;
 mod readme;
 mod reference;
 mod rescue;
+mod rollback;
+mod startup;
 mod stickiness;
 mod stopping;
