@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use crate::harness::client::{Answer, Raw, get, request};
+use crate::harness::client::{Answer, Client, Raw, get, request};
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Refusing, Reply, Script, Step, Upstream};
@@ -312,4 +312,82 @@ async fn a_client_cannot_claim_to_be_a_replay() {
         Some("new")
     );
     assert_eq!(new.received()[0].field("cutover-replay"), None);
+}
+
+#[tokio::test]
+async fn a_full_pool_diverts_and_says_so() {
+    let legacy = Upstream::ok("legacy");
+    let gate = Gate::new();
+    let held = gate.clone();
+    let new = Upstream::start("new", move |_| {
+        Script::of([Step::Wait(held.clone()), Step::Answer(Reply::new(200))])
+    });
+    let address = new.address();
+    let limited = format!("['{address}'], pool: {{max_connections: 1}}");
+    let proxy = start(&legacy, &limited, "").await;
+    let mut client = proxy.client().await;
+    let first = tokio::spawn(async move { client.get("/first", "alice").await });
+    new.has_received("/first").await;
+    let second = proxy.client().await.get("/second", "bob").await;
+    assert_eq!(second.served_by(), Some("legacy"));
+    assert_eq!(second.field("cutover-fallback"), Some("pool_full"));
+    let labels = [("split", "api"), ("reason", "pool_full")];
+    proxy.counts(1.0, "cutover_diverted_total", &labels).await;
+    gate.open();
+    let first = first.await.expect("waiting does not panic");
+    assert_eq!(first.served_by(), Some("new"));
+}
+
+#[tokio::test]
+async fn while_no_endpoint_is_healthy_requests_are_diverted_and_come_back_with_health() {
+    let legacy = Upstream::ok("legacy");
+    let is_well = Arc::new(AtomicBool::new(false));
+    let new = {
+        let is_well = Arc::clone(&is_well);
+        Upstream::start("new", move |request| {
+            let is_sick = request.target == "/health" && !is_well.load(Ordering::SeqCst);
+            Script::status(if is_sick { 503 } else { 200 })
+        })
+    };
+    let address = new.address();
+    let checked = format!(
+        "['{address}'], health_check: {{path: /health, interval: 20ms, unhealthy_after: 1, healthy_after: 1}}"
+    );
+    let proxy = start(&legacy, &checked, "").await;
+    let mut client = proxy.client().await;
+    eventually("the check is believed", async || {
+        let answer = client.get("/", "alice").await;
+        answer.field("cutover-fallback") == Some("no_endpoint")
+    })
+    .await;
+    let write = request("POST", "/write", "alice", "a write");
+    assert_eq!(client.send(write).await.served_by(), Some("legacy"));
+    assert!(new.received_for("/write").is_empty());
+    is_well.store(true, Ordering::SeqCst);
+    eventually("health is believed too", async || {
+        client.get("/", "alice").await.served_by() == Some("new")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_of_one_http2_connection_are_rescued_each_for_itself() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |request| match request.target.as_str() {
+        "/fails" => Script::reset(),
+        _ => Script::status(200),
+    });
+    let proxy = start(&legacy, &endpoints(&new), "shared_state: true").await;
+    let mut client = Client::http2(proxy.address()).await;
+    for number in 0..4 {
+        let key = format!("user-{number}");
+        let content = format!("content {number}");
+        let answer = client
+            .send(request("PUT", "/fails", &key, content.clone()))
+            .await;
+        assert_eq!((answer.status, answer.served_by()), (200, Some("legacy")));
+        assert_eq!(legacy.received()[number].body, content.as_bytes());
+        let answer = client.send(request("PUT", "/well", &key, content)).await;
+        assert_eq!((answer.status, answer.served_by()), (200, Some("new")));
+    }
 }
