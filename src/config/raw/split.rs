@@ -305,7 +305,7 @@ pub(crate) enum Rollback {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Off {
-    /// Nothing rolls back, save the consecutive failures of `analysis.hard_fail`.
+    /// Nothing rolls back, not even the consecutive failures of `analysis.hard_fail`.
     Off,
 }
 
