@@ -188,6 +188,11 @@ impl Proxy {
         self.site.clone()
     }
 
+    /// Where the admin API is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Where the first listener is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listeners[0]
