@@ -65,7 +65,8 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
 fn split(world: &World, index: usize, settings: &model::Split, state: &SplitState) -> SplitStatus {
     let rollout = &state.rollout;
     let standing = rollout.standing();
-    let reading = &state.reading;
+    // Read afresh, as a scrape does: two surfaces must not tell two stories.
+    let reading = &world.routing.splits[index].tally.reading();
     let name_of = |id: BackendId| world.routing.backend(id).backend.name().to_owned();
     let breaker = world.routing.splits[index].breaker.as_ref();
     SplitStatus {

@@ -51,7 +51,7 @@ pub struct SplitState {
     /// Decides.
     pub rollout: Rollout,
     /// The last reading.
-    pub reading: SplitReading,
+    reading: SplitReading,
     tally: Arc<SplitTally>,
     read_at: Elapsed,
 }
