@@ -1,5 +1,6 @@
 //! Tests over real sockets and real processes, in one binary.
 
+mod admin;
 mod architecture;
 mod cli;
 mod demo;
