@@ -21,7 +21,7 @@ use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::breaker::{Admission, Breaker};
 use crate::upstream::http1::upload::RequestBody;
 
-use super::attempt::{Answer, Call, Try, Unanswered};
+use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class, grpc_code};
 use super::flights::Subject;
 use super::headers;
@@ -215,11 +215,19 @@ impl Call {
     }
 
     fn give_up(&self, unanswered: &Unanswered) -> Response<ResponseBody> {
-        let response = respond::unanswered(unanswered);
-        if response.status() == StatusCode::REQUEST_TIMEOUT {
-            self.worker.edge.refused(EdgeRefusal::ClientTimeout);
+        // No arm is to blame for these, so nobody else counts them.
+        let refusal = match unanswered {
+            Unanswered::Client(ClientFault::Stalled) => Some(EdgeRefusal::ClientTimeout),
+            Unanswered::Diverted {
+                diversion: Diversion::PoolFull,
+                ..
+            } => Some(EdgeRefusal::PoolFull),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            self.worker.edge.refused(refusal);
         }
-        response
+        respond::unanswered(unanswered)
     }
 }
 

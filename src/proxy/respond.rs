@@ -50,6 +50,10 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
             StatusCode::METHOD_NOT_ALLOWED,
             "this is no tunnelling proxy\n",
         ),
+        EdgeRefusal::PoolFull => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "all connections to the upstream are in use\n",
+        ),
     };
     plain(status, text)
 }
@@ -65,10 +69,7 @@ pub fn unanswered(unanswered: &Unanswered) -> Response<ResponseBody> {
             _ => plain(StatusCode::BAD_GATEWAY, "the upstream could not answer\n"),
         },
         Unanswered::Diverted { diversion, .. } => match diversion {
-            Diversion::PoolFull => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "all connections to the upstream are in use\n",
-            ),
+            Diversion::PoolFull => refused(EdgeRefusal::PoolFull),
             Diversion::NoEndpoint | Diversion::Breaker => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no upstream is available\n",

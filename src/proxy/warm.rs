@@ -32,7 +32,9 @@ pub async fn warm(worker: &Worker, backend: BackendId) {
                     break;
                 };
                 let now = worker.deadlines.now();
-                pool.put(Connection::new(stream, permit, now), now);
+                let mut connection = Connection::new(stream, permit, now);
+                connection.rest();
+                pool.put(connection, now);
             }
         }
     };

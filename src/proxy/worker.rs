@@ -94,10 +94,15 @@ impl Worker {
         Rc::clone(&view)
     }
 
-    /// Books what age has decided and wakes whoever waited long enough.
+    /// Books what age has decided, wakes whoever waited long enough, and makes room in pools that
+    /// were found full. To be called every [`TICK`](crate::upstream::deadline::TICK).
     pub fn sweep(&self) {
         self.deadlines.sweep();
         self.flights.sweep(std::time::Instant::now());
+        let now = self.deadlines.now();
+        for pool in self.view.borrow().pools.iter().flatten() {
+            pool.make_room(now);
+        }
     }
 
     /// Closes idle connections that are too old, and moves to the newest snapshot even if no

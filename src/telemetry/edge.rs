@@ -22,11 +22,13 @@ pub enum EdgeRefusal {
     ClientTimeout,
     /// CONNECT is not served: 405.
     Connect,
+    /// All connections to the one backend that could answer are in use: 503.
+    PoolFull,
 }
 
 impl EdgeRefusal {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
         "no_route",
         "invalid_host",
         "denied",
@@ -34,6 +36,7 @@ impl EdgeRefusal {
         "overloaded",
         "client_timeout",
         "connect",
+        "pool_full",
     ];
 }
 

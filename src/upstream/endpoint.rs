@@ -18,6 +18,7 @@ pub struct Endpoint {
     location: Location,
     pending: AtomicU64,
     connections: AtomicUsize,
+    refusals: AtomicU64,
     unhealthy: AtomicBool,
     unreachable: AtomicBool,
     ejected_until: AtomicU64,
@@ -77,6 +78,7 @@ impl Endpoint {
             location: Location::parse(address).ok_or_else(|| InvalidAddress(address.to_owned()))?,
             pending: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            refusals: AtomicU64::new(0),
             unhealthy: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
@@ -113,12 +115,22 @@ impl Endpoint {
 
     /// The right to hold one connection, unless `max` are open over all workers.
     pub fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
-        self.connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < max).then_some(open + 1)
-            })
-            .ok()
-            .map(|_| ConnectionPermit(Arc::clone(self)))
+        let order = Ordering::Relaxed;
+        let open_one = |open| (open < max).then_some(open + 1);
+        if self
+            .connections
+            .fetch_update(order, order, open_one)
+            .is_err()
+        {
+            self.refusals.fetch_add(1, order);
+            return None;
+        }
+        Some(ConnectionPermit(Arc::clone(self)))
+    }
+
+    /// How often [`try_acquire`](Self::try_acquire) has refused so far.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// Whether it may be tried at `now`.

@@ -2,11 +2,13 @@
 //!
 //! Last in, first out, so that a quiet hour lets the surplus grow old and go. Nothing is shared
 //! and nothing is locked; only the number of open connections is global, held by each
-//! connection's permit.
+//! connection's permit. So one worker's idle connections could keep another out of a small pool,
+//! which cannot reach in here to take them: whoever sees that somebody was refused makes room.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use super::deadline::TICK;
 use super::endpoint::Endpoint;
 use super::http1::connection::Connection;
 use crate::config::model::PoolLimits;
@@ -20,6 +22,8 @@ pub struct Pool {
     /// This worker's part of the idle connections allowed.
     max_idle: usize,
     idle: RefCell<Vec<Idle>>,
+    /// The endpoint's refusals at the last look.
+    refusals: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -33,6 +37,7 @@ impl Pool {
     /// worker does not multiply them.
     pub fn new(endpoint: Arc<Endpoint>, limits: PoolLimits, workers: usize) -> Self {
         Self {
+            refusals: Cell::new(endpoint.refusals()),
             endpoint,
             max_idle: limits.max_idle.div_ceil(workers.max(1)),
             limits,
@@ -83,6 +88,17 @@ impl Pool {
         self.idle
             .borrow_mut()
             .retain_mut(|idle| self.is_fresh(idle, now) && idle.connection.is_quiet());
+    }
+
+    /// Closes what has rested for a whole tick, if anybody was refused a connection since the last
+    /// look. What is in use from one request to the next stays: closing it would help nobody.
+    pub fn make_room(&self, now: Elapsed) {
+        let refusals = self.endpoint.refusals();
+        if self.refusals.replace(refusals) != refusals {
+            self.idle
+                .borrow_mut()
+                .retain(|idle| now.since(idle.since) < TICK);
+        }
     }
 
     fn is_fresh(&self, idle: &Idle, now: Elapsed) -> bool {

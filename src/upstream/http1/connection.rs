@@ -23,8 +23,8 @@ pub struct Connection {
     buffer: BytesMut,
     next_read: usize,
     opened: Elapsed,
-    /// Whether it has carried a request before: only then may a failure mean "it was stale".
-    is_reused: bool,
+    /// Whether it has waited for a request: only then may a failure mean "it was stale".
+    has_rested: bool,
     /// Held for as long as the connection is open: counts against the endpoint's limit.
     _permit: ConnectionPermit,
 }
@@ -37,7 +37,7 @@ impl Connection {
             buffer: BytesMut::new(),
             next_read: FIRST_READ,
             opened: now,
-            is_reused: false,
+            has_rested: false,
             _permit: permit,
         }
     }
@@ -47,9 +47,9 @@ impl Connection {
         self.opened
     }
 
-    /// Whether it has carried a request before.
-    pub const fn is_reused(&self) -> bool {
-        self.is_reused
+    /// Whether it has waited for a request, so that the peer may have closed it meanwhile.
+    pub const fn has_rested(&self) -> bool {
+        self.has_rested
     }
 
     /// Whether the peer has neither closed it nor sent anything unasked: fit for a request.
@@ -59,7 +59,7 @@ impl Connection {
 
     /// Makes it ready to wait for its next request: memory is held only while there are bytes.
     pub fn rest(&mut self) {
-        self.is_reused = true;
+        self.has_rested = true;
         self.next_read = FIRST_READ;
         self.buffer = BytesMut::new();
     }

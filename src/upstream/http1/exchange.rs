@@ -34,8 +34,8 @@ pub struct ExchangeFailed {
     pub failure: Failure,
     /// Whether any byte of the request may have reached the upstream.
     pub sent: bool,
-    /// A reused connection broke before any byte came back: most likely the upstream had closed
-    /// it as idle.
+    /// A connection that had rested broke before any byte came back: most likely the upstream had
+    /// closed it as idle.
     pub stale: bool,
     /// What was read of the client's body, as far as it is kept.
     pub body: RequestBody,
@@ -142,7 +142,7 @@ impl Exchange {
         ExchangeFailed {
             failure,
             sent,
-            stale: failure == Failure::Reset && self.connection.is_reused() && !self.has_received,
+            stale: failure == Failure::Reset && self.connection.has_rested() && !self.has_received,
             body: self.upload.into_body(),
         }
     }
