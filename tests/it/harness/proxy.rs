@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cutover::control::protocol::{SplitStatus, Status};
+use cutover::control::protocol::{EndpointStatus, SplitStatus, Status};
 use http::Request;
 use http_body_util::Full;
 use tempfile::TempDir;
@@ -30,6 +30,7 @@ workers: 2
 pub(crate) struct Site {
     directory: Arc<TempDir>,
     beginning: String,
+    environment: Vec<(String, String)>,
 }
 
 /// A running program. It is killed when dropped; if the test fails, its log is shown.
@@ -47,6 +48,7 @@ impl Site {
         Self {
             directory: Arc::new(tempfile::tempdir().expect("the temporary directory is writable")),
             beginning: BEGINNING.to_owned(),
+            environment: Vec::new(),
         }
     }
 
@@ -61,6 +63,12 @@ impl Site {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Sets a variable of the program's environment.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Writes a file.
@@ -169,6 +177,7 @@ impl Site {
             .args(["serve", "--config"])
             .arg(self.configuration_path())
             .args(arguments)
+            .envs(self.environment.clone())
             .current_dir(self.path())
             .stdin(Stdio::null());
         command
@@ -214,6 +223,16 @@ impl Proxy {
         serde_json::from_slice(&answer.body).expect("the status is what the library says it is")
     }
 
+    /// The state of one endpoint of a backend.
+    pub(crate) async fn endpoint(&self, backend: &str, address: SocketAddr) -> EndpointStatus {
+        let backends = self.status().await.backends.into_iter();
+        let endpoints = backends.filter(|found| found.name == backend);
+        endpoints
+            .flat_map(|backend| backend.endpoints)
+            .find(|endpoint| endpoint.address == address.to_string())
+            .expect("tests ask for endpoints they configured")
+    }
+
     /// The state of one split.
     pub(crate) async fn split(&self, name: &str) -> SplitStatus {
         let splits = self.status().await.splits;
@@ -253,6 +272,21 @@ impl Proxy {
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .expect("tests write valid requests");
         Client::http1(self.admin).await.send(request).await
+    }
+
+    /// Replaces a file in its directory whole, as an editor does.
+    pub(crate) fn rewrite(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.site.path();
+        let draft = path.join("draft");
+        std::fs::write(&draft, contents).expect("the directory is writable");
+        std::fs::rename(&draft, path.join(name)).expect("the directory is writable");
+    }
+
+    /// Replaces the configuration, but for its beginning, and waits until it is in force.
+    pub(crate) async fn reconfigure(&self, configuration: &str) {
+        self.rewrite("cutover.yaml", self.site.text(configuration));
+        let answer = self.change("/api/v1/reload", "{}").await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
     }
 
     /// The most memory that the program has held so far, in bytes.

@@ -50,6 +50,8 @@ pub(crate) struct Received {
     pub(crate) is_whole: bool,
     /// Whether the other side left before the exchange was over.
     pub(crate) was_departed: bool,
+    /// The name that the TLS handshake asked for (SNI).
+    pub(crate) server_name: Option<String>,
 }
 
 impl Received {
@@ -69,6 +71,7 @@ struct Shared {
     director: Box<Director>,
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
+    open_connections: AtomicUsize,
     /// Bytes of floods that the sockets have taken.
     flooded: AtomicUsize,
     tls: Option<TlsAcceptor>,
@@ -115,6 +118,7 @@ impl Upstream {
             director,
             received: Mutex::default(),
             connections: AtomicUsize::new(0),
+            open_connections: AtomicUsize::new(0),
             flooded: AtomicUsize::new(0),
             tls,
         });
@@ -160,6 +164,11 @@ impl Upstream {
     /// How many connections were accepted.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open now, as far as the server has noticed.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.shared.open_connections.load(Ordering::SeqCst)
     }
 
     /// How many bytes of floods the sockets have taken.
@@ -227,18 +236,21 @@ fn serve(listener: TcpListener, shared: &Arc<Shared>, stopped: oneshot::Receiver
 
 async fn greet(stream: TcpStream, number: usize, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
+    shared.open_connections.fetch_add(1, Ordering::SeqCst);
     // A connection that drops is a reset only where a script says so.
     match shared.tls.clone() {
-        None => converse(stream, number, &shared, set_reset).await,
+        None => converse(stream, number, None, &shared, set_reset).await,
         Some(tls) => {
             if let Ok(stream) = tls.accept(stream).await {
-                converse(stream, number, &shared, |stream| {
+                let server_name = stream.get_ref().1.server_name().map(str::to_owned);
+                converse(stream, number, server_name, &shared, |stream| {
                     set_reset(stream.get_ref().0)
                 })
                 .await;
             }
         }
     }
+    shared.open_connections.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Makes the coming close a reset.
@@ -255,13 +267,22 @@ enum End {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     number: usize,
+    server_name: Option<String>,
     shared: &Shared,
     reset: impl Fn(&S),
 ) {
     let (reading, mut writer) = tokio::io::split(stream);
     let mut reader = Reader::new(reading);
     let end = loop {
-        match one_request(&mut reader, &mut writer, number, shared).await {
+        match one_request(
+            &mut reader,
+            &mut writer,
+            number,
+            server_name.clone(),
+            shared,
+        )
+        .await
+        {
             Ok(None) => {}
             Ok(Some(end)) => break end,
             Err(_) => break End::Close,
@@ -277,6 +298,7 @@ async fn one_request<S: AsyncRead + AsyncWrite>(
     reader: &mut Reader<S>,
     writer: &mut WriteHalf<S>,
     number: usize,
+    server_name: Option<String>,
     shared: &Shared,
 ) -> io::Result<Option<End>> {
     let Some(head) = reader.head().await? else {
@@ -291,6 +313,7 @@ async fn one_request<S: AsyncRead + AsyncWrite>(
         body: Vec::new(),
         is_whole: rest == Rest::Nothing,
         was_departed: false,
+        server_name,
     };
     let script = (shared.director)(&request);
     let method = request.method.clone();
