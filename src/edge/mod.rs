@@ -7,16 +7,18 @@
 //!
 //! The mistakes avoided here: a layer that looks for its settings by itself could see another
 //! configuration than the next, so the snapshot is looked up once and travels with the request, as
-//! an [`Arrival`]; and boxed services would cost an allocation per layer, so every layer's future
-//! is a concrete type. Settings are the snapshot's and change with the next request; what counts
-//! ([`Shared`]) outlives every reload and belongs to all workers.
+//! an [`Arrival`]. And a layer with a future of its own would wrap the one behind it, which holds
+//! thousands of bytes, and move it on every call. So all layers decide on the way in, leave what
+//! they decided in the arrival, and hand on the inner future as it is; what is due on the way out
+//! is done in one place, [`answer`]. A refused arrival passes the remaining layers, which let it be.
+//!
+//! Settings are the snapshot's and change with the next request; what counts ([`Shared`]) outlives
+//! every reload and belongs to all workers.
 
 pub mod access;
 pub mod overload;
 pub mod rate_limit;
 pub mod request_id;
-
-mod reply;
 
 use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
@@ -26,19 +28,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tower::{Service, ServiceBuilder};
+use tower::layer::layer_fn;
+use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::proxy::body::ResponseBody;
 use crate::proxy::forward;
 use crate::proxy::peer::Peer;
+use crate::proxy::respond;
 use crate::proxy::worker::{View, Worker};
+use crate::telemetry::edge::EdgeRefusal;
 
-use self::access::AccessLayer;
-use self::overload::{CountedBody, InFlight, OverloadLayer};
-use self::rate_limit::{RateLimitLayer, RateLimiter};
-use self::request_id::{RequestIdLayer, RequestIds};
+use self::access::Access;
+use self::overload::{CountedBody, InFlight, Overload, Permit};
+use self::rate_limit::{RateLimit, RateLimiter};
+use self::request_id::{RequestId, RequestIds, X_REQUEST_ID};
 
 /// What the edges of all workers share, and no reload forgets.
 #[derive(Debug, Default)]
@@ -81,25 +86,38 @@ struct Local {
     request_ids: RefCell<RequestIds>,
 }
 
-/// A request at the edge, with what is known about it.
+/// A request at the edge, with what is known and decided about it.
 #[derive(Debug)]
 pub struct Arrival<B> {
-    /// The request as the client sent it, but for its id.
-    pub request: Request<B>,
+    request: Request<B>,
     /// The one view of the world that this request sees.
-    pub view: Rc<View>,
-    /// The other end of the connection.
-    pub peer: Peer,
+    view: Rc<View>,
+    peer: Peer,
     client: OnceCell<IpAddr>,
+    local: Rc<Local>,
+    /// The request's id, once it has one.
+    id: Option<HeaderValue>,
+    /// Why it is turned away, if it is.
+    refusal: Option<EdgeRefusal>,
+    /// Its place among the requests in flight, once it has one.
+    permit: Option<Permit>,
 }
 
 impl<B> Arrival<B> {
     /// The client's address, found when somebody asks for the first time.
-    pub fn client(&self) -> IpAddr {
+    fn client(&self) -> IpAddr {
         *self.client.get_or_init(|| {
             let trusted = &self.view.snapshot.routing.edge.trusted_proxies;
             self.peer.client(self.request.headers(), trusted)
         })
+    }
+
+    fn refuse(&mut self, refusal: EdgeRefusal) {
+        self.refusal = Some(refusal);
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 }
 
@@ -126,46 +144,70 @@ impl Entrance {
     > + Clone
     + use<> {
         let worker = Rc::clone(&self.0.worker);
-        self.around(
-            peer,
-            tower::service_fn(move |arrival: Arrival<Incoming>| {
-                let worker = Rc::clone(&worker);
-                async move {
-                    let Arrival { request, view, .. } = arrival;
-                    Ok(forward::handle(worker, view, peer, request).await)
-                }
-            }),
-        )
+        self.around(peer, move |view, request| {
+            forward::handle(Rc::clone(&worker), view, peer, request)
+        })
     }
 
-    /// The edge of a connection with `peer` around any service.
-    pub fn around<B, S>(
+    /// The edge of a connection with `peer` around anything that answers.
+    pub fn around<B, H, A>(
         &self,
         peer: Peer,
-        service: S,
+        handle: H,
     ) -> impl Service<
         Request<B>,
         Response = Response<CountedBody>,
         Error = Infallible,
-        Future = impl Future<Output = Result<Response<CountedBody>, Infallible>> + use<B, S>,
+        Future = impl Future<Output = Result<Response<CountedBody>, Infallible>> + use<B, H, A>,
     > + Clone
-    + use<B, S>
+    + use<B, H, A>
     where
-        S: Service<Arrival<B>, Response = Response<ResponseBody>, Error = Infallible> + Clone,
+        H: Fn(Rc<View>, Request<B>) -> A + Clone,
+        A: Future<Output = Response<ResponseBody>>,
     {
-        let local = &self.0;
         let layered = ServiceBuilder::new()
-            .layer(RequestIdLayer::new(local))
-            .layer(AccessLayer::new(local))
-            .layer(OverloadLayer::new(local))
-            .layer(RateLimitLayer::new(local))
-            .service(service);
+            .layer(layer_fn(RequestId))
+            .layer(layer_fn(Access))
+            .layer(layer_fn(Overload))
+            .layer(layer_fn(RateLimit))
+            .service(service_fn(move |arrival| answer(handle.clone(), arrival)));
         Door {
-            local: Rc::clone(local),
+            local: Rc::clone(&self.0),
             peer,
             layered,
         }
     }
+}
+
+/// Answers an arrival, and does what the layers left for the way out.
+async fn answer<B, H, A>(
+    handle: H,
+    arrival: Arrival<B>,
+) -> Result<Response<CountedBody>, Infallible>
+where
+    H: Fn(Rc<View>, Request<B>) -> A,
+    A: Future<Output = Response<ResponseBody>>,
+{
+    let Arrival {
+        request,
+        view,
+        local,
+        id,
+        refusal,
+        permit,
+        ..
+    } = arrival;
+    let mut response = match refusal {
+        Some(refusal) => {
+            local.worker.edge.refused(refusal);
+            respond::refused(refusal)
+        }
+        None => handle(view, request).await,
+    };
+    if let Some(id) = id {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    Ok(response.map(|body| CountedBody::new(body, permit)))
 }
 
 /// Turns a request into an arrival.
@@ -191,6 +233,10 @@ impl<B, S: Service<Arrival<B>>> Service<Request<B>> for Door<S> {
             view: self.local.worker.view(),
             peer: self.peer,
             client: OnceCell::new(),
+            local: Rc::clone(&self.local),
+            id: None,
+            refusal: None,
+            permit: None,
         })
     }
 }

@@ -5,24 +5,45 @@
 //! wanted, and there is no path on which it could be lost. Nobody waits for a permit: a queue here
 //! would only make late what is too much.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::proxy::body::ResponseBody;
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::http1::exchange::Truncated;
 
-use super::reply::Reply;
 use super::{Arrival, Local};
+
+/// Turns away what is too much at once.
+#[derive(Clone, Debug)]
+pub struct Overload<S>(pub S);
+
+impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for Overload<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
+        if !arrival.is_refused() {
+            let limit = arrival.view.snapshot.routing.edge.max_requests;
+            arrival.permit = Permit::take(&arrival.local, limit);
+            if arrival.permit.is_none() {
+                arrival.refuse(EdgeRefusal::Overloaded);
+            }
+        }
+        self.0.call(arrival)
+    }
+}
 
 /// How many requests are being answered on all workers.
 ///
@@ -52,7 +73,7 @@ impl InFlight {
 
 /// The right to be in flight.
 #[derive(Debug)]
-struct Permit(Rc<Local>);
+pub(super) struct Permit(Rc<Local>);
 
 impl Permit {
     fn take(local: &Rc<Local>, limit: usize) -> Option<Self> {
@@ -75,12 +96,11 @@ pub struct CountedBody {
     _permit: Option<Permit>,
 }
 
-impl From<ResponseBody> for CountedBody {
-    /// The body of an answer that takes nobody's place.
-    fn from(body: ResponseBody) -> Self {
+impl CountedBody {
+    pub(super) fn new(body: ResponseBody, permit: Option<Permit>) -> Self {
         Self {
             body,
-            _permit: None,
+            _permit: permit,
         }
     }
 }
@@ -102,85 +122,5 @@ impl Body for CountedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Makes [`Overload`] services.
-#[derive(Clone, Debug)]
-pub struct OverloadLayer {
-    local: Rc<Local>,
-}
-
-/// Turns away what is too much at once.
-#[derive(Clone, Debug)]
-pub struct Overload<S> {
-    local: Rc<Local>,
-    inner: S,
-}
-
-impl OverloadLayer {
-    pub(super) fn new(local: &Rc<Local>) -> Self {
-        let local = Rc::clone(local);
-        Self { local }
-    }
-}
-
-impl<S> Layer<S> for OverloadLayer {
-    type Service = Overload<S>;
-
-    fn layer(&self, inner: S) -> Overload<S> {
-        let local = Rc::clone(&self.local);
-        Overload { local, inner }
-    }
-}
-
-impl<B, S> Service<Arrival<B>> for Overload<S>
-where
-    S: Service<Arrival<B>, Response = Response<ResponseBody>, Error = Infallible>,
-{
-    type Response = Response<CountedBody>;
-    type Error = Infallible;
-    type Future = Counted<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
-        let limit = arrival.view.snapshot.routing.edge.max_requests;
-        let permit = Permit::take(&self.local, limit);
-        let reply = if permit.is_some() {
-            Reply::Passed {
-                answer: self.inner.call(arrival),
-            }
-        } else {
-            Reply::refuse(&self.local.worker, EdgeRefusal::Overloaded)
-        };
-        Counted { reply, permit }
-    }
-}
-
-pin_project! {
-    /// The future of [`Overload`].
-    pub struct Counted<F> {
-        #[pin]
-        reply: Reply<F, ResponseBody>,
-        permit: Option<Permit>,
-    }
-}
-
-impl<F> Future for Counted<F>
-where
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
-{
-    type Output = Result<Response<CountedBody>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.reply.poll(cx))?;
-        Poll::Ready(Ok(response.map(|body| CountedBody {
-            body,
-            _permit: this.permit.take(),
-        })))
     }
 }

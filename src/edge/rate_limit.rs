@@ -7,25 +7,47 @@
 //! their whole allowance again are swept out from time to time, by the control plane: on the
 //! request path a sweep would make one request pay for a hundred thousand.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::config::model::RateLimit as Settings;
 use crate::policy::rate::{Allowance, Rate};
-use crate::proxy::body::ResponseBody;
 use crate::telemetry::edge::EdgeRefusal;
 
-use super::reply::Reply;
-use super::{Arrival, Local};
+use super::Arrival;
+
+/// Turns away what is too much from one client address.
+#[derive(Clone, Debug)]
+pub struct RateLimit<S>(pub S);
+
+impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for RateLimit<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
+        if let Some(settings) = &arrival.view.snapshot.routing.edge.rate_limit
+            && !arrival.is_refused()
+        {
+            let now = arrival.local.worker.clock.uptime();
+            let limiter = &arrival.local.shared.rate_limiter;
+            if !limiter.admits(arrival.client(), settings, now) {
+                arrival.refuse(EdgeRefusal::RateLimited);
+            }
+        }
+        self.0.call(arrival)
+    }
+}
 
 /// What the workers remember about client addresses.
 #[derive(Debug, Default)]
@@ -109,62 +131,6 @@ impl RateLimiter {
 
     pub(super) fn on_common_allowance(&self) -> u64 {
         self.on_common.load(Ordering::Relaxed)
-    }
-}
-
-/// Makes [`RateLimit`] services.
-#[derive(Clone, Debug)]
-pub struct RateLimitLayer {
-    local: Rc<Local>,
-}
-
-/// Turns away what is too much from one client address.
-#[derive(Clone, Debug)]
-pub struct RateLimit<S> {
-    local: Rc<Local>,
-    inner: S,
-}
-
-impl RateLimitLayer {
-    pub(super) fn new(local: &Rc<Local>) -> Self {
-        let local = Rc::clone(local);
-        Self { local }
-    }
-}
-
-impl<S> Layer<S> for RateLimitLayer {
-    type Service = RateLimit<S>;
-
-    fn layer(&self, inner: S) -> RateLimit<S> {
-        let local = Rc::clone(&self.local);
-        RateLimit { local, inner }
-    }
-}
-
-impl<B, R, S> Service<Arrival<B>> for RateLimit<S>
-where
-    S: Service<Arrival<B>, Response = Response<R>, Error = Infallible>,
-    R: From<ResponseBody>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Reply<S::Future, R>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
-        if let Some(settings) = &arrival.view.snapshot.routing.edge.rate_limit {
-            let now = self.local.worker.clock.uptime();
-            let limiter = &self.local.shared.rate_limiter;
-            if !limiter.admits(arrival.client(), settings, now) {
-                return Reply::refuse(&self.local.worker, EdgeRefusal::RateLimited);
-            }
-        }
-        Reply::Passed {
-            answer: self.inner.call(arrival),
-        }
     }
 }
 
