@@ -4,8 +4,8 @@
 //! addresses is bounded: a client that can send from ever new addresses must not fill it. Beyond
 //! the bound, addresses that are not remembered share one allowance; the remembered ones keep
 //! theirs, so a flood of strangers does not cost regular clients anything. Addresses that have
-//! their whole allowance again are swept out from time to time, by the control plane: on the
-//! request path a sweep would make one request pay for a hundred thousand.
+//! their whole allowance again are swept out once a second, apart from any request: done by one of
+//! them, a sweep would make it pay for a hundred thousand others.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
