@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod by_hand;
 mod cli;
 mod demo;
 mod dockerfile;

@@ -24,6 +24,10 @@ use crate::harness::upstream::{Reply, Script, Step, Upstream};
 use crate::harness::{eventually, migration};
 use crate::project::read;
 
+/// A split that is judged, but whose share stays where it is, so that counts are exact.
+const UNMOVED: &str = "share: 50%, analysis: {alpha: 0.000001, hard_fail: 1000}, \
+                       rollback: ['error_rate > 90%', 'p95 > 10s']";
+
 /// A program that is not ours; killed when dropped.
 struct Running(Child);
 
@@ -293,9 +297,7 @@ async fn prometheus_scrapes_and_answers_what_the_documents_tell_people_to_ask() 
         };
         Script::of([slow, Step::Answer(Reply::new(status))])
     });
-    let settings = "share: 50%, analysis: {alpha: 0.000001, hard_fail: 1000}, \
-                    rollback: ['error_rate > 90%', 'p95 > 10s']";
-    let configuration = migration(legacy.address(), new.address(), settings);
+    let configuration = migration(legacy.address(), new.address(), UNMOVED);
     let proxy = Site::new().start(&configuration).await;
     let prometheus = Prometheus::start(proxy.admin()).await;
     // A rate needs a scrape before the traffic and one after it.
@@ -341,7 +343,7 @@ async fn promtool_finds_nothing_wrong_with_a_live_scrape() {
         Upstream::ok("legacy"),
         Upstream::start("new", |_| Script::reset()),
     );
-    let configuration = migration(legacy.address(), new.address(), "share: 50%");
+    let configuration = migration(legacy.address(), new.address(), UNMOVED);
     let proxy = Site::new().start(&configuration).await;
     traffic(&proxy).await;
     let booked = [("split", "api"), ("arm", "legacy")];

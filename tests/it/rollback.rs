@@ -1,30 +1,24 @@
-//! The engine cuts off a new arm that does harm, says why once, and stays cut off until a person
-//! says otherwise; and what a person says holds.
+//! The engine cuts off a new arm that does harm, says why once, and leaves it cut off until a person
+//! says otherwise.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cutover::clock::Clock;
-use cutover::config::model::Secret;
 use cutover::control::protocol::SplitStatus;
-use cutover::identity::pin;
 use cutover::policy::arm::Arm;
 use cutover::policy::rollout::{Decision, Phase};
 use cutover::state::Store;
-use http::Request;
-use http_body_util::Full;
-use tokio::task::JoinHandle;
 
-use crate::harness::client::{Client, get};
+use crate::harness::client::get;
 use crate::harness::keys::keys;
 use crate::harness::proxy::{Proxy, Site};
+use crate::harness::traffic::Traffic;
 use crate::harness::upstream::{Reply, Script, Step, Upstream};
 use crate::harness::{LOOK_AGAIN, PATIENCE, eventually, migration};
 
 /// A split at half of the keys that tells in its answers whether it fell back.
-async fn start(legacy: &Upstream, new: &Upstream, settings: &str) -> Proxy {
+pub(crate) async fn start(legacy: &Upstream, new: &Upstream, settings: &str) -> Proxy {
     let settings = format!("share: 50%, response_headers: true, {settings}");
     let configuration = migration(legacy.address(), new.address(), &settings);
     Site::new().start(&configuration).await
@@ -42,83 +36,6 @@ fn patient(failure: Script) -> (Upstream, Arc<AtomicBool>) {
         }
     });
     (upstream, is_well)
-}
-
-/// GETs that go on until they are stopped, of keys of legacy and of new in turn.
-struct Traffic {
-    is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    callers: Vec<JoinHandle<Record>>,
-}
-
-/// What callers were answered.
-#[derive(Default)]
-struct Record {
-    statuses: Vec<u16>,
-    /// When an answer first told of a fallback.
-    first_fallback: Option<Instant>,
-}
-
-impl Traffic {
-    /// `callers` clients with one request every `pace` each.
-    fn begin(address: SocketAddr, callers: usize, pace: Duration) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicUsize::new(0));
-        let callers = (0..callers).map(|caller| {
-            let (is_over, answered) = (Arc::clone(&is_over), Arc::clone(&answered));
-            tokio::spawn(async move {
-                let mut record = Record::default();
-                let mut client = Client::http1(address).await;
-                let mut pace = tokio::time::interval(pace);
-                // Legacy's first, so that at no time `new` has seen more.
-                let of = |arm| keys("api", "50%", arm).skip(caller * 1_000);
-                for (legacy, new) in of(Arm::Legacy).zip(of(Arm::New)) {
-                    for key in [legacy, new] {
-                        pace.tick().await;
-                        if is_over.load(Ordering::SeqCst) {
-                            return record;
-                        }
-                        let answer = client.get("/", &key).await;
-                        if answer.field("cutover-fallback").is_some() {
-                            record.first_fallback.get_or_insert_with(Instant::now);
-                        }
-                        record.statuses.push(answer.status);
-                        answered.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-                record
-            })
-        });
-        Self {
-            callers: callers.collect(),
-            is_over,
-            answered,
-        }
-    }
-
-    /// Waits for this many more answers.
-    async fn goes_on(&self, answers: usize) {
-        let goal = self.answered.load(Ordering::SeqCst) + answers;
-        eventually("the callers are answered", async || {
-            self.answered.load(Ordering::SeqCst) >= goal
-        })
-        .await;
-    }
-
-    /// Ends it; everything that was answered.
-    async fn end(self) -> Record {
-        self.is_over.store(true, Ordering::SeqCst);
-        let mut all = Record::default();
-        for caller in self.callers {
-            let record = caller.await.expect("every request is answered");
-            all.statuses.extend(record.statuses);
-            all.first_fallback = [all.first_fallback, record.first_fallback]
-                .into_iter()
-                .flatten()
-                .min();
-        }
-        all
-    }
 }
 
 /// Waits until the last decision is `action`.
@@ -141,13 +58,13 @@ async fn decision(proxy: &Proxy, action: &str) -> Decision {
     }
 }
 
-async fn is(proxy: &Proxy, phase: Phase, share: &str) {
+pub(crate) async fn is(proxy: &Proxy, phase: Phase, share: &str) {
     let split = proxy.split("api").await;
     assert_eq!((split.phase, split.share.as_str()), (phase, share));
 }
 
 /// Waits until the status of the split is as it should be.
-async fn becomes(proxy: &Proxy, what: &str, condition: impl Fn(&SplitStatus) -> bool) {
+pub(crate) async fn becomes(proxy: &Proxy, what: &str, condition: impl Fn(&SplitStatus) -> bool) {
     eventually(what, async || condition(&proxy.split("api").await)).await;
 }
 
@@ -158,16 +75,16 @@ async fn failed_attempts(proxy: &Proxy) -> f64 {
     of(&[("backend", "new")]) - of(&[("backend", "new"), ("result", "success")])
 }
 
-fn key_of(arm: Arm) -> String {
+pub(crate) fn key_of(arm: Arm) -> String {
     keys("api", "50%", arm).next().expect("there is always one")
 }
 
-async fn served_by(proxy: &Proxy, key: &str) -> Option<String> {
+pub(crate) async fn served_by(proxy: &Proxy, key: &str) -> Option<String> {
     let answer = proxy.client().await.get("/", key).await;
     answer.served_by().map(str::to_owned)
 }
 
-async fn command(proxy: &Proxy, words: &[&str]) {
+pub(crate) async fn command(proxy: &Proxy, words: &[&str]) {
     let output = proxy.cutover(words).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
@@ -390,132 +307,4 @@ async fn a_breaker_that_is_still_open_does_not_undo_a_resume() {
     traffic.end().await;
     is(&proxy, Phase::Progressing, "50%").await;
     assert_eq!(proxy.split("api").await.breaker, "closed");
-}
-
-#[tokio::test]
-async fn only_a_new_rollout_id_clears_the_latch() {
-    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
-    let other = Upstream::ok("other");
-    let proxy = start(&legacy, &new, "").await;
-    command(&proxy, &["rollback", "api"]).await;
-    let edit = |to: &Upstream, settings: &str| {
-        let configuration = migration(legacy.address(), to.address(), settings);
-        proxy.site().configure(&configuration);
-    };
-
-    edit(&new, "share: 60%");
-    becomes(&proxy, "another share is read", |split| {
-        split.file_share.as_deref() == Some("60%")
-    })
-    .await;
-    is(&proxy, Phase::RolledBack, "0%").await;
-    edit(&other, "share: 60%, rollback: ['error_rate > 7%']");
-    becomes(&proxy, "other criteria are read", |split| {
-        let mut conditions = split.conditions.iter();
-        conditions.any(|condition| condition.criterion == "error_rate > 7%")
-    })
-    .await;
-    is(&proxy, Phase::RolledBack, "0%").await;
-    let refused = proxy.cutover(&["set", "api", "70%", "--override"]).await;
-    assert_eq!(refused.status.code(), Some(5));
-    is(&proxy, Phase::RolledBack, "0%").await;
-
-    edit(&other, "share: 60%, rollout: {id: second}");
-    becomes(&proxy, "the second rollout begins", |split| {
-        split.phase == Phase::Progressing && split.share == "60%"
-    })
-    .await;
-    let key = key_of(Arm::New);
-    assert_eq!(served_by(&proxy, &key).await.as_deref(), Some("other"));
-    let decision = proxy.split("api").await.last_decision;
-    let decision = decision.expect("it is one");
-    assert_eq!(decision.actor, "file");
-    assert!(decision.sentence.contains("rollout second"), "{decision:?}");
-}
-
-#[tokio::test]
-async fn an_emergency_beats_every_pin_and_ends_only_by_hand() {
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
-    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
-    let pins = format!("pins: {{keys: {{vip: new}}}}, pin_secret: {SECRET}");
-    let proxy = start(&legacy, &new, &pins).await;
-    let token = pin::issue(
-        &Secret(SECRET.as_bytes().to_vec()),
-        "api",
-        Arm::New,
-        Duration::from_secs(3600),
-        Clock::start().now().seconds(),
-    );
-    let all_go_to = async |proxy: &Proxy, arm: &str, when: &str| {
-        let bearer = Request::get("/").header("cutover-pin", &token);
-        let bearer = bearer.body(Full::default()).expect("a valid request");
-        let bearer = proxy.client().await.send(bearer).await;
-        assert_eq!(bearer.served_by(), Some(arm), "the token, {when}");
-        for key in ["vip", &key_of(Arm::New)] {
-            let server = served_by(proxy, key).await;
-            assert_eq!(server.as_deref(), Some(arm), "{key}, {when}");
-        }
-    };
-    all_go_to(&proxy, "new", "before").await;
-    let nobody_says_why = proxy.cutover(&["emergency"]).await;
-    assert_eq!(nobody_says_why.status.code(), Some(2));
-    command(&proxy, &["emergency", "--reason", "orders are lost"]).await;
-    all_go_to(&proxy, "legacy", "in an emergency").await;
-
-    let proxy = proxy.kill().launch(&[]).await;
-    assert!(proxy.status().await.emergency);
-    all_go_to(&proxy, "legacy", "after a restart").await;
-    command(&proxy, &["set", "api", "100%", "--override"]).await;
-    all_go_to(&proxy, "legacy", "after a set").await;
-    let settings = format!("share: 60%, rollout: {{id: second}}, {pins}");
-    let configuration = migration(legacy.address(), new.address(), &settings);
-    proxy.site().configure(&configuration);
-    becomes(&proxy, "the second rollout is read", |split| {
-        split.rollout_id == "second"
-    })
-    .await;
-    all_go_to(&proxy, "legacy", "in a new rollout").await;
-    is(&proxy, Phase::Progressing, "0%").await;
-
-    command(&proxy, &["emergency", "--clear"]).await;
-    all_go_to(&proxy, "new", "when it is cleared").await;
-    is(&proxy, Phase::Progressing, "60%").await;
-}
-
-#[tokio::test]
-async fn an_override_is_asked_for_shows_survives_and_ends_with_the_file() {
-    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
-    let proxy = start(&legacy, &new, "").await;
-    let refused = proxy.cutover(&["set", "api", "30%"]).await;
-    assert_eq!(refused.status.code(), Some(5));
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        said.contains("50%") && said.contains("--override"),
-        "{said}"
-    );
-    is(&proxy, Phase::Progressing, "50%").await;
-
-    command(&proxy, &["set", "api", "30%", "--override"]).await;
-    let proxy = proxy.kill().launch(&[]).await;
-    let split = proxy.split("api").await;
-    assert_eq!(split.share, "30%");
-    assert_eq!(split.override_share.as_deref(), Some("30%"));
-    assert_eq!(split.file_share.as_deref(), Some("50%"));
-
-    let edit = |settings: &str| {
-        let configuration = migration(legacy.address(), new.address(), settings);
-        proxy.site().configure(&configuration);
-    };
-    edit("share: 50%, rollback: ['error_rate > 7%']");
-    becomes(&proxy, "another edit is read", |split| {
-        let mut conditions = split.conditions.iter();
-        conditions.any(|condition| condition.criterion == "error_rate > 7%")
-    })
-    .await;
-    is(&proxy, Phase::Progressing, "30%").await;
-    edit("share: 40%");
-    becomes(&proxy, "the file's share is in force", |split| {
-        split.share == "40%" && split.override_share.is_none()
-    })
-    .await;
 }

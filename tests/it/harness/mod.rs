@@ -11,6 +11,7 @@ pub(crate) mod metrics;
 pub(crate) mod proxy;
 #[cfg(test)]
 mod tests;
+pub(crate) mod traffic;
 pub(crate) mod upstream;
 
 use std::fmt::Display;
