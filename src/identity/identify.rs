@@ -226,9 +226,10 @@ fn pin_token_arm(
     request: &RequestFacts<'_>,
     unverifiable_token: &mut bool,
 ) -> Option<Arm> {
+    let present = |token: &&[u8]| !token.is_empty();
     let header = request.headers.get(PIN_HEADER).map(HeaderValue::as_bytes);
-    let cookie = || cookie(request.headers, PIN_COOKIE.as_bytes());
-    let token = header.or_else(cookie).filter(|token| !token.is_empty())?;
+    let cookie = || cookie(request.headers, PIN_COOKIE.as_bytes()).filter(present);
+    let token = header.filter(present).or_else(cookie)?;
     let arm = tokens.arm(token, request.now_seconds);
     *unverifiable_token |= arm.is_none();
     arm
