@@ -19,6 +19,7 @@ mod reference;
 mod reload;
 mod rescue;
 mod rollback;
+mod routing;
 mod startup;
 mod stickiness;
 mod stopping;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cutover::control::protocol::{EndpointStatus, SplitStatus, Status};
+use cutover::policy::assign::Explanation;
 use http::Request;
 use http_body_util::Full;
 use tempfile::TempDir;
@@ -287,6 +288,14 @@ impl Proxy {
         self.rewrite("cutover.yaml", self.site.text(configuration));
         let answer = self.change("/api/v1/reload", "{}").await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
+    }
+
+    /// To which arm a key of a split belongs, and why, as the admin API tells it.
+    pub(crate) async fn explain(&self, split: &str, key: &str) -> Explanation {
+        let escaped: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/api/v1/explain?split={split}&key={escaped}");
+        let answer = self.ask(&path).await;
+        serde_json::from_slice(&answer.body).expect("it is what the library says it is")
     }
 
     /// The most memory that the program has held so far, in bytes.
