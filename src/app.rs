@@ -22,6 +22,7 @@ use crate::control::controller::Controller;
 use crate::control::data_plane::{DataPlane, Warmed};
 use crate::control::keeper::Keeper;
 use crate::control::protocol::ControlHandle;
+use crate::control::watch::Watcher;
 use crate::control::world::World;
 use crate::edge;
 use crate::policy::rollout::{By, Effect, Event};
@@ -94,6 +95,8 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     // Before anything slow: a signal that comes early must not find the default handler.
     let mut signals = Signals::install()?;
     let clock = Clock::start();
+    // From before the file is read: an edit in between would be missed.
+    let watcher = Watcher::new(vec![options.config.clone()]);
     let config = config::load(&options.config).map_err(ServeError::Config)?;
     for warning in &config.warnings {
         tracing::warn!(file = %options.config.display(), "{warning}");
@@ -130,7 +133,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let readiness = Readiness::starting();
     let (control, messages) = ControlHandle::channel();
     let admin_address = serve_admin(admin_socket, &world, control, &readiness)?;
-    let data_plane = data_plane(&workers, &certificates, entrance, edge);
+    let data_plane = data_plane(&workers, &certificates, entrance, edge, clock);
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
         world,
@@ -138,6 +141,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
         data_plane,
         keeper,
         options.config,
+        watcher,
     );
     controller.settle(effects).await;
     let (stop, stopped) = oneshot::channel();
@@ -335,7 +339,9 @@ fn data_plane(
     certificates: &Arc<ArcSwap<ServerTlsConfigs>>,
     entrance: Arc<edge::Shared>,
     edge: Arc<EdgeTally>,
+    clock: Clock,
 ) -> DataPlane {
+    let swept = Arc::clone(&entrance);
     let counted = Arc::clone(workers);
     let warmed = Arc::clone(workers);
     let certificates = Arc::clone(certificates);
@@ -358,6 +364,7 @@ fn data_plane(
             let certificates = Arc::clone(&certificates);
             Ok(Box::new(move || certificates.store(prepared)))
         }),
+        sweep_edge: Box::new(move || swept.sweep(clock.uptime())),
         edge_load: Box::new(move || EdgeLoad {
             requests_in_flight: entrance.requests_in_flight() as u64,
             remembered_addresses: entrance.remembered_addresses() as u64,

@@ -21,9 +21,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
-
-use xxhash_rust::xxh3::Xxh3;
+use std::path::Path;
 
 pub use self::problem::{Problem, Problems};
 pub use self::schema::schema;
@@ -101,21 +99,4 @@ pub fn load_text(
         Some(config) if problems.is_empty() => Ok(Config { files, ..config }),
         _ => Err(Problems::new(Path::new(""), problems, files)),
     }
-}
-
-/// A hash of the contents of `files`, to find out whether a configuration would read differently
-/// now; a file that cannot be read counts as such.
-pub fn fingerprint(files: &[PathBuf]) -> u64 {
-    let mut hasher = Xxh3::new();
-    for file in files {
-        // The lengths keep what moves from one file to the next from going unseen.
-        match std::fs::read(file) {
-            Ok(bytes) => {
-                hasher.update(&(bytes.len() as u64).to_le_bytes());
-                hasher.update(&bytes);
-            }
-            Err(_) => hasher.update(&u64::MAX.to_le_bytes()),
-        }
-    }
-    hasher.digest()
 }

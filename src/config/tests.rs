@@ -142,7 +142,7 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
 }
 
 #[test]
-fn the_files_that_were_read_are_listed_and_their_change_is_seen() {
+fn the_files_that_were_read_are_listed_even_when_they_are_gone() {
     let directory = production_directory();
     let path = directory.path().join("quick.yaml");
     let text = QUICKSTART.replace(
@@ -153,10 +153,6 @@ fn the_files_that_were_read_are_listed_and_their_change_is_seen() {
     let config = load(&path).expect("valid");
     let pins = directory.path().join("pins.txt");
     assert_eq!(config.files, [path, pins.clone()]);
-    let before = fingerprint(&config.files);
-    assert_eq!(fingerprint(&config.files), before);
-    std::fs::write(&pins, "carol new\n").expect("writable");
-    assert_ne!(fingerprint(&config.files), before);
     std::fs::remove_file(&pins).expect("present");
     let problems = load(&directory.path().join("quick.yaml")).expect_err("pins are gone");
     assert_eq!(problems.files, config.files, "its return must be noticed");

@@ -33,6 +33,8 @@ use super::world::{TICK, World};
 
 /// Time between two savings of the evidence: what a kill -9 may cost.
 const SAVE: Duration = Duration::from_secs(5);
+/// Time between two tidyings of what the edge remembers of clients.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What became of the last reading of the configuration file.
 #[derive(Clone, Debug)]
@@ -63,19 +65,22 @@ impl Controller {
         Arc::new(ArcSwap::from_pointee(world.snapshot()))
     }
 
-    /// Takes charge. `published` is the world's first snapshot, `path` its configuration file.
+    /// Takes charge. `published` is the world's first snapshot, `path` its configuration file,
+    /// and `watcher` has watched that since before it was read.
     pub fn new(
         world: World,
         published: Published,
         data_plane: DataPlane,
         keeper: Keeper,
         path: PathBuf,
+        mut watcher: Watcher,
     ) -> Self {
+        watcher.watch(world.config.files.clone());
         let now = world.clock.now();
         let mut health = HealthChecks::default();
         health.reconcile(&backends(&world));
         Self {
-            watcher: Watcher::new(world.config.files.clone()),
+            watcher,
             health,
             metrics: Metrics::new(now),
             last_reload: LastReload {
@@ -114,6 +119,8 @@ impl Controller {
         let mut hangup: Signal = signal(SignalKind::hangup())?;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweeps = interval(SWEEP);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut saves = interval(SAVE);
         saves.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -125,6 +132,7 @@ impl Controller {
                 Some(message) = messages.recv() => self.answer(message).await,
                 () = self.watcher.changed() => self.reload_and_log("the file has changed").await,
                 Some(()) = hangup.recv() => self.reload_and_log("SIGHUP").await,
+                _ = sweeps.tick() => (self.data_plane.sweep_edge)(),
                 _ = saves.tick() => self.keeper.save_evidence(self.world.memory()),
             }
         }

@@ -26,6 +26,8 @@ pub struct DataPlane {
     pub warm: Box<dyn Fn(BackendId) -> Warmed>,
     /// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
     pub certify: Certify,
+    /// Forgets what the edges of all workers need no longer remember.
+    pub sweep_edge: Box<dyn Fn()>,
     /// What the edges of all workers hold.
     pub edge_load: Box<dyn Fn() -> EdgeLoad>,
     /// Counts what the edge refused.

@@ -225,7 +225,9 @@ impl Call {
                 plan.attempts.connection_reused(self.worker.id);
                 connection
             }
-            None => match self.open(plan, pool).await {
+            // Opening is rare and its future large (a handshake); kept elsewhere, it does not weigh on
+            // every request's.
+            None => match Box::pin(self.open(plan, pool)).await {
                 Ok(connection) => connection,
                 Err(NotOpened::PoolFull) => return Err(Unsuccessful::PoolFull(body)),
                 Err(NotOpened::Failed(failure)) => {

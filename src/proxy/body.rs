@@ -133,7 +133,7 @@ impl ResponseBody {
     }
 
     /// The body of an upstream's answer.
-    pub fn of_answer(answer: Answer, deadline: Deadline, record: Option<Record>) -> Self {
+    pub fn of_answer(answer: Answer, deadline: &Deadline, record: Option<Record>) -> Self {
         let Answer {
             head,
             mut exchange,
@@ -143,6 +143,7 @@ impl ResponseBody {
         } = answer;
         let mut decoder = head.body;
         let Some(content) = exchange.take_whole_body(&mut decoder) else {
+            let deadline = deadline.renewed();
             deadline.set(body_idle);
             return Self(Source::Streaming(Box::new(Streaming {
                 exchange,
@@ -156,7 +157,7 @@ impl ResponseBody {
             })));
         };
         // The connection is free before the client has read a byte.
-        give_back(&pool, exchange, head.persistent, &deadline);
+        give_back(&pool, exchange, head.persistent, deadline);
         if content.is_empty() {
             // Nobody polls an empty body.
             if let Some(record) = record {

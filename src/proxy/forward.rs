@@ -84,7 +84,7 @@ pub async fn handle(
 }
 
 impl Call {
-    async fn ask_backend(self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
+    async fn ask_backend(&self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
         let body = RequestBody::incoming(incoming, self.has_length(), 0);
         match self.attempt(self.try_without_fallback(backend), body).await {
             Ok(answer) => self.pass(answer, None),
@@ -93,14 +93,13 @@ impl Call {
     }
 
     async fn ask_split(
-        self,
+        &self,
         id: SplitId,
         route: RoutePlan,
         incoming: Incoming,
         started: Instant,
     ) -> Response<ResponseBody> {
-        let snapshot = Rc::clone(&self.view);
-        let snapshot = &snapshot.snapshot;
+        let snapshot = &self.view.snapshot;
         let split = snapshot.routing.split(id);
         let standing = snapshot.standing(id);
         let trusted = &snapshot.routing.edge.trusted_proxies;
@@ -160,7 +159,7 @@ impl Call {
     }
 
     async fn ask_legacy(
-        self,
+        &self,
         split: &SplitPlan,
         body: RequestBody,
         mut record: Record,
@@ -199,12 +198,12 @@ impl Call {
     }
 
     /// Hands an upstream's answer on.
-    fn pass(self, mut answer: Answer, record: Option<Record>) -> Response<ResponseBody> {
+    fn pass(&self, mut answer: Answer, record: Option<Record>) -> Response<ResponseBody> {
         // This answer stands; what is still being uploaded need not be kept.
         answer.exchange.body_mut().stop_keeping();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
-        let mut body = ResponseBody::of_answer(answer, self.deadline, record);
+        let mut body = ResponseBody::of_answer(answer, &self.deadline, record);
         if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
             body.withhold();
         }
@@ -232,18 +231,21 @@ impl Call {
 }
 
 /// A request whose session belongs to `new`.
-struct Trial<'view> {
-    call: Call,
-    split: &'view SplitPlan,
+#[derive(Clone, Copy)]
+struct Trial<'call> {
+    call: &'call Call,
+    split: &'call SplitPlan,
     permission: Permission,
     cluster: Option<Cluster>,
 }
 
 impl Trial<'_> {
+    /// Whatever goes wrong is handled in futures of their own, boxed where they are needed: as
+    /// parts of this one they would triple what every request moves and keeps.
     async fn run(self, body: RequestBody, mut record: Record) -> Response<ResponseBody> {
         let probe = Probe::new(&self);
         if probe.admission == Admission::Open {
-            return self.divert(Diversion::Breaker, body, record).await;
+            return Box::pin(self.divert(Diversion::Breaker, body, record)).await;
         }
         match self.call.attempt(self.how(), body).await {
             Ok(answer) => {
@@ -255,7 +257,7 @@ impl Trial<'_> {
                         record.first_byte(class);
                         self.pass(answer, record)
                     }
-                    Some(failure) => self.answered_badly(failure, answer, record).await,
+                    Some(failure) => Box::pin(self.answered_badly(failure, answer, record)).await,
                 }
             }
             Err(Unanswered::Failed {
@@ -272,7 +274,7 @@ impl Trial<'_> {
                     replayable: body.is_replayable(),
                 };
                 if self.may_replay(attempt) {
-                    return self.replay(failure, body).await;
+                    return Box::pin(self.replay(failure, body)).await;
                 }
                 let unanswered = Unanswered::Failed {
                     failure,
@@ -282,7 +284,7 @@ impl Trial<'_> {
                 self.own_answer(&unanswered)
             }
             Err(Unanswered::Diverted { diversion, body }) if self.permission.enabled => {
-                self.divert(diversion, body, record).await
+                Box::pin(self.divert(diversion, body, record)).await
             }
             Err(unanswered) => {
                 book(&unanswered, record);
@@ -407,10 +409,7 @@ impl Trial<'_> {
         let worker = self.call.worker.id;
         self.split.tally.diverted(worker, diversion, self.cluster);
         self.note_streak(true);
-        let how = Try {
-            is_replay: true,
-            ..self.call.try_without_fallback(self.split.arms.legacy)
-        };
+        let how = self.call.try_without_fallback(self.split.arms.legacy);
         let mut response = match self.call.attempt(how, body).await {
             Ok(answer) => self.call.pass(answer, None),
             Err(unanswered) => self.call.give_up(&unanswered),

@@ -143,8 +143,10 @@ impl<'map> Nominated<'map> {
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
-        // The framing is not the client's to nominate away.
-        let Some(headers) = self.lines.filter(|_| *name != header::CONTENT_LENGTH) else {
+        // The framing is not the client's to nominate away, nor is the request's name, which the
+        // edge has written.
+        let is_ours = *name == header::CONTENT_LENGTH || name.as_str() == "x-request-id";
+        let Some(headers) = self.lines.filter(|_| !is_ours) else {
             return false;
         };
         headers.get_all(header::CONNECTION).iter().any(|line| {
@@ -274,7 +276,11 @@ mod tests {
     #[test]
     fn what_concerns_one_connection_does_not_cross() {
         let request = request()
-            .header("connection", "close, X-Mine, Host, Content-Length")
+            .header(
+                "connection",
+                "close, X-Mine, Host, Content-Length, X-Request-Id",
+            )
+            .header("x-request-id", "7")
             .header("x-mine", "1")
             .header("keep-alive", "5")
             .header("proxy-connection", "keep-alive")
@@ -287,7 +293,7 @@ mod tests {
             .expect("a request");
         assert_eq!(
             written(request, &[]),
-            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\nX-Kept: 2\r\n\
+            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\nContent-Length: 0\r\nX-Kept: 2\r\n\
              X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
              X-Forwarded-Host: a.example\r\n\r\n"
         );

@@ -11,7 +11,6 @@ use http::Response;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -139,7 +138,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), Ready(service));
     drive(worker, connection, |connection| {
         connection.graceful_shutdown()
     })
@@ -160,15 +159,31 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Some(Duration::from_secs(30)))
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(entrance.service(peer)),
-        );
+        .serve_connection(TokioIo::new(stream), Ready(entrance.service(peer)));
     drive(worker, connection, |connection| {
         connection.graceful_shutdown()
     })
     .await
     .map_err(ConnectionError::Http)
+}
+
+/// A tower service as hyper calls one.
+///
+/// The edge's layers turn away what is too much instead of making it wait, so they are always
+/// ready; asking would cost every request a move of its future.
+struct Ready<S>(S);
+
+impl<S, B> hyper::service::Service<B> for Ready<S>
+where
+    S: tower::Service<B> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: B) -> S::Future {
+        self.0.clone().call(request)
+    }
 }
 
 /// Drives a connection to its end, and tells it once when the worker drains.

@@ -136,7 +136,7 @@ async fn run(
     connections: Arc<AtomicUsize>,
 ) {
     let worker = Worker::new(id, count, shared.clock, &shared.published, shared.edge);
-    spawn_local(sweep(Rc::clone(&worker), Arc::clone(&shared.entrance)));
+    spawn_local(sweep(Rc::clone(&worker)));
     let entrance = Entrance::new(Rc::clone(&worker), shared.entrance);
     let serve = |accepted: Accepted| {
         let worker = Rc::clone(&worker);
@@ -184,7 +184,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-async fn sweep(worker: Rc<Worker>, entrance: Arc<edge::Shared>) {
+async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pools_due = worker.deadlines.now().plus(POOL_SWEEP);
@@ -193,10 +193,6 @@ async fn sweep(worker: Rc<Worker>, entrance: Arc<edge::Shared>) {
         worker.sweep();
         if worker.deadlines.now() >= pools_due {
             worker.sweep_pools();
-            // What all workers share needs only one of them to tidy it.
-            if worker.id == WorkerId(0) {
-                entrance.sweep(worker.clock.uptime());
-            }
             pools_due = worker.deadlines.now().plus(POOL_SWEEP);
         }
     }

@@ -84,6 +84,14 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// Another deadline with the same limit, not set: for what outlives the one who holds this.
+    pub fn renewed(&self) -> Deadline {
+        let deadline = self.deadlines.add();
+        let limit = self.deadlines.entries.borrow()[self.slot].limit;
+        deadline.limit(limit);
+        deadline
+    }
+
     /// Sets it to `span` from now, replacing what was set.
     pub fn set(&self, span: Duration) {
         // The coarse clock may be one tick behind; striking early would be a lie.
