@@ -140,10 +140,15 @@ impl Call {
                     return Ok(answer);
                 }
                 Err(Unsuccessful::Failed(failed)) => failed,
-                Err(Unsuccessful::PoolFull(body)) => {
+                Err(Unsuccessful::PoolFull(unsent)) => {
+                    let other = Chance::OtherEndpoint { excluded: index };
+                    if chance == Chance::First && self.pick(plan, how, other).is_some() {
+                        (chance, body) = (other, unsent);
+                        continue;
+                    }
                     return Err(Unanswered::Diverted {
                         diversion: Diversion::PoolFull,
-                        body,
+                        body: unsent,
                     });
                 }
                 Err(Unsuccessful::Client(fault)) => return Err(Unanswered::Client(fault)),
@@ -172,11 +177,16 @@ impl Call {
     /// The endpoint for this chance.
     fn pick(&self, plan: &BackendPlan, how: Try, chance: Chance) -> Option<usize> {
         let now = self.worker.deadlines.now();
-        let excluded = match chance {
-            Chance::OtherEndpoint { excluded } => Some(excluded),
-            Chance::First | Chance::FreshConnection => None,
+        let (avoided, excluded) = match chance {
+            Chance::First => (None, None),
+            // An endpoint that dies looks like one that closes what is idle; and having nothing
+            // pending any more, it would look like the best choice.
+            Chance::FreshConnection { stale } => (Some(stale), None),
+            Chance::OtherEndpoint { excluded } => (Some(excluded), Some(excluded)),
         };
-        plan.backend.pick(now, excluded).or_else(|| {
+        let picked = plan.backend.pick(now, avoided);
+        let picked = picked.or_else(|| plan.backend.pick(now, excluded));
+        picked.or_else(|| {
             let count = plan.backend.endpoints.len();
             let start = usize::try_from(now.milliseconds()).unwrap_or(0);
             let mut any = (0..count).map(|offset| (start + offset) % count);
@@ -199,7 +209,7 @@ impl Call {
             return None;
         }
         if failed.stale {
-            return Some(Chance::FreshConnection);
+            return Some(Chance::FreshConnection { stale: index });
         }
         let other = Chance::OtherEndpoint { excluded: index };
         self.pick(plan, how, other).map(|_| other)
@@ -217,7 +227,7 @@ impl Call {
         let timeouts = &plan.backend.settings.timeouts;
         let pending = pool.endpoint().begin();
         let kept = match chance {
-            Chance::FreshConnection => None,
+            Chance::FreshConnection { .. } => None,
             Chance::First | Chance::OtherEndpoint { .. } => pool.take(self.worker.deadlines.now()),
         };
         let connection = match kept {
@@ -330,9 +340,11 @@ impl Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chance {
     First,
-    /// After a stale connection: the same choice of endpoints, but no kept connection.
-    FreshConnection,
-    /// After an endpoint that could not be reached.
+    /// After a stale connection: no kept one, and another endpoint if there is any.
+    FreshConnection {
+        stale: usize,
+    },
+    /// After an endpoint that could not be reached, or whose pool is full.
     OtherEndpoint {
         excluded: usize,
     },

@@ -62,12 +62,14 @@ fn count_of(names: &[String], name: &str) -> usize {
     names.iter().filter(|found| *found == name).count()
 }
 
-/// A server that holds requests for `/bare/held` until the gate opens.
+/// A server that holds requests for `…/held` until the gate opens.
 fn holding(name: &str, gate: &Gate) -> Upstream {
     let gate = gate.clone();
-    Upstream::start(name, move |request| match request.target.as_str() {
-        "/bare/held" => Script::of([Step::Wait(gate.clone()), Step::Answer(Reply::new(200))]),
-        _ => Script::status(200),
+    Upstream::start(name, move |request| {
+        match request.target.ends_with("/held") {
+            true => Script::of([Step::Wait(gate.clone()), Step::Answer(Reply::new(200))]),
+            false => Script::status(200),
+        }
     })
 }
 
@@ -150,6 +152,56 @@ async fn no_client_notices_a_dead_endpoint_and_no_fallback_is_counted() {
         assert!(legacy.received().is_empty());
         assert_eq!(proxy.endpoint("new", dead).await.health, "unreachable");
     }
+}
+
+#[tokio::test]
+async fn what_was_in_flight_at_an_endpoint_that_dies_goes_to_another_where_nothing_can_run_twice() {
+    let gate = Gate::new();
+    let servers = ["a", "b"].map(|name| holding(name, &gate));
+    let new = backend(
+        servers.each_ref().map(Upstream::address),
+        "pool: {warm: 8, idle_timeout: 1h}",
+    );
+    let legacy = Upstream::ok("legacy");
+    let proxy = start(Site::new(), &backend([legacy.address()], ""), &new, "").await;
+    eventually("every request will find a connection", async || {
+        servers
+            .iter()
+            .all(|server| server.open_connections() == 2 * 8)
+    })
+    .await;
+    let mut held = Vec::new();
+    for number in 0..8 {
+        let mut client = proxy.client().await;
+        let key = format!("user-{number}");
+        held.push(tokio::spawn(async move { client.get("/held", &key).await }));
+    }
+    let waiting = |server: &Upstream| server.received_for("/held").len();
+    eventually("all of them wait", async || {
+        servers.iter().map(waiting).sum::<usize>() == 8
+    })
+    .await;
+    let [dying, other] = servers;
+    let lost = waiting(&dying);
+    assert!(lost > 0, "both are busy");
+    drop(dying);
+    eventually("the other one is asked", async || waiting(&other) == 8).await;
+    gate.open();
+    for held in held {
+        let answer = held.await.unwrap();
+        assert_eq!((answer.status, answer.served_by()), (200, Some("b")));
+        assert_eq!(answer.field("cutover-fallback"), None);
+    }
+    assert!(legacy.received().is_empty());
+    let retried = [("backend", "new")];
+    proxy
+        .counts(lost as f64, "cutover_attempt_retries_total", &retried)
+        .await;
+    let failed = [("split", "api"), ("class", "transport")];
+    assert_eq!(
+        proxy.metrics().await.sum("cutover_requests_total", &failed),
+        0.0
+    );
 }
 
 #[tokio::test]

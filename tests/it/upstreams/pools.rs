@@ -76,6 +76,36 @@ async fn a_full_pool_of_new_diverts_to_legacy_and_is_counted() {
 }
 
 #[tokio::test]
+async fn a_full_pool_diverts_nobody_while_another_endpoint_has_room() {
+    let gate = Gate::new();
+    let legacy = Upstream::ok("legacy");
+    let servers = ["a", "b"].map(|name| holding(name, &gate));
+    let addresses = servers.each_ref().map(Upstream::address);
+    let new = backend(
+        addresses,
+        "balance: round_robin, pool: {max_connections: 1}",
+    );
+    let proxy = start(Site::new(), &backend([legacy.address()], ""), &new, "").await;
+    let mut clients = clients(&proxy, 2).await;
+    let (mut other, mut first) = (clients.remove(1), clients.remove(0));
+    let held = tokio::spawn(async move { first.get("/held", "alice").await });
+    let is_held = |server: &Upstream| !server.received_for("/held").is_empty();
+    eventually("one of them is full", async || servers.iter().any(is_held)).await;
+    let with_room = if is_held(&servers[0]) { "b" } else { "a" };
+    for _ in 0..6 {
+        let answer = other.send(get("/", "bob")).await;
+        assert_eq!(answer.served_by(), Some(with_room));
+    }
+    assert_eq!(
+        proxy.metrics().await.sum("cutover_diverted_total", &[]),
+        0.0
+    );
+    gate.open();
+    assert_eq!(held.await.unwrap().status, 200);
+    assert!(legacy.received().is_empty());
+}
+
+#[tokio::test]
 async fn a_full_pool_of_legacy_is_answered_503_with_a_time_to_come_back_and_counted() {
     let gate = Gate::new();
     let (legacy, new) = (holding("legacy", &gate), Upstream::ok("new"));
