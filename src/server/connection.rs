@@ -58,7 +58,9 @@ pub async fn serve(
         return;
     };
     let ended = match tls {
-        Some(tls) => serve_tls(&worker, &entrance, peer, stream, tls).await,
+        // Boxed, here and below, so that an idle connection has room for what it is, and not for
+        // the largest of what it could have been.
+        Some(tls) => Box::pin(serve_tls(&worker, &entrance, peer, stream, tls)).await,
         None => serve_plain(&worker, &entrance, peer, stream).await,
     };
     if let Err(error) = ended {
@@ -87,7 +89,7 @@ async fn serve_tls(
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(worker, entrance, peer, stream).await
+        Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
         serve_http1(worker, entrance, peer, stream).await
     }
@@ -107,7 +109,7 @@ async fn serve_plain(
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
     let stream = Prefixed { read, stream };
     if is_http2 {
-        serve_http2(worker, entrance, peer, stream).await
+        Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
         serve_http1(worker, entrance, peer, stream).await
     }
@@ -312,11 +314,9 @@ struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
-    F: Future + 'static,
+    F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(async {
-            future.await;
-        });
+        spawn_local(future);
     }
 }
