@@ -71,6 +71,7 @@ fn worker(edge: &str) -> Rc<Worker> {
         generation: 1,
         routing: Arc::new(routing),
         standings: Box::new([]),
+        streams_end: Box::new([]),
     })));
     Worker::new(WorkerId(0), 1, Clock::start(), &published, Arc::default())
 }

@@ -17,6 +17,7 @@ use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
 use crate::policy::rollout::Standing;
 use crate::policy::route::Router;
+use crate::policy::time::Elapsed;
 use crate::telemetry::tally::{AttemptTally, SplitTally};
 use crate::upstream::backend::Backend;
 use crate::upstream::breaker::Breaker;
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub routing: Arc<Routing>,
     /// What each split obeys, indexed by [`SplitId`].
     pub standings: Box<[Standing]>,
+    /// When streams of `new` are closed, where a split was rolled back; indexed by [`SplitId`].
+    pub streams_end: Box<[Option<Elapsed>]>,
 }
 
 /// What the configuration says, with everything resolved that a request would have to look up.
@@ -107,6 +110,11 @@ impl Routing {
 }
 
 impl Snapshot {
+    /// When streams of `new` of this split are closed, if it was rolled back.
+    pub fn streams_end(&self, id: SplitId) -> Option<Elapsed> {
+        self.streams_end[usize::from(id.0)]
+    }
+
     /// What the split with this id obeys.
     pub fn standing(&self, id: SplitId) -> Standing {
         self.standings[usize::from(id.0)]

@@ -305,6 +305,8 @@ pub struct Split {
     pub pins: BTreeMap<String, Arm>,
     /// Key that verifies pin tokens of this split (HS256); absent: tokens are ignored.
     pub pin_secret: Option<Secret>,
+    /// How long a stream of `new` may go on after a rollback. Default 30 s.
+    pub stream_grace: Duration,
     /// Whether answers carry `Cutover-Arm` and `Cutover-Fallback`. Default false.
     pub response_headers: bool,
     /// Written by the user; a new value clears a rollback's latch.

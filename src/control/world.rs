@@ -12,7 +12,7 @@ use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
 use crate::policy::arm::Arm;
 use crate::policy::judge::window::{ArmCounts, Window};
-use crate::policy::rollout::{By, Effect, Event, Record, Rollout, Standing, Terms};
+use crate::policy::rollout::{By, Effect, Event, Phase, Record, Rollout, Standing, Terms};
 use crate::policy::share::Share;
 use crate::policy::time::{Elapsed, Timestamp};
 use crate::snapshot::registry::{BuildError, Registry};
@@ -54,6 +54,8 @@ pub struct SplitState {
     reading: SplitReading,
     tally: Arc<SplitTally>,
     read_at: Elapsed,
+    /// When the split left `new`, if it is rolled back or under an emergency.
+    left_new_at: Option<Elapsed>,
 }
 
 /// A change of configuration, worked out but not in force.
@@ -130,6 +132,7 @@ impl World {
                     reading: tally.reading(),
                     tally: Arc::clone(tally),
                     read_at: self.clock.elapsed(),
+                    left_new_at: present.and_then(|state| state.left_new_at),
                 },
             });
         }
@@ -156,7 +159,19 @@ impl World {
     /// The next snapshot.
     pub fn snapshot(&mut self) -> Snapshot {
         self.generation += 1;
+        let now = self.clock.elapsed();
+        for state in &mut self.splits {
+            let has_left =
+                state.rollout.phase() == Phase::RolledBack || state.rollout.standing().emergency;
+            state.left_new_at = has_left.then(|| state.left_new_at.unwrap_or(now));
+        }
+        let settings = self.config.splits.iter();
+        let streams_end = settings.zip(&self.splits).map(|(settings, state)| {
+            let left = state.left_new_at;
+            left.map(|left| left.plus(settings.stream_grace))
+        });
         Snapshot {
+            streams_end: streams_end.collect(),
             generation: self.generation,
             routing: Arc::clone(&self.routing),
             standings: self.standings().collect(),

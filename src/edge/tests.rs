@@ -33,6 +33,7 @@ fn snapshot(edge: &str) -> Arc<Snapshot> {
         generation: 1,
         routing: Arc::new(Registry::new(2).build(&config).unwrap()),
         standings: Box::new([]),
+        streams_end: Box::new([]),
     })
 }
 

@@ -22,6 +22,7 @@ use crate::upstream::pool::Pool;
 
 use super::attempt::Answer;
 use super::flights::{Slot, Subject};
+use super::leash::Leash;
 use super::worker::Worker;
 
 /// The outcome of one request, booked exactly once.
@@ -121,6 +122,8 @@ struct Streaming {
     deadline: Deadline,
     body_idle: Duration,
     record: Option<Record>,
+    /// Of an answer of `new`.
+    leash: Option<Leash>,
 }
 
 impl ResponseBody {
@@ -133,7 +136,12 @@ impl ResponseBody {
     }
 
     /// The body of an upstream's answer.
-    pub fn of_answer(answer: Answer, deadline: &Deadline, record: Option<Record>) -> Self {
+    pub fn of_answer(
+        answer: Answer,
+        deadline: &Deadline,
+        record: Option<Record>,
+        leash: Option<Leash>,
+    ) -> Self {
         let Answer {
             head,
             mut exchange,
@@ -154,6 +162,7 @@ impl ResponseBody {
                 deadline,
                 body_idle,
                 record,
+                leash,
             })));
         };
         // The connection is free before the client has read a byte.
@@ -253,6 +262,13 @@ impl Streaming {
             Poll::Ready(part) => {
                 self.deadline.set(self.body_idle);
                 Poll::Ready(part)
+            }
+            Poll::Pending if self.leash.as_ref().is_some_and(Leash::is_over) => {
+                // It ends because of a decision, not because of the arm.
+                if let Some(record) = self.record.take() {
+                    record.dismiss();
+                }
+                Poll::Ready(Err(Truncated))
             }
             Poll::Pending => self.deadline.poll_passed(cx).map(|()| Err(Truncated)),
         }

@@ -25,6 +25,7 @@ use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class, grpc_code};
 use super::flights::Subject;
 use super::headers;
+use super::leash::Leash;
 
 use super::peer::Peer;
 use super::respond;
@@ -87,7 +88,7 @@ impl Call {
     async fn ask_backend(&self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
         let body = RequestBody::incoming(incoming, self.has_length(), 0);
         match self.attempt(self.try_without_fallback(backend), body).await {
-            Ok(answer) => self.pass(answer, None),
+            Ok(answer) => self.pass(answer, None, None),
             Err(unanswered) => self.give_up(&unanswered),
         }
     }
@@ -137,6 +138,7 @@ impl Call {
                         repetition: self.repetition,
                         shared_state: split.shared_state,
                     },
+                    id,
                     split,
                     cluster,
                     call: self,
@@ -168,7 +170,7 @@ impl Call {
         let mut response = match self.attempt(how, body).await {
             Ok(answer) => {
                 record.first_byte(class_of(&answer));
-                self.pass(answer, Some(record))
+                self.pass(answer, Some(record), None)
             }
             Err(unanswered) => {
                 book(&unanswered, record);
@@ -198,12 +200,17 @@ impl Call {
     }
 
     /// Hands an upstream's answer on.
-    fn pass(&self, mut answer: Answer, record: Option<Record>) -> Response<ResponseBody> {
+    fn pass(
+        &self,
+        mut answer: Answer,
+        record: Option<Record>,
+        leash: Option<Leash>,
+    ) -> Response<ResponseBody> {
         // This answer stands; what is still being uploaded need not be kept.
         answer.exchange.body_mut().stop_keeping();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
-        let mut body = ResponseBody::of_answer(answer, &self.deadline, record);
+        let mut body = ResponseBody::of_answer(answer, &self.deadline, record, leash);
         if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
             body.withhold();
         }
@@ -234,6 +241,7 @@ impl Call {
 #[derive(Clone, Copy)]
 struct Trial<'call> {
     call: &'call Call,
+    id: SplitId,
     split: &'call SplitPlan,
     permission: Permission,
     cluster: Option<Cluster>,
@@ -378,7 +386,7 @@ impl Trial<'_> {
                 if !self.split.shared_state && matches!(status, 401 | 403 | 404) {
                     tally.fallback_mismatch(worker);
                 }
-                let mut response = self.call.pass(answer, None);
+                let mut response = self.call.pass(answer, None, None);
                 if !self.split.shared_state {
                     // Legacy would set its own session over the one that `new` has made.
                     response.headers_mut().remove(header::SET_COOKIE);
@@ -411,7 +419,7 @@ impl Trial<'_> {
         self.note_streak(true);
         let how = self.call.try_without_fallback(self.split.arms.legacy);
         let mut response = match self.call.attempt(how, body).await {
-            Ok(answer) => self.call.pass(answer, None),
+            Ok(answer) => self.call.pass(answer, None, None),
             Err(unanswered) => self.call.give_up(&unanswered),
         };
         if self.split.response_headers {
@@ -423,7 +431,8 @@ impl Trial<'_> {
     }
 
     fn pass(self, answer: Answer, record: Record) -> Response<ResponseBody> {
-        let mut response = self.call.pass(answer, Some(record));
+        let leash = Leash::new(&self.call.worker, &self.call.view, self.id);
+        let mut response = self.call.pass(answer, Some(record), Some(leash));
         if self.split.response_headers {
             name_arm(&mut response, Arm::New);
         }

@@ -4,7 +4,7 @@
 //! through cells; a request that needs it holds an `Rc`. The one thing that arrives from outside
 //! is the snapshot, and looking for a newer one costs a single load.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub struct Worker {
     pub edge: Arc<EdgeTally>,
     published: RefCell<Cache<Published, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
+    /// The snapshot that the last sweep saw.
+    swept_generation: Cell<u64>,
 }
 
 /// One snapshot as this worker sees it: with its own pools.
@@ -80,6 +82,7 @@ impl Worker {
             edge,
             published: RefCell::new(Cache::new(Arc::clone(published))),
             view: RefCell::new(Rc::new(View { snapshot, pools })),
+            swept_generation: Cell::new(0),
         })
     }
 
@@ -97,7 +100,17 @@ impl Worker {
     /// Books what age has decided, wakes whoever waited long enough, and makes room in pools that
     /// were found full. To be called every [`TICK`](crate::upstream::deadline::TICK).
     pub fn sweep(&self) {
+        let before = self.deadlines.now();
         self.deadlines.sweep();
+        let now = self.deadlines.now();
+        let view = self.view();
+        let mut ends = view.snapshot.streams_end.iter().flatten();
+        let generation = view.snapshot.generation;
+        let is_news = self.swept_generation.replace(generation) != generation;
+        if ends.any(|end| *end <= now && (is_news || before < *end)) {
+            // Silent streams of a split that was rolled back must notice that their time is up.
+            self.deadlines.wake_all();
+        }
         self.flights.sweep(std::time::Instant::now());
         let now = self.deadlines.now();
         for pool in self.view.borrow().pools.iter().flatten() {

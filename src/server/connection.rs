@@ -26,6 +26,8 @@ use super::listener::Accepted;
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time that a connection gets for its first byte when a drain begins.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Streams that a client may have open on one HTTP/2 connection.
@@ -102,9 +104,17 @@ async fn serve_plain(
     mut stream: TcpStream,
 ) -> Result<(), ConnectionError> {
     let patience = worker.view().snapshot.routing.edge.header_timeout;
-    let sniffing = timeout(patience, until_draining(worker, sniff(&mut stream))).await;
-    let Ok(Some(sniffed)) = sniffing else {
-        return Ok(());
+    let sniffed = {
+        let mut sniffing = pin!(sniff(&mut stream));
+        match timeout(patience, until_draining(worker, sniffing.as_mut())).await {
+            Ok(Some(sniffed)) => sniffed,
+            // It may have connected a moment before the drain, its request on the way.
+            Ok(None) => match timeout(FIRST_REQUEST, sniffing).await {
+                Ok(sniffed) => sniffed,
+                Err(_) => return Ok(()),
+            },
+            Err(_) => return Ok(()),
+        }
     };
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
     let stream = Prefixed { read, stream };

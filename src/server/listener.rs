@@ -19,6 +19,9 @@ const BACKLOG: i32 = 4096;
 /// descriptors: long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Time between two looks at whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A connection and where it came in.
 #[derive(Debug)]
 pub struct Accepted {
@@ -33,7 +36,6 @@ pub struct Accepted {
 /// A thread that accepts on one address.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
     address: SocketAddr,
     is_stopping: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
@@ -79,8 +81,10 @@ impl Listener {
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
+        // A shutdown of the socket would wake the thread too, but reset what is queued on it.
+        SockRef::from(&socket).set_read_timeout(Some(LOOK))?;
         let acceptor = Acceptor {
-            socket: socket.try_clone()?,
+            socket,
             index,
             workers,
             published,
@@ -90,7 +94,6 @@ impl Listener {
             .name(format!("accept-{index}"))
             .spawn(move || acceptor.run())?;
         Ok(Self {
-            socket,
             address,
             is_stopping,
             acceptor: Some(acceptor),
@@ -102,11 +105,9 @@ impl Listener {
         self.address
     }
 
-    /// Takes no further connections and closes the socket.
+    /// Hands over what is queued already, takes no further connections and closes the socket.
     pub fn stop(mut self) {
         self.is_stopping.store(true, Ordering::Release);
-        // Wakes the thread out of its wait for a connection.
-        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
@@ -126,17 +127,18 @@ impl Acceptor {
         let mut was_failing = false;
         loop {
             self.wait_for_room();
-            let accepted = self.socket.accept();
             if self.is_stopping.load(Ordering::Acquire) {
-                return;
+                return self.empty_queue();
             }
-            match accepted {
+            match self.socket.accept() {
                 Ok((stream, peer)) => {
                     was_failing = false;
                     self.hand_over(stream, peer);
                 }
                 // The client gave up before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Time to see whether to stop.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     if !std::mem::replace(&mut was_failing, true) {
                         tracing::error!(%error, "cannot accept connections; trying on");
@@ -144,6 +146,17 @@ impl Acceptor {
                     thread::sleep(PAUSE);
                 }
             }
+        }
+    }
+
+    /// Hands over the connections whose clients think they are connected. Closing the socket with
+    /// them in its queue would reset them.
+    fn empty_queue(&self) {
+        if self.socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        while let Ok((stream, peer)) = self.socket.accept() {
+            self.hand_over(stream, peer);
         }
     }
 

@@ -62,6 +62,15 @@ impl Deadlines {
         }
     }
 
+    /// Wakes everyone who waits, to look at the world anew.
+    pub fn wake_all(&self) {
+        for (_, entry) in self.entries.borrow_mut().iter_mut() {
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     /// Advances the coarse clock and wakes whoever waits for a deadline that has passed.
     pub fn sweep(&self) {
         let now = self.clock.elapsed();

@@ -23,4 +23,5 @@ mod routing;
 mod startup;
 mod stickiness;
 mod stopping;
+mod streams;
 mod upstreams;

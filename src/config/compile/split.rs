@@ -56,6 +56,7 @@ impl Compiler<'_, '_> {
             fallback: fallback(split.fallback),
             pins: self.pins(&path, split.pins),
             pin_secret,
+            stream_grace: split.stream_grace.0,
             response_headers: split.response_headers,
             rollout_id: split.rollout.id,
             criteria: self.criteria(&path, split.rollback, split.analysis),

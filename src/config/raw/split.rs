@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -47,6 +48,10 @@ pub(crate) struct Split {
     pub(crate) pins: Pins,
     /// Verifies the tokens of `cutover pin`; at least 32 bytes. Absent: tokens are ignored.
     pub(crate) pin_secret: Option<String>,
+    /// How long an answer of `new` that is still streaming may go on after a rollback or an
+    /// emergency; then it is closed.
+    #[schemars(extend("default" = "30s"))]
+    pub(crate) stream_grace: Written<Duration>,
     /// Whether answers carry `Cutover-Arm` and `Cutover-Fallback`.
     #[schemars(extend("default" = false))]
     pub(crate) response_headers: bool,

@@ -35,6 +35,7 @@ fn split(key: Vec<KeySource>, keyless: Keyless) -> Split {
         },
         pins: BTreeMap::new(),
         pin_secret: None,
+        stream_grace: Duration::from_secs(30),
         response_headers: false,
         rollout_id: String::new(),
         criteria: Criteria::default(),
