@@ -27,9 +27,10 @@ fn streaming(name: &'static str, gate: &Gate) -> Upstream {
 async fn begun(proxy: &Proxy, arm: Arm) -> Raw {
     let mut client = Raw::connect(proxy.address()).await;
     let key = key_of(arm);
-    let head = format!("GET / HTTP/1.1\r\nHost: a.example\r\nCookie: session={key}\r\n\r\n");
+    let head = format!("GET / HTTP/1.1\r\nHost: a.example\r\nX-User: {key}\r\n\r\n");
     client.write(head).await;
-    client.read_head().await;
+    let head = client.read_head().await;
+    assert!(head.contains(&format!("Cutover-Arm: {arm}\r\n")), "{head}");
     assert_eq!(client.read(FIRST.len()).await, FIRST.as_bytes());
     client
 }
