@@ -1,33 +1,43 @@
 //! The loop of the control plane: one event, handled whole, then the next.
 //!
-//! Everything that changes, changes here, so there is never a question of who wins. The order of
-//! effects is the rollouts': what raises a share is on the disk before the data plane hears of it,
-//! what lowers one is heard first.
+//! Everything that changes, changes here, so there is never a question of who wins. What raises a
+//! share is on the disk before the data plane hears of it; what lowers one, or nothing, is in force
+//! at once and never refused for the disk's sake. Which of the two it is, the standings before and
+//! after say.
+//!
+//! The mistake to avoid is a judge that waits. Only a rising share does, and not for long: answers
+//! wait in tasks of their own, files are read on another thread, and connections are opened beside
+//! the loop.
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::rollout::{By, Decision, Effect, Event};
 use crate::policy::share::Share;
-use crate::policy::time::Timestamp;
-use crate::snapshot::{Published, Snapshot};
+use crate::snapshot::Published;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
 use super::data_plane::DataPlane;
-use super::keeper::Keeper;
+use super::keeper::{Keeper, NotKept};
 use super::protocol::{Author, Command, Message, Refused};
+use super::reload::{Asker, LastReload, Reloads};
 use super::report;
+use super::warm_up::WarmUps;
 use super::watch::Watcher;
 use super::world::{TICK, World};
 
@@ -36,27 +46,26 @@ const SAVE: Duration = Duration::from_secs(5);
 /// Time between two tidyings of what the edge remembers of clients.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What became of the last reading of the configuration file.
-#[derive(Clone, Debug)]
-pub struct LastReload {
-    /// When the configuration in force was loaded.
-    pub loaded_at: Timestamp,
-    /// Why the last reading was refused; empty if it was not.
-    pub problems: Vec<String>,
-}
-
 /// The single writer.
 #[derive(Debug)]
 pub struct Controller {
-    world: World,
+    pub(super) world: World,
     published: Published,
-    data_plane: DataPlane,
-    keeper: Keeper,
-    path: PathBuf,
-    watcher: Watcher,
-    health: HealthChecks,
+    pub(super) data_plane: DataPlane,
+    pub(super) keeper: Keeper,
+    pub(super) reloads: Reloads,
+    pub(super) watcher: Watcher,
+    pub(super) warm_ups: WarmUps,
+    pub(super) health: HealthChecks,
     metrics: Metrics,
-    last_reload: LastReload,
+    pub(super) last_reload: LastReload,
+}
+
+/// What was carried out, and what its answer waits for.
+pub(super) struct Done {
+    /// What is now true.
+    pub(super) sentence: String,
+    settled: Pin<Box<dyn Future<Output = Result<(), NotKept>>>>,
 }
 
 impl Controller {
@@ -91,7 +100,8 @@ impl Controller {
             published,
             data_plane,
             keeper,
-            path,
+            reloads: Reloads::new(path),
+            warm_ups: WarmUps::default(),
         }
     }
 
@@ -128,22 +138,26 @@ impl Controller {
                 // Harm first: a flood of questions must not delay the judge.
                 biased;
                 _ = &mut stop => break,
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => self.tick(),
+                split = self.warm_ups.next_end() => self.publish_warmed(&split),
                 Some(message) = messages.recv() => self.answer(message).await,
-                () = self.watcher.changed() => self.reload_and_log("the file has changed").await,
-                Some(()) = hangup.recv() => self.reload_and_log("SIGHUP").await,
+                () = self.watcher.changed() => {
+                    self.reloads.ask(Asker::Event("the file has changed"));
+                }
+                Some(()) = hangup.recv() => self.reloads.ask(Asker::Event("SIGHUP")),
+                loaded = self.reloads.next() => self.conclude_reload(loaded).await,
                 _ = sweeps.tick() => (self.data_plane.sweep_edge)(),
                 _ = saves.tick() => self.keeper.save_evidence(self.world.memory()),
             }
         }
-        if let Err(error) = self.keeper.save(self.world.memory()).await {
-            tracing::error!(%error, "the last state is not saved");
+        match self.keeper.save(self.world.memory()).await {
+            Ok(()) => self.keeper.finish().await,
+            Err(error) => tracing::error!(%error, "the last state is not saved"),
         }
-        self.keeper.finish();
         Ok(())
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let effects = self.world.observe();
         if effects.is_empty() {
             return;
@@ -155,10 +169,13 @@ impl Controller {
         {
             self.publish();
         }
-        if let Err(error) = self.keeper.save(self.world.memory()).await {
-            tracing::error!(%error, "a decision is in force but not saved");
-        }
+        self.remember();
         self.announce(effects);
+    }
+
+    /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.
+    pub(super) fn remember(&self) {
+        self.keeper.save_evidence(self.world.memory());
     }
 
     async fn answer(&mut self, message: Message) {
@@ -168,7 +185,7 @@ impl Controller {
                 let _ = reply.send(report::status(
                     &self.world,
                     &self.keeper,
-                    &self.path,
+                    self.reloads.path(),
                     &self.last_reload,
                 ));
             }
@@ -188,10 +205,7 @@ impl Controller {
                 command,
                 author,
                 reply,
-            } => {
-                let answer = self.carry_out(command, author).await;
-                let _ = reply.send(answer);
-            }
+            } => self.carry_out(command, author, reply).await,
         }
     }
 
@@ -209,79 +223,91 @@ impl Controller {
         }))
     }
 
-    async fn carry_out(&mut self, command: Command, author: Author) -> Result<String, Refused> {
+    async fn carry_out(
+        &mut self,
+        command: Command,
+        author: Author,
+        reply: oneshot::Sender<Result<String, Refused>>,
+    ) {
         let by = By {
             actor: author.actor,
             reason: author.reason,
         };
-        match command {
-            Command::Reload => self.reload().await,
+        let decided = match command {
+            Command::Reload => return self.reloads.ask(Asker::Operator(reply)),
             Command::Set {
                 split,
                 share,
                 override_file,
             } => {
-                let index = self.find(&split)?;
                 let event = Event::Set {
                     share,
                     override_file,
                     by,
                 };
-                self.decide(&[index], &event).await
+                self.decide_one(&split, &event).await
             }
-            Command::Rollback { split } => {
-                let index = self.find(&split)?;
-                self.decide(&[index], &Event::Rollback { by }).await
-            }
-            Command::Resume { split } => {
-                let index = self.find(&split)?;
-                self.decide(&[index], &Event::Resume { by }).await
-            }
-            Command::Emergency {
-                split: Some(split),
-                clear,
-            } => {
-                let index = self.find(&split)?;
-                if clear && self.world.emergency {
-                    return Err(Refused::Precondition(
-                        "the emergency covers all splits and ends for all of them: clear it \
-                         without naming one"
-                            .to_owned(),
-                    ));
+            Command::Rollback { split } => self.decide_one(&split, &Event::Rollback { by }).await,
+            Command::Resume { split } => self.decide_one(&split, &Event::Resume { by }).await,
+            Command::Emergency { split, clear } => self.declare(split.as_deref(), clear, by).await,
+        };
+        match decided {
+            Ok(done) => done.tell(reply),
+            Err(refused) => {
+                if matches!(refused, Refused::StoreFailed(_)) {
+                    // The refused state may still reach the disk, where it must not stay.
+                    self.remember();
                 }
-                let active = !clear;
-                self.decide(&[index], &Event::Emergency { active, by })
-                    .await
-            }
-            Command::Emergency { split: None, clear } => {
-                let active = !clear;
-                // Clearing concerns those under an emergency; for the others nothing happens.
-                let concerned = self.world.splits.iter().enumerate();
-                let concerned: Vec<usize> = concerned
-                    .filter(|(_, state)| active || state.rollout.standing().emergency)
-                    .map(|(index, _)| index)
-                    .collect();
-                if !active && concerned.is_empty() && !self.world.emergency {
-                    return Ok("no emergency is declared".to_owned());
-                }
-                let before = std::mem::replace(&mut self.world.emergency, active);
-                let event = Event::Emergency { active, by };
-                let decided = self.decide(&concerned, &event).await;
-                if decided.is_err() {
-                    self.world.emergency = before;
-                }
-                decided
+                let _ = reply.send(Err(refused));
             }
         }
     }
 
+    async fn declare(&mut self, split: Option<&str>, clear: bool, by: By) -> Result<Done, Refused> {
+        let active = !clear;
+        let event = Event::Emergency { active, by };
+        let Some(split) = split else {
+            // Clearing concerns those under an emergency; for the others nothing happens.
+            let concerned = self.world.splits.iter().enumerate();
+            let concerned: Vec<usize> = concerned
+                .filter(|(_, state)| active || state.rollout.standing().emergency)
+                .map(|(index, _)| index)
+                .collect();
+            if clear && concerned.is_empty() && !self.world.emergency {
+                return Ok(Done::new("no emergency is declared".to_owned()));
+            }
+            let before = std::mem::replace(&mut self.world.emergency, active);
+            let decided = self.decide(&concerned, &event).await;
+            if decided.is_err() {
+                self.world.emergency = before;
+            }
+            return decided;
+        };
+        let index = self.find(split)?;
+        if clear && self.world.emergency {
+            return Err(Refused::Precondition(
+                "the emergency covers all splits and ends for all of them: clear it without \
+                 naming one"
+                    .to_owned(),
+            ));
+        }
+        self.decide(&[index], &event).await
+    }
+
+    async fn decide_one(&mut self, split: &str, event: &Event) -> Result<Done, Refused> {
+        let index = self.find(split)?;
+        self.decide(&[index], event).await
+    }
+
     /// Gives an operator's wish to the rollouts it concerns, and carries out what they decide.
-    async fn decide(&mut self, splits: &[usize], event: &Event) -> Result<String, Refused> {
+    async fn decide(&mut self, splits: &[usize], event: &Event) -> Result<Done, Refused> {
         let now = self.world.clock.now();
         let before = self.world.splits.clone();
         let mut effects = Vec::new();
+        let mut rises = false;
         for index in splits {
             let rollout = &mut self.world.splits[*index].rollout;
+            let standing = rollout.standing();
             match rollout.handle(event.clone(), now) {
                 Ok(wanted) => effects.extend(wanted),
                 Err(refusal) => {
@@ -289,135 +315,71 @@ impl Controller {
                     return Err(Refused::Precondition(refusal.message));
                 }
             }
+            rises |= rollout.standing().exceeds(standing);
         }
-        if is_persisted_first(&effects) {
+        if rises {
             if let Err(error) = self.keeper.save(self.world.memory()).await {
                 self.world.splits = before;
                 return Err(Refused::StoreFailed(format!(
                     "nothing changed, because it could not be saved: {error}"
                 )));
             }
-            self.warm_and_publish().await;
-        } else {
             self.publish();
-            if let Err(error) = self.keeper.save(self.world.memory()).await {
-                tracing::error!(%error, "a decision is in force but not saved");
-            }
+            let warmed = self.warm_ups.settled();
+            return Ok(Done::new(self.announce(effects)).after(async {
+                warmed.await;
+                Ok(())
+            }));
         }
-        Ok(self.announce(effects))
-    }
-
-    async fn reload_and_log(&mut self, cause: &str) {
-        match self.reload().await {
-            Ok(sentence) => tracing::info!(cause, "{sentence}"),
-            Err(refused) => tracing::error!(
-                cause,
-                "the configuration is refused and the old one stays in force: {refused}"
-            ),
-        }
-    }
-
-    async fn reload(&mut self) -> Result<String, Refused> {
-        let outcome = self.try_reload().await;
-        match &outcome {
-            Ok(_) => {
-                self.last_reload = LastReload {
-                    loaded_at: self.world.clock.now(),
-                    problems: Vec::new(),
-                };
-            }
-            Err(refused) => {
-                self.last_reload.problems =
-                    refused.to_string().lines().map(str::to_owned).collect();
-            }
-        }
-        outcome
-    }
-
-    async fn try_reload(&mut self) -> Result<String, Refused> {
-        let config = match config::load(&self.path) {
-            Ok(config) => config,
-            Err(problems) => {
-                self.watcher.watch(problems.files.clone());
-                return Err(Refused::InvalidConfig(problems.to_string()));
-            }
-        };
-        self.watcher.watch(config.files.clone());
-        let restart_only = self.world.config.restart_only_changes(&config);
-        if !restart_only.is_empty() {
-            return Err(Refused::InvalidConfig(format!(
-                "{}: only a restart can change {}; put the old value back, or restart",
-                self.path.display(),
-                restart_only.join(", ")
-            )));
-        }
-        let invalid = |reason: String| Refused::InvalidConfig(reason);
-        let commit = (self.data_plane.certify)(&config).map_err(invalid)?;
-        let plan = self
-            .world
-            .plan(config)
-            .map_err(|error| invalid(error.to_string()))?;
-        for problem in plan.warnings() {
-            tracing::warn!(file = %self.path.display(), "{problem}");
-        }
-        let persist_first = is_persisted_first(&plan.effects);
-        if persist_first
-            && let Err(error) = self.keeper.save(plan.memory(self.world.emergency)).await
-        {
-            return Err(Refused::StoreFailed(format!(
-                "a share would rise, but that could not be saved: {error}"
-            )));
-        }
-        let effects = self.world.adopt(plan);
-        commit();
-        self.warm_and_publish().await;
-        if !persist_first
-            && !effects.is_empty()
-            && let Err(error) = self.keeper.save(self.world.memory()).await
-        {
-            tracing::error!(%error, "a decision is in force but not saved");
-        }
-        self.health.reconcile(&backends(&self.world));
-        let mut sentence = format!("loaded {}", self.path.display());
-        if !effects.is_empty() {
-            sentence.push_str(": ");
-            sentence.push_str(&self.announce(effects));
-        }
-        Ok(sentence)
-    }
-
-    fn publish(&mut self) {
-        let snapshot = self.world.snapshot();
-        self.published.store(Arc::new(snapshot));
+        self.publish();
+        let saved = self.keeper.save(self.world.memory());
+        Ok(Done::new(self.announce(effects)).after(saved))
     }
 
     /// Publishes; but a share that rises from nothing begins with a closed breaker, and takes
     /// effect only when the connections that its backend wants beforehand are open.
-    async fn warm_and_publish(&mut self) {
-        let before = self.published.load_full();
-        let mut cold = self.world.rising_splits(&before);
-        for split in &cold {
-            if let Some(breaker) = &self.world.routing.split(*split).breaker {
+    pub(super) fn publish(&mut self) {
+        self.publish_but_for(None);
+    }
+
+    /// Publishes what waited for this split's connections.
+    fn publish_warmed(&mut self, split: &str) {
+        self.publish_but_for(Some(split));
+    }
+
+    fn publish_but_for(&mut self, warmed: Option<&str>) {
+        let rising = self.world.rising_splits(&self.published.load());
+        let mut snapshot = self.world.snapshot();
+        let routing = Arc::clone(&snapshot.routing);
+        let mut cold = Vec::new();
+        for split in rising {
+            let plan = routing.split(split);
+            if warmed == Some(&*plan.name) {
+                continue;
+            }
+            let waits = self.warm_ups.is_running(&plan.name);
+            if let Some(breaker) = plan.breaker.as_ref().filter(|_| !waits) {
                 breaker.reset();
             }
-        }
-        cold.retain(|split| self.world.is_warmed(*split));
-        if !cold.is_empty() {
-            let mut interim: Snapshot = self.world.snapshot();
-            for split in &cold {
-                interim.standings[usize::from(split.0)].share = Share::ZERO;
-            }
-            self.published.store(Arc::new(interim));
-            for split in cold {
-                let backend = self.world.routing.split(split).arms.new;
-                (self.data_plane.warm)(backend).await;
+            if self.world.is_warmed(split) {
+                snapshot.standings[usize::from(split.0)].share = Share::ZERO;
+                cold.push(plan);
             }
         }
-        self.publish();
+        // The workers find the backends by this snapshot.
+        self.published.store(Arc::new(snapshot));
+        self.warm_ups
+            .keep(|split| cold.iter().any(|plan| plan.name == split));
+        for plan in cold {
+            if !self.warm_ups.is_running(&plan.name) {
+                let warmed = (self.data_plane.warm)(plan.arms.new);
+                self.warm_ups.begin(&plan.name, warmed);
+            }
+        }
     }
 
     /// Tells log and audit; returns the decisions' sentences.
-    fn announce(&self, effects: Vec<Effect>) -> String {
+    pub(super) fn announce(&self, effects: Vec<Effect>) -> String {
         let mut sentences = Vec::new();
         for effect in effects {
             if let Effect::Announce(decision) = effect {
@@ -441,23 +403,42 @@ impl Controller {
     }
 }
 
-fn backends(world: &World) -> Vec<Arc<Backend>> {
-    let plans = world.routing.backends.iter();
-    plans.map(|plan| Arc::clone(&plan.backend)).collect()
+impl Done {
+    /// Carried out; the answer waits for nothing.
+    pub(super) fn new(sentence: String) -> Self {
+        Self {
+            sentence,
+            settled: Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    /// Carried out; but the answer waits, as the promise that it is.
+    pub(super) fn after(
+        self,
+        settled: impl Future<Output = Result<(), NotKept>> + 'static,
+    ) -> Self {
+        Self {
+            settled: Box::pin(settled),
+            ..self
+        }
+    }
+
+    /// Answers in time, without keeping the judge. Whoever asked may have gone.
+    pub(super) fn tell(self, reply: oneshot::Sender<Result<String, Refused>>) {
+        spawn_local(async move {
+            let mut sentence = self.sentence;
+            if let Err(error) = self.settled.await {
+                sentence.push_str("\nThis is in force, but a restart may forget it: ");
+                sentence.push_str(&error.to_string());
+            }
+            let _ = reply.send(Ok(sentence));
+        });
+    }
 }
 
-/// Whether the rollouts want to be saved before the data plane hears of it: a share rises.
-fn is_persisted_first(effects: &[Effect]) -> bool {
-    let mut wanted = effects
-        .iter()
-        .filter(|effect| !matches!(effect, Effect::Announce(_)));
-    // Where several splits speak, one that rises is enough to wait for the disk.
-    let mut previous_is_publish = false;
-    wanted.any(|effect| {
-        let rises = matches!(effect, Effect::Persist) && !previous_is_publish;
-        previous_is_publish = matches!(effect, Effect::Publish(_));
-        rises
-    })
+pub(super) fn backends(world: &World) -> Vec<Arc<Backend>> {
+    let plans = world.routing.backends.iter();
+    plans.map(|plan| Arc::clone(&plan.backend)).collect()
 }
 
 fn log(decision: &Decision) {

@@ -3,20 +3,25 @@
 //! Committing to a disk takes as long as the disk wants. Everything goes through one thread in
 //! order, so evidence saved by the clock can never overwrite a decision made after it, and the
 //! judge never waits for evidence to be saved. A store that fails while running costs memory of
-//! decisions, not traffic: it is logged, shown in a gauge, and tried again with the next write.
+//! decisions, not traffic: it is logged, shown in a gauge, and tried again with the next write. A
+//! disk that hangs is a store that fails: nobody waits for it longer than [`PATIENCE`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::policy::rollout::{Decision, Record};
 use crate::state::Store;
 
 /// Writes that may wait. Decisions are rare; a longer queue means that the disk hangs.
 const QUEUE: usize = 256;
+/// What a healthy disk never takes, and an operator can still wait for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that a restart needs.
 #[derive(Debug)]
@@ -31,8 +36,18 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Keeper {
     writes: Option<SyncSender<Write>>,
-    is_healthy: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    condition: Arc<Condition>,
+    /// Resolves when the thread has written everything and closed the store.
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// How the store is.
+#[derive(Debug)]
+struct Condition {
+    /// Whether the last write succeeded.
+    is_healthy: AtomicBool,
+    /// Whether a write has taken too long and none has ended since.
+    is_hanging: AtomicBool,
 }
 
 /// What was to be remembered is not; the reason is in the text.
@@ -55,43 +70,68 @@ impl Keeper {
     /// # Errors
     /// Those of making a thread.
     pub fn start(store: Option<Store>) -> std::io::Result<Self> {
-        let is_healthy = Arc::new(AtomicBool::new(store.is_some()));
         let Some(store) = store else {
             return Ok(Self {
                 writes: None,
-                is_healthy,
-                thread: None,
+                condition: Condition::new(false),
+                ended: None,
             });
         };
+        let condition = Condition::new(true);
         let (writes, queue) = mpsc::sync_channel(QUEUE);
-        let health = Arc::clone(&is_healthy);
-        let thread = thread::Builder::new()
+        let (end, ended) = oneshot::channel();
+        let told = Arc::clone(&condition);
+        thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || run(&store, &queue, &health))?;
+            .spawn(move || {
+                run(&store, &queue, &told);
+                drop(store);
+                // Whoever asked may have gone.
+                let _ = end.send(());
+            })?;
         Ok(Self {
             writes: Some(writes),
-            is_healthy,
-            thread: Some(thread),
+            condition,
+            ended: Some(ended),
         })
     }
 
     /// Whether the last write succeeded.
     pub fn is_healthy(&self) -> bool {
-        self.is_healthy.load(Ordering::Relaxed)
+        self.condition.is_healthy.load(Ordering::Relaxed)
     }
 
-    /// Saves, and resolves when it is on the disk.
+    /// Asks for a save at once; the future resolves when it is on the disk, or when that has
+    /// failed or taken too long. What took too long may reach the disk later all the same, but
+    /// never after what is saved after it.
     ///
     /// # Errors
     /// [`NotKept`] with the reason.
-    pub async fn save(&self, memory: Memory) -> Result<(), NotKept> {
+    pub fn save(&self, memory: Memory) -> impl Future<Output = Result<(), NotKept>> + use<> {
         let (done, kept) = oneshot::channel();
-        self.send(Write::Save {
+        let sent = self.send(Write::Save {
             memory,
             done: Some(done),
-        })?;
-        let ended = |_| NotKept("the thread that writes the state store has ended".to_owned());
-        kept.await.map_err(ended)?
+        });
+        let condition = Arc::clone(&self.condition);
+        async move {
+            sent?;
+            // The judge may be waiting: one hang costs it its patience once.
+            if condition.is_hanging.load(Ordering::Relaxed) {
+                return Err(NotKept("the disk hangs".to_owned()));
+            }
+            match timeout(PATIENCE, kept).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(NotKept::ended()),
+                Err(_) => {
+                    condition.is_hanging.store(true, Ordering::Relaxed);
+                    if condition.is_healthy.swap(false, Ordering::Relaxed) {
+                        tracing::error!("the state store hangs; going on in memory");
+                    }
+                    Err(NotKept("the disk does not answer".to_owned()))
+                }
+            }
+        }
     }
 
     /// Saves without waiting; a failure shows in the gauge.
@@ -107,12 +147,27 @@ impl Keeper {
         }
     }
 
-    /// Ends the thread after everything asked for has been written.
-    pub fn finish(mut self) {
+    /// Ends the thread; resolves when everything asked for has been written and the store is
+    /// closed, or when that takes too long.
+    pub async fn finish(mut self) {
         self.writes = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(ended) = self.ended.take()
+            && timeout(PATIENCE, ended).await.is_err()
+        {
+            tracing::error!("the state store hangs; it is left as it is");
         }
+    }
+
+    /// One whose disk hangs as long as the other value lives.
+    #[cfg(test)]
+    pub(super) fn hanging() -> (Self, impl std::any::Any + use<>) {
+        let (writes, queue) = mpsc::sync_channel(QUEUE);
+        let keeper = Self {
+            writes: Some(writes),
+            condition: Condition::new(true),
+            ended: None,
+        };
+        (keeper, queue)
     }
 
     fn send(&self, write: Write) -> Result<(), NotKept> {
@@ -120,18 +175,34 @@ impl Keeper {
             return Err(NotKept("there is no state store".to_owned()));
         };
         writes.try_send(write).map_err(|error| {
-            self.is_healthy.store(false, Ordering::Relaxed);
-            NotKept(match error {
-                TrySendError::Full(_) => "the state store does not keep up".to_owned(),
-                TrySendError::Disconnected(_) => {
-                    "the thread that writes the state store has ended".to_owned()
-                }
-            })
+            let error = match error {
+                TrySendError::Full(_) => NotKept("the state store does not keep up".to_owned()),
+                TrySendError::Disconnected(_) => NotKept::ended(),
+            };
+            if self.condition.is_healthy.swap(false, Ordering::Relaxed) {
+                tracing::error!(%error, "the state store fails; going on in memory");
+            }
+            error
         })
     }
 }
 
-fn run(store: &Store, queue: &Receiver<Write>, is_healthy: &AtomicBool) {
+impl Condition {
+    fn new(is_healthy: bool) -> Arc<Self> {
+        Arc::new(Self {
+            is_healthy: AtomicBool::new(is_healthy),
+            is_hanging: AtomicBool::new(false),
+        })
+    }
+}
+
+impl NotKept {
+    fn ended() -> Self {
+        Self("the thread that writes the state store has ended".to_owned())
+    }
+}
+
+fn run(store: &Store, queue: &Receiver<Write>, condition: &Condition) {
     for write in queue {
         let result = match &write {
             Write::Save { memory, .. } => {
@@ -141,7 +212,8 @@ fn run(store: &Store, queue: &Receiver<Write>, is_healthy: &AtomicBool) {
             }
             Write::Audit(decision) => store.append_audit(decision),
         };
-        let was_healthy = is_healthy.swap(result.is_ok(), Ordering::Relaxed);
+        condition.is_hanging.store(false, Ordering::Relaxed);
+        let was_healthy = condition.is_healthy.swap(result.is_ok(), Ordering::Relaxed);
         match &result {
             Err(error) if was_healthy => {
                 tracing::error!(%error, "the state store fails; going on in memory");

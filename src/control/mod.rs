@@ -9,6 +9,8 @@ pub mod controller;
 pub mod data_plane;
 pub mod keeper;
 pub mod protocol;
+pub mod reload;
 pub mod report;
+mod warm_up;
 pub mod watch;
 pub mod world;

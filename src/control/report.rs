@@ -13,12 +13,12 @@ use crate::telemetry::metrics::{
 use crate::telemetry::tally::SplitReading;
 use crate::upstream::endpoint::{Endpoint, Health};
 
-use super::controller::LastReload;
 use super::data_plane::DataPlane;
 use super::keeper::Keeper;
 use super::protocol::{
     ArmStatus, BackendStatus, ConfigStatus, EndpointStatus, SplitStatus, Status,
 };
+use super::reload::LastReload;
 use super::world::{SplitState, World};
 
 /// The state of everything.

@@ -66,9 +66,16 @@ pub struct Plan {
     splits: Vec<SplitState>,
     registry: Registry,
     absent: BTreeMap<String, Record>,
-    /// What the splits' rollouts want done about it, in order.
-    pub effects: Vec<Effect>,
+    effects: Vec<Effect>,
+    /// Whether more may reach the new arm of any split.
+    pub rises: bool,
 }
+
+/// What obeys nothing yet is as good as nothing.
+const NOTHING: Standing = Standing {
+    share: Share::ZERO,
+    emergency: false,
+};
 
 impl World {
     /// The world at the start: a configuration, and what an earlier process left behind.
@@ -111,6 +118,7 @@ impl World {
         }
         let now = self.clock.now();
         let mut effects = Vec::new();
+        let mut rises = false;
         let mut splits = Vec::with_capacity(config.splits.len());
         for (index, settings) in config.splits.iter().enumerate() {
             let tally = &routing.splits[index].tally;
@@ -121,6 +129,8 @@ impl World {
                 None => self.begin(settings, now),
             };
             effects.extend(wanted);
+            let before = present.map_or(NOTHING, |state| state.rollout.standing());
+            rises |= rollout.standing().exceeds(before);
             let same_tally = present.filter(|state| Arc::ptr_eq(&state.tally, tally));
             splits.push(match same_tally {
                 Some(state) => SplitState {
@@ -143,7 +153,33 @@ impl World {
             registry,
             absent,
             effects,
+            rises,
         })
+    }
+
+    /// Puts only that in force of `config` which takes share from a new arm. Returns what the
+    /// rollouts concerned want done; planned afterwards, the same configuration wants it no more.
+    pub fn lower(&mut self, config: &Config) -> Vec<Effect> {
+        let now = self.clock.now();
+        let mut effects = Vec::new();
+        for settings in &config.splits {
+            let Some(index) = self.split(&settings.name) else {
+                continue;
+            };
+            let state = &mut self.splits[index];
+            // What is measured goes by the old criteria as long as their routing is in force.
+            let terms = Terms {
+                criteria: state.rollout.terms().criteria.clone(),
+                ..terms(settings)
+            };
+            let mut rollout = state.rollout.clone();
+            let wanted = rollout.handle(Event::Configured(terms), now);
+            if state.rollout.standing().exceeds(rollout.standing()) {
+                state.rollout = rollout;
+                effects.extend(wanted.unwrap_or_default());
+            }
+        }
+        effects
     }
 
     /// Puts a plan in force; returns what its rollouts want done.

@@ -82,7 +82,7 @@ pub struct Standing {
 
 impl Standing {
     /// Whether more may reach `new` than under `other`.
-    pub(super) fn exceeds(self, other: Standing) -> bool {
+    pub fn exceeds(self, other: Standing) -> bool {
         self.share > other.share || (other.emergency && !self.emergency)
     }
 }

@@ -1,0 +1,226 @@
+//! The loop's decisions where the disk or the connections fail it.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tempfile::TempDir;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config;
+use crate::control::reload::Loaded;
+use crate::policy::rollout::Standing;
+use crate::state::Saved;
+use crate::telemetry::edge::{EdgeLoad, EdgeTally};
+
+/// A controller without threads.
+struct Site {
+    directory: TempDir,
+    controller: Controller,
+    /// The ends of the warm-ups asked for, in order.
+    warm_ups: Rc<RefCell<Vec<oneshot::Sender<()>>>>,
+}
+
+/// Two splits with these settings, and a backend that wants a connection beforehand.
+fn text(a: &str, b: &str) -> String {
+    format!(
+        "listeners: [{{address: 127.0.0.1:0}}]
+admin: {{address: 127.0.0.1:0}}
+state: {{directory: state}}
+backends:
+  legacy: {{endpoints: ['127.0.0.1:1']}}
+  new: {{endpoints: ['127.0.0.1:1'], pool: {{warm: 1}}}}
+splits:
+  a: {{legacy: legacy, new: new, key: [{{header: X-User}}], {a}}}
+  b: {{legacy: legacy, new: new, key: [{{header: X-User}}], {b}}}
+routes:
+  - {{path_prefix: /a, split: a}}
+  - {{split: b}}
+"
+    )
+}
+
+impl Site {
+    fn new(a: &str, b: &str, keeper: Keeper) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("cutover.yaml");
+        std::fs::write(&path, text(a, b)).expect("it is writable");
+        let config = config::load(&path).expect("tests write valid files");
+        let made = World::new(Clock::start(), config, Saved::default());
+        let (mut world, _) = made.expect("it can be put in force");
+        let published = Controller::first_snapshot(&mut world);
+        let warm_ups = Rc::new(RefCell::new(Vec::new()));
+        let asked = Rc::clone(&warm_ups);
+        let data_plane = DataPlane {
+            connections: Box::new(Vec::new),
+            warm: Box::new(move |_| {
+                let (end, ended) = oneshot::channel();
+                asked.borrow_mut().push(end);
+                Box::pin(async {
+                    let _ = ended.await;
+                })
+            }),
+            certify: Box::new(|_| Ok(Box::new(|| ()))),
+            sweep_edge: Box::new(|| ()),
+            edge_load: Box::new(|| EdgeLoad {
+                requests_in_flight: 0,
+                remembered_addresses: 0,
+                requests_on_common_allowance: 0,
+            }),
+            edge: Arc::new(EdgeTally::default()),
+        };
+        let watcher = Watcher::new(vec![path.clone()]);
+        let controller = Controller::new(world, published, data_plane, keeper, path, watcher);
+        Self {
+            directory,
+            controller,
+            warm_ups,
+        }
+    }
+
+    async fn reload(&mut self, a: &str, b: &str) {
+        let path = self.directory.path().join("cutover.yaml");
+        std::fs::write(&path, text(a, b)).expect("it is writable");
+        let config = config::load(&path).expect("tests write valid files");
+        self.controller.conclude_reload(Loaded::of(config)).await;
+    }
+
+    fn problems(&self) -> &[String] {
+        &self.controller.last_reload.problems
+    }
+
+    /// What the data plane obeys.
+    fn published(&self) -> Vec<Standing> {
+        self.controller.published.load().standings.to_vec()
+    }
+
+    fn shares(&self) -> Vec<String> {
+        let standings = self.published().into_iter();
+        standings
+            .map(|standing| standing.share.to_string())
+            .collect()
+    }
+}
+
+fn without_a_store() -> Keeper {
+    Keeper::start(None).expect("it needs no thread")
+}
+
+fn by() -> By {
+    By {
+        actor: "alice".to_owned(),
+        reason: String::new(),
+    }
+}
+
+fn set(percent: u16) -> Event {
+    Event::Set {
+        share: Share::from_basis_points(percent * 100).expect("a share"),
+        override_file: true,
+        by: by(),
+    }
+}
+
+async fn in_a_local_set(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_refuses_what_rises_and_nothing_else_of_a_file() {
+    const BEFORE: &str = "share: 50%";
+    in_a_local_set(async {
+        let kinds = [
+            ("rises", "share: 60%", "50%"),
+            ("falls", "share: 40%", "40%"),
+            ("stays", "share: 50%, rollback: ['error_rate > 7%']", "50%"),
+        ];
+        for (a, settings_of_a, share_of_a) in kinds {
+            for (b, settings_of_b, share_of_b) in kinds {
+                let mut site = Site::new(BEFORE, BEFORE, without_a_store());
+                site.reload(settings_of_a, settings_of_b).await;
+                let case = format!("a {a}, b {b}");
+                let is_refused = !site.problems().is_empty();
+                assert_eq!(is_refused, a == "rises" || b == "rises", "{case}");
+                assert_eq!(site.shares(), [share_of_a, share_of_b], "{case}");
+                let tried_again = site.controller.reloads.is_due_again();
+                assert_eq!(tried_again, is_refused, "{case}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_refuses_no_emergency_and_no_rollback_however_often() {
+    in_a_local_set(async {
+        let mut site = Site::new("share: 50%", "share: 50%", without_a_store());
+        let controller = &mut site.controller;
+        for splits in [Some("a"), None, None] {
+            let declared = controller.declare(splits, false, by()).await;
+            assert!(declared.is_ok(), "emergency for {splits:?}");
+        }
+        for split in ["a", "b", "a"] {
+            let event = Event::Rollback { by: by() };
+            assert!(controller.decide_one(split, &event).await.is_ok());
+        }
+        let cleared = controller.declare(None, true, by()).await;
+        assert!(cleared.is_err(), "that would let more reach new");
+        assert!(site.published().iter().all(|standing| standing.emergency));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_delays_no_rollback() {
+    in_a_local_set(async {
+        let (keeper, _disk) = Keeper::hanging();
+        let mut site = Site::new("share: 50%", "share: 50%", keeper);
+        let event = Event::Rollback { by: by() };
+        let Poll::Ready(Ok(done)) = pin!(site.controller.decide_one("a", &event))
+            .poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("it waits");
+        };
+        assert_eq!(site.shares(), ["0%", "50%"]);
+        site.controller.tick();
+
+        let (reply, answer) = oneshot::channel();
+        done.tell(reply);
+        let sentence = answer.await.expect("it is answered").expect("it is done");
+        assert!(sentence.contains("a restart may forget it"), "{sentence}");
+        assert!(!site.controller.keeper.is_healthy());
+        let refused = site.controller.decide_one("b", &set(60)).await;
+        assert!(matches!(refused, Err(Refused::StoreFailed(_))));
+        assert_eq!(site.shares(), ["0%", "50%"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wins() {
+    in_a_local_set(async {
+        let store = tempfile::tempdir().expect("a temporary directory");
+        let store = crate::state::Store::open(store.path()).expect("it is writable");
+        let keeper = Keeper::start(Some(store)).expect("threads can be made");
+        let mut site = Site::new("share: 0%", "share: 0%", keeper);
+        let controller = &mut site.controller;
+        for split in ["a", "b"] {
+            assert!(controller.decide_one(split, &set(10)).await.is_ok());
+        }
+        assert_eq!(site.shares(), ["0%", "0%"], "both wait at the same time");
+        let ends: Vec<_> = site.warm_ups.borrow_mut().drain(..).collect();
+        let event = Event::Rollback { by: by() };
+        assert!(site.controller.decide_one("a", &event).await.is_ok());
+        for end in ends {
+            end.send(()).expect("each warm-up goes on");
+        }
+        let warmed = site.controller.warm_ups.next_end().await;
+        site.controller.publish_warmed(&warmed);
+        assert_eq!(warmed, "b");
+        assert_eq!(site.shares(), ["0%", "10%"]);
+    })
+    .await;
+}
