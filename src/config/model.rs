@@ -172,7 +172,8 @@ pub struct Edge {
     pub max_requests: usize,
     /// Requests per client address and second, 429 above it.
     pub rate_limit: Option<RateLimit>,
-    /// How long a client may take to send a request head, or idle between two. Default 60 s.
+    /// How long a client may take to send a request head, idle between two, or take nothing of an
+    /// answer. Default 60 s.
     pub header_timeout: Duration,
 }
 

@@ -202,7 +202,8 @@ pub(crate) struct Edge {
     /// Requests in flight; more are answered 503.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_requests: usize,
-    /// How long a client may take to send a request head, or idle between two.
+    /// How long a client may take to send a request head, idle between two, or take nothing of an
+    /// answer.
     #[schemars(extend("default" = "60s"))]
     pub(crate) header_timeout: Written<PositiveDuration>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.

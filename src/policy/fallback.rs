@@ -31,6 +31,17 @@ pub struct Permission {
     pub shared_state: bool,
 }
 
+impl Permission {
+    /// Whether a request that may have been executed may be executed again.
+    pub const fn may_repeat(self) -> bool {
+        match self.repetition {
+            Repetition::Safe => true,
+            Repetition::Idempotent => self.shared_state,
+            Repetition::Unsafe => false,
+        }
+    }
+}
+
 /// Whether a request may be executed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repetition {
@@ -98,12 +109,7 @@ pub fn decide(attempt: FailedAttempt, permission: Permission) -> Verdict {
     if !permission.enabled {
         return Verdict::No(Refusal::Disabled);
     }
-    let repeatable = match permission.repetition {
-        Repetition::Safe => true,
-        Repetition::Idempotent => permission.shared_state,
-        Repetition::Unsafe => false,
-    };
-    if attempt.sent && !repeatable {
+    if attempt.sent && !permission.may_repeat() {
         return Verdict::No(Refusal::Method);
     }
     if !attempt.replayable {

@@ -124,16 +124,15 @@ impl Call {
     pub async fn attempt(&self, how: Try, mut body: RequestBody) -> Result<Answer, Unanswered> {
         let plan = self.view.snapshot.routing.backend(how.backend);
         let total = plan.backend.settings.timeouts.total;
-        let now = self.worker.deadlines.now();
-        self.deadline.limit(total.map(|total| now.plus(total)));
+        self.deadline.limit(total);
+        let Some(mut index) = self.pick(plan, how, Chance::First) else {
+            return Err(Unanswered::Diverted {
+                diversion: Diversion::NoEndpoint,
+                body,
+            });
+        };
         let mut chance = Chance::First;
         loop {
-            let Some(index) = self.pick(plan, how, chance) else {
-                return Err(Unanswered::Diverted {
-                    diversion: Diversion::NoEndpoint,
-                    body,
-                });
-            };
             let failed = match self.try_endpoint(plan, how, index, chance, body).await {
                 Ok(answer) => {
                     self.report_answer(plan, index, &answer);
@@ -142,8 +141,10 @@ impl Call {
                 Err(Unsuccessful::Failed(failed)) => failed,
                 Err(Unsuccessful::PoolFull(unsent)) => {
                     let other = Chance::OtherEndpoint { excluded: index };
-                    if chance == Chance::First && self.pick(plan, how, other).is_some() {
-                        (chance, body) = (other, unsent);
+                    if chance == Chance::First
+                        && let Some(next) = self.pick(plan, how, other)
+                    {
+                        (index, chance, body) = (next, other, unsent);
                         continue;
                     }
                     return Err(Unanswered::Diverted {
@@ -168,7 +169,7 @@ impl Call {
                 });
             };
             plan.attempts.retried(self.worker.id);
-            chance = next;
+            (index, chance) = next;
             body = failed.body;
             body.rewind();
         }
@@ -195,7 +196,7 @@ impl Call {
         })
     }
 
-    /// Whether, and how, a failed try is repeated within the backend.
+    /// Whether, where and how a failed try is repeated within the backend.
     fn next_chance(
         &self,
         plan: &BackendPlan,
@@ -203,16 +204,17 @@ impl Call {
         index: usize,
         chance: Chance,
         failed: &ExchangeFailed,
-    ) -> Option<Chance> {
+    ) -> Option<(usize, Chance)> {
         let is_harmless = !failed.sent || (failed.stale && self.repetition == Repetition::Safe);
         if chance != Chance::First || !is_harmless || !failed.body.is_replayable() {
             return None;
         }
-        if failed.stale {
-            return Some(Chance::FreshConnection { stale: index });
-        }
-        let other = Chance::OtherEndpoint { excluded: index };
-        self.pick(plan, how, other).map(|_| other)
+        let next = if failed.stale {
+            Chance::FreshConnection { stale: index }
+        } else {
+            Chance::OtherEndpoint { excluded: index }
+        };
+        self.pick(plan, how, next).map(|index| (index, next))
     }
 
     async fn try_endpoint(

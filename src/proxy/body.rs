@@ -121,8 +121,10 @@ struct Streaming {
     _pending: PendingGuard,
     deadline: Deadline,
     body_idle: Duration,
+    /// Whether the upstream was found to have nothing more at present.
+    is_waiting: bool,
     record: Option<Record>,
-    /// Of an answer of `new`.
+    /// Of an answer of `new` that obeys the share.
     leash: Option<Leash>,
 }
 
@@ -152,7 +154,6 @@ impl ResponseBody {
         let mut decoder = head.body;
         let Some(content) = exchange.take_whole_body(&mut decoder) else {
             let deadline = deadline.renewed();
-            deadline.set(body_idle);
             return Self(Source::Streaming(Box::new(Streaming {
                 exchange,
                 decoder,
@@ -161,6 +162,7 @@ impl ResponseBody {
                 _pending: pending,
                 deadline,
                 body_idle,
+                is_waiting: false,
                 record,
                 leash,
             })));
@@ -258,19 +260,26 @@ impl Body for ResponseBody {
 
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
+        if self.leash.as_ref().is_some_and(Leash::is_over) {
+            // It ends because of a decision: the arm has kept what the head promised.
+            if let Some(record) = self.record.take() {
+                record.finished(None);
+            }
+            return Poll::Ready(Err(Truncated));
+        }
         match self.exchange.poll_body(cx, &mut self.decoder) {
             Poll::Ready(part) => {
-                self.deadline.set(self.body_idle);
+                self.is_waiting = false;
                 Poll::Ready(part)
             }
-            Poll::Pending if self.leash.as_ref().is_some_and(Leash::is_over) => {
-                // It ends because of a decision, not because of the arm.
-                if let Some(record) = self.record.take() {
-                    record.dismiss();
+            Poll::Pending => {
+                // The time runs from when the upstream was found wanting. While the client does
+                // not read, nobody asks, and the upstream is not to blame.
+                if !std::mem::replace(&mut self.is_waiting, true) {
+                    self.deadline.set(self.body_idle);
                 }
-                Poll::Ready(Err(Truncated))
+                self.deadline.poll_passed(cx).map(|()| Err(Truncated))
             }
-            Poll::Pending => self.deadline.poll_passed(cx).map(|()| Err(Truncated)),
         }
     }
 

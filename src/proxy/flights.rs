@@ -59,6 +59,8 @@ struct Flight {
     undecided: u8,
     /// The class that the head promised, once there is a head and nothing is booked.
     promised: Option<Class>,
+    /// Whether the head promised no error.
+    promised_well: bool,
     is_booked: bool,
 }
 
@@ -81,6 +83,7 @@ impl Flights {
             started,
             undecided,
             promised: None,
+            promised_well: false,
             is_booked: false,
         }))
     }
@@ -90,35 +93,32 @@ impl Flights {
     pub fn first_byte(&self, slot: Slot, age: Duration, class: Class) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
-        flight.decide_reached(age);
         if class.is_error() {
-            // A failure younger than a threshold says nothing about that threshold: fast errors
-            // are not fast answers.
-            flight.undecided = 0;
-            flight.book(class);
+            flight.fail(age, class);
             return;
         }
+        flight.decide_reached(age);
         flight.decide_rest();
-        // A quantile speaks of the same requests as the counts: of those that are evidence.
-        if flight.subject.cluster.is_some() {
-            flight.subject.arm_tally().first_byte(age);
-        }
+        flight.record_first_byte(age);
         flight.promised = Some(class);
+        flight.promised_well = true;
     }
 
     /// The arm failed at `age` without an answer that counts.
     pub fn failed(&self, slot: Slot, age: Duration, class: Class) {
         let mut entries = self.entries.borrow_mut();
-        let flight = &mut entries[slot.0];
-        flight.decide_reached(age);
-        flight.undecided = 0;
-        flight.book(class);
+        entries[slot.0].fail(age, class);
     }
 
     /// The answer ended whole at `age`, with `class`.
     pub fn finished(&self, slot: Slot, age: Duration, class: Class) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
+        if flight.is_booked && class.is_error() && flight.promised_well {
+            // Booked a success by its age, and then its trailers said otherwise.
+            let cluster = flight.subject.cluster;
+            flight.subject.arm_tally().book(class, cluster);
+        }
         flight.book(class);
         if flight.subject.cluster.is_some() {
             flight.subject.arm_tally().total(age);
@@ -177,6 +177,26 @@ impl Flight {
                 self.subject.arm_tally().latency(index, true, cluster);
                 self.undecided &= !(1 << index);
             }
+        }
+    }
+
+    /// Books a failure. One younger than a threshold says nothing about that threshold, and nothing
+    /// about quantiles: fast errors are not fast answers. But one that has reached a threshold's
+    /// age was slow, whatever else it was.
+    fn fail(&mut self, age: Duration, class: Class) {
+        self.decide_reached(age);
+        let thresholds = self.subject.split_tally().thresholds();
+        if thresholds.iter().any(|threshold| age >= *threshold) {
+            self.record_first_byte(age);
+        }
+        self.undecided = 0;
+        self.book(class);
+    }
+
+    /// A quantile speaks of the same requests as the counts: of those that are evidence.
+    fn record_first_byte(&self, age: Duration) {
+        if self.subject.cluster.is_some() {
+            self.subject.arm_tally().first_byte(age);
         }
     }
 

@@ -17,7 +17,9 @@ use crate::policy::class::{Class, Diversion, Failure};
 use crate::policy::fallback::{self, FailedAttempt, Permission, Refusal, Repetition, Verdict};
 use crate::policy::key::Cluster;
 use crate::snapshot::{RoutePlan, SplitPlan};
+use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeRefusal;
+use crate::telemetry::tally::SplitTally;
 use crate::upstream::breaker::{Admission, Breaker};
 use crate::upstream::http1::upload::RequestBody;
 
@@ -25,6 +27,7 @@ use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class, grpc_code};
 use super::flights::Subject;
 use super::headers;
+use super::issue::issue;
 use super::leash::Leash;
 
 use super::peer::Peer;
@@ -109,7 +112,7 @@ impl Call {
             headers: &self.parts.headers,
             uri: &self.parts.uri,
             client: self.peer.client(&self.parts.headers, trusted),
-            secure: self.peer.secure,
+            secure: self.peer.is_secure(&self.parts.headers, trusted),
             share: standing.share,
             emergency: standing.emergency,
             now_seconds: now.seconds(),
@@ -147,15 +150,7 @@ impl Call {
             }
         };
         if let Some(cookie) = identified.issued_cookie {
-            let headers = response.headers_mut();
-            headers.append(header::SET_COOKIE, cookie);
-            // A cache that kept this answer would hand one session to everybody.
-            let is_stored = headers
-                .get(header::CACHE_CONTROL)
-                .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"no-store"));
-            if is_stored {
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-            }
+            issue(response.headers_mut(), cookie);
         }
         response
     }
@@ -295,6 +290,10 @@ impl Trial<'_> {
                 Box::pin(self.divert(diversion, body, record)).await
             }
             Err(unanswered) => {
+                if let Unanswered::Diverted { diversion, .. } = unanswered {
+                    // Nobody stands in here, but it was not tried either.
+                    self.note_diversion(diversion);
+                }
                 book(&unanswered, record);
                 self.own_answer(&unanswered)
             }
@@ -304,12 +303,7 @@ impl Trial<'_> {
     /// How to try `new`: impatiently where legacy could still answer.
     fn how(&self) -> Try {
         let plan = self.call.view.snapshot.routing.backend(self.split.arms.new);
-        let repeatable = match self.permission.repetition {
-            Repetition::Safe => true,
-            Repetition::Idempotent => self.permission.shared_state,
-            Repetition::Unsafe => false,
-        };
-        let default = if self.permission.enabled && repeatable {
+        let default = if self.permission.enabled && self.permission.may_repeat() {
             FIRST_BYTE_WITH_FALLBACK
         } else {
             FIRST_BYTE
@@ -375,14 +369,11 @@ impl Trial<'_> {
         };
         let tally = &self.split.tally;
         let worker = self.call.worker.id;
+        let rescue = Rescue::begin(&self, failure);
         let mut response = match self.call.attempt(how, body).await {
             Ok(answer) => {
                 let status = answer.head.status.as_u16();
-                if status < 500 {
-                    tally.rescued(worker, failure);
-                } else {
-                    tally.rescue_failed(worker, failure);
-                }
+                rescue.ended(status < 500);
                 if !self.split.shared_state && matches!(status, 401 | 403 | 404) {
                     tally.fallback_mismatch(worker);
                 }
@@ -394,7 +385,10 @@ impl Trial<'_> {
                 response
             }
             Err(unanswered) => {
-                tally.rescue_failed(worker, failure);
+                // A client that left is nobody's failure; dropping the rescue books that.
+                if !matches!(unanswered, Unanswered::Client(_)) {
+                    rescue.ended(false);
+                }
                 self.call.give_up(&unanswered)
             }
         };
@@ -414,9 +408,7 @@ impl Trial<'_> {
         record: Record,
     ) -> Response<ResponseBody> {
         record.dismiss();
-        let worker = self.call.worker.id;
-        self.split.tally.diverted(worker, diversion, self.cluster);
-        self.note_streak(true);
+        self.note_diversion(diversion);
         let how = self.call.try_without_fallback(self.split.arms.legacy);
         let mut response = match self.call.attempt(how, body).await {
             Ok(answer) => self.call.pass(answer, None, None),
@@ -431,8 +423,11 @@ impl Trial<'_> {
     }
 
     fn pass(self, answer: Answer, record: Record) -> Response<ResponseBody> {
-        let leash = Leash::new(&self.call.worker, &self.call.view, self.id);
-        let mut response = self.call.pass(answer, Some(record), Some(leash));
+        // A pin holds after a rollback, so what it brought here may go on.
+        let leash = self
+            .cluster
+            .map(|_| Leash::new(&self.call.worker, &self.call.view, self.id));
+        let mut response = self.call.pass(answer, Some(record), leash);
         if self.split.response_headers {
             name_arm(&mut response, Arm::New);
         }
@@ -447,6 +442,12 @@ impl Trial<'_> {
         response
     }
 
+    fn note_diversion(&self, diversion: Diversion) {
+        let worker = self.call.worker.id;
+        self.split.tally.diverted(worker, diversion, self.cluster);
+        self.note_streak(true);
+    }
+
     fn note_streak(&self, is_failure: bool) {
         let streak = self.split.tally.streak();
         match self.cluster {
@@ -454,6 +455,42 @@ impl Trial<'_> {
             Some(_) => streak.success(),
             // An overridden request says nothing about ordinary users.
             None => {}
+        }
+    }
+}
+
+/// A replay on legacy, booked exactly once: by default, that its client left before it ended.
+struct Rescue<'call> {
+    tally: &'call SplitTally,
+    worker: WorkerId,
+    failure: Failure,
+    is_booked: bool,
+}
+
+impl<'call> Rescue<'call> {
+    fn begin(trial: &Trial<'call>, failure: Failure) -> Self {
+        Self {
+            tally: &trial.split.tally,
+            worker: trial.call.worker.id,
+            failure,
+            is_booked: false,
+        }
+    }
+
+    fn ended(mut self, has_answered: bool) {
+        self.is_booked = true;
+        if has_answered {
+            self.tally.rescued(self.worker, self.failure);
+        } else {
+            self.tally.rescue_failed(self.worker, self.failure);
+        }
+    }
+}
+
+impl Drop for Rescue<'_> {
+    fn drop(&mut self) {
+        if !self.is_booked {
+            self.tally.rescue_cancelled(self.worker, self.failure);
         }
     }
 }

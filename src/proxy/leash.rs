@@ -31,6 +31,9 @@ impl Leash {
 
     /// Whether the split's streams have had their time.
     pub fn is_over(&self) -> bool {
+        if !self.worker.ends_streams() {
+            return false;
+        }
         let newest = &self.worker.view().snapshot;
         let began = &self.view.snapshot;
         let split = if Arc::ptr_eq(&newest.routing, &began.routing) {

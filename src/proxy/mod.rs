@@ -10,6 +10,7 @@ pub mod connections;
 pub mod flights;
 pub mod forward;
 pub mod headers;
+pub mod issue;
 pub mod leash;
 pub mod peer;
 pub mod respond;

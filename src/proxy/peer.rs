@@ -25,6 +25,15 @@ impl Peer {
         contains(trusted_proxies, self.ip())
     }
 
+    /// Whether the client's own connection is TLS: this one, or by the word of a trusted proxy.
+    pub fn is_secure(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> bool {
+        let is_https = |headers: &HeaderMap| {
+            let claimed = headers.get("x-forwarded-proto");
+            claimed.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+        };
+        self.secure || (self.is_trusted(trusted_proxies) && is_https(headers))
+    }
+
     /// The client's address: the peer's own, unless the peer is a trusted proxy; then the last
     /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's.
     pub fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {

@@ -12,6 +12,7 @@ use arc_swap::Cache;
 
 use crate::clock::Clock;
 use crate::config::model::{BackendId, PoolLimits};
+use crate::policy::time::Elapsed;
 use crate::snapshot::{Published, Routing, Snapshot};
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeTally;
@@ -41,6 +42,8 @@ pub struct Worker {
     pub edge: Arc<EdgeTally>,
     published: RefCell<Cache<Published, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
+    /// Whether any split's streams of `new` have had their time.
+    ends_streams: Cell<bool>,
     /// The snapshot that the last sweep saw.
     swept_generation: Cell<u64>,
 }
@@ -82,6 +85,7 @@ impl Worker {
             edge,
             published: RefCell::new(Cache::new(Arc::clone(published))),
             view: RefCell::new(Rc::new(View { snapshot, pools })),
+            ends_streams: Cell::new(false),
             swept_generation: Cell::new(0),
         })
     }
@@ -97,6 +101,12 @@ impl Worker {
         Rc::clone(&view)
     }
 
+    /// Whether any split's streams of `new` have had their time. Streams look here first, since
+    /// usually none have.
+    pub const fn ends_streams(&self) -> bool {
+        self.ends_streams.get()
+    }
+
     /// Books what age has decided, wakes whoever waited long enough, and makes room in pools that
     /// were found full. To be called every [`TICK`](crate::upstream::deadline::TICK).
     pub fn sweep(&self) {
@@ -107,7 +117,10 @@ impl Worker {
         let mut ends = view.snapshot.streams_end.iter().flatten();
         let generation = view.snapshot.generation;
         let is_news = self.swept_generation.replace(generation) != generation;
-        if ends.any(|end| *end <= now && (is_news || before < *end)) {
+        let has_ended = |end: &Elapsed| *end <= now;
+        let any_ended = view.snapshot.streams_end.iter().flatten().any(has_ended);
+        self.ends_streams.set(any_ended);
+        if ends.any(|end| has_ended(end) && (is_news || before < *end)) {
             // Silent streams of a split that was rolled back must notice that their time is up.
             self.deadlines.wake_all();
         }

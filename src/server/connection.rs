@@ -1,17 +1,17 @@
 //! One client connection, from its first byte to its end.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Response;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
 use super::listener::Accepted;
+use super::stream::ClientStream;
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -90,7 +91,9 @@ async fn serve_tls(
             return Err(ConnectionError::Io(io::ErrorKind::TimedOut.into()));
         }
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = client_stream(worker, Vec::new(), stream);
+    if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
         serve_http1(worker, entrance, peer, stream).await
@@ -117,12 +120,18 @@ async fn serve_plain(
         }
     };
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
-    let stream = Prefixed { read, stream };
+    let stream = client_stream(worker, read, stream);
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
         serve_http1(worker, entrance, peer, stream).await
     }
+}
+
+/// The stream of a client that must take something of its answers now and then.
+fn client_stream<S>(worker: &Worker, ahead: Vec<u8>, stream: S) -> ClientStream<S> {
+    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    ClientStream::new(ahead, stream, patience, worker.deadlines.add())
 }
 
 async fn serve_http1<S>(
@@ -259,62 +268,6 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Sniffed> {
                 read,
             });
         }
-    }
-}
-
-/// A stream of which the first bytes have been read already.
-struct Prefixed {
-    read: Vec<u8>,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let count = self.read.len().min(buffer.remaining());
-        buffer.put_slice(&self.read[..count]);
-        self.read.drain(..count);
-        if self.read.is_empty() {
-            // The connection may live for hours; its first bytes need not.
-            self.read = Vec::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -7,5 +7,6 @@
 
 pub mod connection;
 pub mod listener;
+pub mod stream;
 pub mod thread;
 pub mod tls;

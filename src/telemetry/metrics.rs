@@ -60,7 +60,7 @@ impl Metrics {
             &mut output,
             &scene.splits,
             "cutover_request_first_byte_seconds",
-            "Time from a request's head to the first byte of its answer, by assigned arm.",
+            "Time from a request's head to the first byte of its answer, by assigned arm; a failure counts with its age once it has reached a latency limit.",
             |figures| &figures.first_byte,
         );
         write_histograms(
@@ -217,6 +217,7 @@ fn fallbacks(exporter: &Exporter, split: &SplitScene<'_>) {
     for (result, counts) in [
         ("rescued", &reading.rescued),
         ("failed", &reading.rescue_failed),
+        ("cancelled", &reading.rescue_cancelled),
     ] {
         for (reason, &count) in Failure::LABELS.into_iter().zip(counts) {
             let labels = [

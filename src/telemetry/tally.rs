@@ -77,6 +77,11 @@ impl SplitTally {
         self.shard(worker).rescue_failed[failure.index()].increment();
     }
 
+    /// The attempt on `new` failed, and the client left while legacy was asked.
+    pub fn rescue_cancelled(&self, worker: WorkerId, failure: Failure) {
+        self.shard(worker).rescue_cancelled[failure.index()].increment();
+    }
+
     /// The attempt on `new` failed and was not replayed.
     pub fn not_replayed(&self, worker: WorkerId, refusal: Refusal) {
         self.shard(worker).not_replayed[refusal.index()].increment();
@@ -120,6 +125,7 @@ impl SplitTally {
             figures: PerArm::from_fn(|_| ArmFigures::default()),
             rescued: [0; FAILURES],
             rescue_failed: [0; FAILURES],
+            rescue_cancelled: [0; FAILURES],
             not_replayed: [0; REFUSALS],
             diverted: [0; DIVERSIONS],
             diverted_overridden: [0; DIVERSIONS],
@@ -132,6 +138,7 @@ impl SplitTally {
             }
             add_all(&mut reading.rescued, &shard.rescued);
             add_all(&mut reading.rescue_failed, &shard.rescue_failed);
+            add_all(&mut reading.rescue_cancelled, &shard.rescue_cancelled);
             add_all(&mut reading.not_replayed, &shard.not_replayed);
             add_all(&mut reading.diverted, &shard.diverted);
             add_all(&mut reading.diverted_overridden, &shard.diverted_overridden);
@@ -276,6 +283,9 @@ pub struct SplitReading {
     pub rescued: [u64; FAILURES],
     /// Failed on `new` and on legacy, by the failure of `new`.
     pub rescue_failed: [u64; FAILURES],
+    /// Replays whose client left before legacy had answered, in the order of
+    /// [`Failure::LABELS`].
+    pub rescue_cancelled: [u64; FAILURES],
     /// Failed on `new` and not replayed, by [`Refusal::index`].
     pub not_replayed: [u64; REFUSALS],
     /// Sent to legacy without an attempt on `new`, by [`Diversion::index`].
@@ -380,6 +390,7 @@ struct SplitShard {
     arms: PerArm<ArmTally>,
     rescued: [Counter; FAILURES],
     rescue_failed: [Counter; FAILURES],
+    rescue_cancelled: [Counter; FAILURES],
     not_replayed: [Counter; REFUSALS],
     diverted: [Counter; DIVERSIONS],
     diverted_overridden: [Counter; DIVERSIONS],

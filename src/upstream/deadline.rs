@@ -97,7 +97,7 @@ impl Deadline {
     pub fn renewed(&self) -> Deadline {
         let deadline = self.deadlines.add();
         let limit = self.deadlines.entries.borrow()[self.slot].limit;
-        deadline.limit(limit);
+        deadline.limit_at(limit);
         deadline
     }
 
@@ -110,8 +110,13 @@ impl Deadline {
         entry.at = Some(entry.limit.map_or(at, |limit| limit.min(at)));
     }
 
-    /// From now on it is never set beyond `limit`, and not set now.
-    pub fn limit(&self, limit: Option<Elapsed>) {
+    /// From now on it is never set beyond `span` from now, if one is given; and it is not set now.
+    pub fn limit(&self, span: Option<Duration>) {
+        let limit = span.map(|span| self.deadlines.now().plus(span + TICK));
+        self.limit_at(limit);
+    }
+
+    fn limit_at(&self, limit: Option<Elapsed>) {
         let mut entries = self.deadlines.entries.borrow_mut();
         let entry = &mut entries[self.slot];
         (entry.limit, entry.at) = (limit, None);

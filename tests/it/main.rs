@@ -12,6 +12,7 @@ mod forwarding;
 mod harness;
 mod keeping_alive;
 mod outcomes;
+mod patience;
 mod project;
 mod readme;
 mod real_parts;

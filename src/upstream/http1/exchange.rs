@@ -227,10 +227,16 @@ impl Exchange {
             return Poll::Ready(Ok(()));
         }
         match self.upload.poll(cx, self.connection.stream_mut()) {
-            Poll::Ready(Err(UploadError::Upstream(_))) => {
-                // The upstream may have answered, say 413, and closed. Its answer is what counts.
+            Poll::Ready(Err(error)) => {
+                // From here on the request is not whole and never will be, so this connection
+                // carries no other after it.
                 self.is_upload_broken = true;
-                Poll::Ready(Ok(()))
+                match error {
+                    // The upstream may have answered, say 413, and closed. Its answer is what
+                    // counts.
+                    UploadError::Upstream(_) => Poll::Ready(Ok(())),
+                    error @ UploadError::Client(_) => Poll::Ready(Err(error)),
+                }
             }
             other => other,
         }

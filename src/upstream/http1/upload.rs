@@ -18,13 +18,21 @@ use crate::upstream::connect::Stream;
 /// Pieces up to this size are copied behind the head into one write; larger ones are gathered,
 /// because copying 64 KiB costs more than a second slice of a vectored write.
 const COPY_LIMIT: usize = 4096;
+/// Pieces below this size are collected before they are kept.
+const SMALL_PIECE: usize = 512;
 
 /// A request's body: what of it was already read from the client, and the rest.
 #[derive(Debug)]
 pub struct RequestBody {
     source: Option<Incoming>,
     framing: Framing,
+    /// Bytes that the client has announced and not delivered yet, if it has announced any.
+    remaining: Option<u64>,
+    /// The client broke off; whatever comes after is not the end of its body.
+    is_broken: bool,
     kept: Vec<Bytes>,
+    /// Small pieces, collected: kept one by one, each would cost more than it holds.
+    tail: BytesMut,
     kept_bytes: usize,
     /// Bytes that may be kept.
     limit: usize,
@@ -47,11 +55,14 @@ pub enum Framing {
 
 impl RequestBody {
     /// A request without a body.
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         RequestBody {
             source: None,
             framing: Framing::None,
+            remaining: None,
+            is_broken: false,
             kept: Vec::new(),
+            tail: BytesMut::new(),
             kept_bytes: 0,
             limit: 0,
             position: 0,
@@ -70,6 +81,7 @@ impl RequestBody {
             Framing::Chunked
         };
         RequestBody {
+            remaining: source.size_hint().exact(),
             source: Some(source),
             framing,
             limit,
@@ -90,30 +102,33 @@ impl RequestBody {
     /// Makes the next attempt start from the beginning.
     ///
     /// Only meaningful while [`RequestBody::is_replayable`] holds.
-    pub const fn rewind(&mut self) {
+    pub fn rewind(&mut self) {
+        self.close_tail();
         self.position = 0;
     }
 
     /// Forgets what was kept: no further attempt will be made.
     pub fn stop_keeping(&mut self) {
         self.limit = 0;
-        if self.position == self.kept.len() && !self.kept.is_empty() {
-            self.kept = Vec::new();
-            self.position = 0;
-            self.is_whole = false;
+        let has_kept = !self.kept.is_empty() || !self.tail.is_empty();
+        if self.position == self.kept.len() && has_kept {
+            self.forget();
         }
     }
 
     /// Whether the last piece has been taken.
     fn is_ended(&self) -> bool {
         let source_ended = self.source.as_ref().is_none_or(Body::is_end_stream);
-        source_ended && self.position == self.kept.len()
+        !self.is_broken && source_ended && self.position == self.kept.len()
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(piece) = self.kept.get(self.position) {
             self.position += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
+        }
+        if self.is_broken {
+            return Poll::Ready(Some(Err(BrokenOff)));
         }
         let Some(source) = &mut self.source else {
             return Poll::Ready(None);
@@ -124,14 +139,22 @@ impl RequestBody {
                     // Trailers of requests are dropped: no upstream may rely on them (RFC 9110
                     // §6.5.1 lets an intermediary discard what it does not understand).
                     if let Ok(piece) = frame.into_data() {
+                        self.remaining = self
+                            .remaining
+                            .map(|length| length.saturating_sub(piece.len() as u64));
                         self.keep(&piece);
                         return Poll::Ready(Some(Ok(piece)));
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
+                // After an error, or a reset that calls itself none, the source reports an end. It
+                // is not the body's.
+                None if self.remaining.is_none_or(|length| length == 0) => {
                     self.source = None;
                     return Poll::Ready(None);
+                }
+                Some(Err(_)) | None => {
+                    self.is_broken = true;
+                    return Poll::Ready(Some(Err(BrokenOff)));
                 }
             }
         }
@@ -142,16 +165,40 @@ impl RequestBody {
             return;
         }
         if self.kept_bytes + piece.len() > self.limit {
-            self.is_whole = false;
-            self.kept = Vec::new();
-            self.position = 0;
+            self.forget();
             return;
         }
         self.kept_bytes += piece.len();
-        self.kept.push(piece.clone());
-        self.position += 1;
+        if piece.len() < SMALL_PIECE {
+            self.tail.extend_from_slice(piece);
+            if self.tail.len() >= COPY_LIMIT {
+                self.close_tail();
+            }
+        } else {
+            self.close_tail();
+            self.kept.push(piece.clone());
+        }
+        self.position = self.kept.len();
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.kept.push(self.tail.split().freeze());
+        }
+    }
+
+    fn forget(&mut self) {
+        self.is_whole = false;
+        self.kept = Vec::new();
+        self.tail = BytesMut::new();
+        self.position = 0;
     }
 }
+
+/// The client did not deliver its whole body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client's body broke off")]
+pub struct BrokenOff;
 
 /// A request on its way to one upstream.
 #[derive(Debug)]
@@ -177,8 +224,8 @@ pub enum UploadError {
     #[error("writing to the upstream failed")]
     Upstream(#[source] std::io::Error),
     /// The client did not deliver its body.
-    #[error("reading the client's body failed")]
-    Client(#[source] hyper::Error),
+    #[error(transparent)]
+    Client(#[from] BrokenOff),
 }
 
 impl Upload {

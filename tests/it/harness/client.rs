@@ -204,6 +204,12 @@ impl Raw {
         }
     }
 
+    /// Says that it will say no more, and goes on listening.
+    pub(crate) async fn finish(&mut self) {
+        let finished = self.stream.shutdown().await;
+        finished.expect("the proxy is there");
+    }
+
     /// Says this.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let writing = self.stream.write_all(bytes.as_ref());
@@ -248,6 +254,13 @@ impl Raw {
     /// Everything until the connection ends.
     pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
         self.read(usize::MAX).await
+    }
+
+    /// Reads until the connection ends and keeps nothing.
+    pub(crate) async fn skip_to_end(&mut self) {
+        while self.read_more().await {
+            self.ahead.clear();
+        }
     }
 
     async fn read_more(&mut self) -> bool {

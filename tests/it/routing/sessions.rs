@@ -345,7 +345,7 @@ async fn an_issued_cookie_bears_its_attributes_beside_those_of_the_upstream() {
     );
     // No cache may hand this session to others.
     let caching: Vec<_> = first.headers.get_all(CACHE_CONTROL).iter().collect();
-    assert_eq!(caching, ["private"]);
+    assert_eq!(caching, ["private, max-age=60"]);
     let arm = Population::new("api", "50%").arm(value);
     assert_eq!(
         first.served_by(),
