@@ -187,7 +187,8 @@ pub(crate) struct Drain {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Edge {
-    /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
+    /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `X-Request-Id` are believed and passed
+    /// on; anyone else's are dropped.
     #[schemars(extend("default" = []))]
     pub(crate) trusted_proxies: List<Written<IpNet>>,
     /// Client addresses answered 403, unless `allow` is more specific.

@@ -12,15 +12,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use ipnet::IpNet;
 
 use crate::upstream::http1::request::HeadWriter;
-use crate::upstream::http1::response::is_old_hop_by_hop;
+use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
 
 use super::peer::Peer;
 
 /// Marks a request that legacy gets because `new` failed.
 pub const CUTOVER_REPLAY: &str = "cutover-replay";
-/// Fields that begin like this are the proxy's; a client's are dropped.
-const OWN_PREFIX: &str = "cutover-";
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -85,16 +83,18 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
     head.raw("host", forwarding.authority.as_bytes());
     let nominated = Nominated::of(&parts.headers);
     let has_crumbs = parts.version == Version::HTTP_2;
+    let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
     for (name, value) in &parts.headers {
         let is_crumb = has_crumbs && *name == header::COOKIE;
-        if !is_dropped(name) && !nominated.contains(name) && !is_crumb {
+        let is_believed = is_trusted || !is_claim(name);
+        if !is_dropped(name) && !nominated.contains(name) && !is_crumb && is_believed {
             head.field(name, value);
         }
     }
     if has_crumbs {
         write_joined_cookies(&mut head, &parts.headers);
     }
-    write_forwarded(&mut head, parts, forwarding);
+    write_forwarded(&mut head, parts, forwarding, is_trusted);
     if forwarding.framing == Framing::Chunked {
         head.raw("transfer-encoding", b"chunked");
     }
@@ -120,9 +120,17 @@ fn is_dropped(name: &HeaderName) -> bool {
                     name.as_str(),
                     "http2-settings" | X_FORWARDED_FOR | X_FORWARDED_PROTO | X_FORWARDED_HOST
                 )
-                || name.as_str().starts_with(OWN_PREFIX)
+                || is_own(name)
         }
     }
+}
+
+/// Whether a field says for whom, by whom or how a request was forwarded. Applications believe these
+/// without asking who wrote them, so only a trusted proxy's may cross.
+fn is_claim(name: &HeaderName) -> bool {
+    *name == header::FORWARDED
+        || name.as_str() == "x-real-ip"
+        || name.as_str().starts_with("x-forwarded-")
 }
 
 /// The fields that a client's `Connection` names as its own affair.
@@ -177,8 +185,12 @@ fn write_joined_cookies(head: &mut HeadWriter, headers: &HeaderMap) {
 
 /// Tells the upstream who asked, and how. A stranger's claims are replaced, a trusted proxy's are
 /// continued.
-fn write_forwarded(head: &mut HeadWriter, parts: &Parts, forwarding: Forwarding<'_>) {
-    let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
+fn write_forwarded(
+    head: &mut HeadWriter,
+    parts: &Parts,
+    forwarding: Forwarding<'_>,
+    is_trusted: bool,
+) {
     let mut hop = Inline::new();
     // An address always fits the buffer, so writing it cannot fail.
     let _ = write!(hop, "{}", forwarding.peer.ip());
@@ -315,6 +327,33 @@ mod tests {
         let trusted = written(request(), &["192.0.2.0/24"]);
         assert!(trusted.contains("X-Forwarded-For: 198.51.100.7, 192.0.2.1\r\n"));
         assert!(trusted.contains("X-Forwarded-Proto: https\r\n"));
+    }
+
+    #[test]
+    fn no_stranger_says_for_whom_a_request_was_forwarded() {
+        let claims = [
+            ("Forwarded", "for=198.51.100.7;proto=https"),
+            ("X-Real-Ip", "198.51.100.7"),
+            ("X-Forwarded-Port", "443"),
+            ("X-Forwarded-Prefix", "/admin"),
+            ("X-Forwarded-Ssl", "on"),
+            ("X-Forwarded-Server", "inside"),
+        ];
+        let request = || {
+            let request = claims.iter().fold(request(), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            request.body(()).expect("a request")
+        };
+        let stranger = written(request(), &[]);
+        let trusted = written(request(), &["192.0.2.0/24"]);
+        for (name, value) in claims {
+            assert!(!stranger.contains(&format!("\r\n{name}: ")), "{name}");
+            assert!(
+                trusted.contains(&format!("\r\n{name}: {value}\r\n")),
+                "{name}"
+            );
+        }
     }
 
     #[test]

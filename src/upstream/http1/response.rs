@@ -150,7 +150,8 @@ impl Fields {
                 }
             }
             header::UPGRADE | header::TE => {}
-            name if is_old_hop_by_hop(&name) => {}
+            // An upstream must not be able to say which arm has answered.
+            name if is_old_hop_by_hop(&name) || is_own(&name) => {}
             name => {
                 self.end_to_end.append(name, value);
             }
@@ -235,6 +236,11 @@ fn parse_length(digits: &[u8]) -> Result<u64, InvalidHead> {
         .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
+/// Whether a field is the proxy's to write: whoever else sends it speaks in the proxy's name.
+pub fn is_own(name: &HeaderName) -> bool {
+    name.as_str().starts_with("cutover-")
+}
+
 /// Fields of HTTP/1.0 times that concern one connection and have no constant of their own.
 pub fn is_old_hop_by_hop(name: &HeaderName) -> bool {
     matches!(name.as_str(), "keep-alive" | "proxy-connection")
@@ -279,6 +285,15 @@ mod tests {
             read("HTTP/1.1 101 Switching Protocols\r\n\r\n").err(),
             Some(InvalidHead::UnaskedUpgrade)
         );
+    }
+
+    #[test]
+    fn an_upstream_does_not_speak_in_the_proxys_name() {
+        let wire =
+            "HTTP/1.1 204 No Content\r\nCutover-Arm: new\r\nCutover-Else: 1\r\nX-Kept: 2\r\n\r\n";
+        let head = read(wire).expect("valid").expect("complete");
+        let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-kept"]);
     }
 
     #[test]
