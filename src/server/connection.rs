@@ -1,5 +1,6 @@
 //! One client connection, from its first byte to its end.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,19 +17,22 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use crate::edge::Entrance;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
 use super::listener::Accepted;
+use super::quiet::{Answer, Quiet};
 use super::stream::ClientStream;
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time that a connection gets for its first byte when a drain begins.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// Time that a client gets to see that its quiet connection is being closed.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Streams that a client may have open on one HTTP/2 connection.
@@ -160,7 +164,7 @@ where
         .header_read_timeout(patience)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), Ready(service));
-    drive(worker, connection, |connection| {
+    drive(worker, connection, None, |connection| {
         connection.graceful_shutdown()
     })
     .await
@@ -176,12 +180,27 @@ async fn serve_http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let quiet = Quiet::new(&worker.deadlines, patience);
+    let service = entrance.service(peer);
+    let asked = Rc::clone(&quiet);
+    let service = hyper::service::service_fn(move |request| {
+        let answering = asked.begin();
+        let answer = service.clone().call(request);
+        async move {
+            let response = answer.await?;
+            Ok::<_, Infallible>(response.map(|body| Answer {
+                body,
+                _answering: answering,
+            }))
+        }
+    });
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Some(Duration::from_secs(30)))
-        .serve_connection(TokioIo::new(stream), Ready(entrance.service(peer)));
-    drive(worker, connection, |connection| {
+        .serve_connection(TokioIo::new(stream), service);
+    drive(worker, connection, Some(&quiet), |connection| {
         connection.graceful_shutdown()
     })
     .await
@@ -196,7 +215,7 @@ struct Ready<S>(S);
 
 impl<S, B> hyper::service::Service<B> for Ready<S>
 where
-    S: tower::Service<B> + Clone,
+    S: Service<B> + Clone,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -207,10 +226,12 @@ where
     }
 }
 
-/// Drives a connection to its end, and tells it once when the worker drains.
+/// Drives a connection to its end, and tells it once when the worker drains or it was quiet for too
+/// long.
 async fn drive<C, E>(
     worker: &Rc<Worker>,
     connection: C,
+    quiet: Option<&Quiet>,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
@@ -223,6 +244,20 @@ where
         if !is_told && open.poll_draining(cx).is_ready() {
             is_told = true;
             shut_down(connection.as_mut());
+        }
+        if let Some(quiet) = quiet
+            && quiet.poll_passed(cx).is_ready()
+        {
+            if !is_told {
+                is_told = true;
+                shut_down(connection.as_mut());
+                quiet.wait(FAREWELL);
+                // Whoever polls is woken, and this was not ready to wake.
+                let _ = quiet.poll_passed(cx);
+            } else if !quiet.was_asked() {
+                // Nothing can be lost, and before its preface a client hears no farewell.
+                return Poll::Ready(Ok(()));
+            }
         }
         connection.as_mut().poll(cx)
     })

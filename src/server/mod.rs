@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod listener;
+mod quiet;
 pub mod stream;
 pub mod thread;
 pub mod tls;

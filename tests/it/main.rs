@@ -14,6 +14,7 @@ mod keeping_alive;
 mod outcomes;
 mod patience;
 mod project;
+mod quiet;
 mod readme;
 mod real_parts;
 mod reference;
