@@ -233,7 +233,10 @@ fn bind_all(config: &Config) -> Result<Vec<TcpListener>, BindError> {
 }
 
 /// The listeners' certificates, ready for use.
-fn certify(config: &Config) -> Result<ServerTlsConfigs, String> {
+///
+/// # Errors
+/// A sentence that names the listener and what is wrong.
+pub fn certify(config: &Config) -> Result<ServerTlsConfigs, String> {
     let listeners = config.listeners.iter().map(|listener| {
         let prepared = listener.tls.as_ref().map(tls::server_config).transpose();
         prepared.map_err(|error| format!("listener {}: {error}", listener.address))

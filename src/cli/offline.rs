@@ -6,12 +6,14 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;
 
+use crate::app;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, model::Config};
 use crate::demo::{self, Ending, Outcome};
 use crate::identity::pin;
 use crate::policy::arm::Arm;
 use crate::policy::duration;
+use crate::snapshot::registry::Registry;
 
 use super::Cli;
 use super::exit::{Exit, Failure};
@@ -66,6 +68,10 @@ impl Check {
     fn for_people(&self) -> Result<Answer, Failure> {
         let path = self.file.path.display();
         let config = file::load(&self.file.path)?;
+        if let Some(problem) = refusal(&config) {
+            let message = format!("{path} is not valid:\n{path}: {problem}");
+            return Err(Failure::new(Exit::Config, message));
+        }
         let mut text = String::new();
         for warning in &config.warnings {
             text.push_str(&format!("warning: {path}:{warning}\n"));
@@ -82,7 +88,7 @@ impl Check {
 
     fn for_programs(&self) -> Answer {
         let (problems, warnings) = match config::load(&self.file.path) {
-            Ok(config) => (Vec::new(), config.warnings),
+            Ok(config) => (refusal(&config).into_iter().collect(), config.warnings),
             Err(problems) => (problems.problems, Vec::new()),
         };
         let listed =
@@ -99,6 +105,21 @@ impl Check {
         }));
         Answer { exit, ..answer }
     }
+}
+
+/// What `serve` would find when it puts the file into effect, which reading it does not tell.
+fn refusal(config: &Config) -> Option<config::Problem> {
+    let built = Registry::new(1).build(config).map(drop);
+    let prepared = built
+        .map_err(|error| error.to_string())
+        .and_then(|()| app::certify(config).map(drop));
+    prepared.err().map(|message| config::Problem {
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message,
+        remedy: "`serve` refuses it too, and keeps what it has".to_owned(),
+    })
 }
 
 fn problem(problem: &config::Problem) -> serde_json::Value {

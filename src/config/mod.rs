@@ -10,6 +10,7 @@
 
 mod check;
 mod compile;
+pub mod jwt_key;
 pub mod model;
 mod notation;
 mod problem;

@@ -95,7 +95,6 @@ fn the_quickstart_means_what_it_says() {
     assert_eq!(split.salt, "api");
     assert_eq!(split.rollout_id, "1");
     assert_eq!(config.routes[0].target, Target::Split(SplitId(0)));
-    assert_eq!(config.routes[0].name, "/*");
     assert_eq!(config.process.admin.address.to_string(), "127.0.0.1:9900");
 }
 
@@ -313,6 +312,16 @@ fn what_is_meant_is_judged_too() {
         ),
         (
             "key: [{jwt: {claim: a, algorithm: ES256, public_key: nonsense}}]",
+            "splits.api.key[0].jwt.public_key",
+            "no P-256 public key",
+        ),
+        (
+            "key: [{jwt: {claim: a, algorithm: HS256, secret: '-----BEGIN PUBLIC KEY-----'}}]",
+            "splits.api.key[0].jwt.secret",
+            "PEM file",
+        ),
+        (
+            "key: [{jwt: {claim: a, algorithm: ES256, public_key: '-----BEGIN CERTIFICATE-----'}}]",
             "splits.api.key[0].jwt.public_key",
             "no P-256 public key",
         ),

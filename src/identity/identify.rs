@@ -15,8 +15,9 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::cookie::CookieIssuer;
-use super::jwt::{Claim, JwtKeyError, JwtVerifier};
+use super::jwt::{Claim, JwtVerifier};
 use super::pin::{PIN_COOKIE, PIN_HEADER, PinVerifier};
+use crate::config::jwt_key::JwtKeyError;
 use crate::config::model::{KeySource, Keyless, Split};
 use crate::policy::arm::Arm;
 use crate::policy::assign::{Assignment, Circumstances, assign};

@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{DecodingKey, Validation};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::config::model::{JwtAlgorithm, JwtSource, Secret};
+use crate::config::jwt_key::{JwtKeyError, decoding_key};
+use crate::config::model::JwtSource;
 
 /// How far the clocks of issuer and proxy may differ.
 const LEEWAY_SECONDS: u64 = 60;
@@ -52,7 +53,7 @@ impl JwtVerifier {
     pub(super) fn new(source: &JwtSource) -> Result<Self, JwtKeyError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-        let (algorithm, key) = decoding_key(source.algorithm, &source.key)?;
+        let (algorithm, key) = decoding_key(source.algorithm, &source.key.0)?;
         let mut validation = Validation::new(algorithm);
         // Times are judged here, by the clock that the caller gives.
         validation.validate_exp = false;
@@ -122,67 +123,6 @@ impl JwtVerifier {
             value: value.map(Bytes::from),
             valid: from..until,
         })
-    }
-}
-
-/// A key that cannot verify what it is configured for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JwtKeyError {
-    /// An empty secret verifies what anybody signs.
-    #[error("the HS256 secret is empty")]
-    EmptySecret,
-    /// Public keys are public: as a shared secret, one lets anybody sign.
-    #[error("the HS256 secret is a PEM file; RS256 and ES256 take public keys, HS256 does not")]
-    PemAsSecret,
-    /// No public key, or one of another kind.
-    #[error(
-        "{algorithm:?} needs a public key in PEM (`BEGIN PUBLIC KEY`), not a certificate and not \
-         a private key, on curve P-256 or of at least 2048 bits"
-    )]
-    InvalidPublicKey {
-        /// The algorithm it is meant for.
-        algorithm: JwtAlgorithm,
-    },
-}
-
-fn decoding_key(
-    algorithm: JwtAlgorithm,
-    key: &Secret,
-) -> Result<(Algorithm, DecodingKey), JwtKeyError> {
-    let invalid = || JwtKeyError::InvalidPublicKey { algorithm };
-    let bytes = key.0.as_slice();
-    // The library takes certificates and private keys for public ones and finds the wrong bytes in
-    // them; every token would then be unverifiable without a word.
-    let has_label = |label: &str| {
-        let text = String::from_utf8_lossy(bytes);
-        text.contains(&format!("-----BEGIN {label}-----"))
-    };
-    let is_public = has_label("PUBLIC KEY") || has_label("RSA PUBLIC KEY");
-    match algorithm {
-        JwtAlgorithm::Hs256 if bytes.is_empty() => Err(JwtKeyError::EmptySecret),
-        JwtAlgorithm::Hs256 if bytes.trim_ascii_start().starts_with(b"-----BEGIN ") => {
-            Err(JwtKeyError::PemAsSecret)
-        }
-        JwtAlgorithm::Hs256 => Ok((Algorithm::HS256, DecodingKey::from_secret(bytes))),
-        JwtAlgorithm::Rs256 | JwtAlgorithm::Es256 if !is_public => Err(invalid()),
-        JwtAlgorithm::Rs256 => {
-            let key = DecodingKey::from_rsa_pem(bytes).map_err(|_| invalid())?;
-            // The modulus alone has 256 bytes at 2048 bits; below that, no signature is accepted.
-            let size = key.try_get_as_bytes().map_err(|_| invalid())?.len();
-            if size < 256 {
-                return Err(invalid());
-            }
-            Ok((Algorithm::RS256, key))
-        }
-        JwtAlgorithm::Es256 => {
-            let key = DecodingKey::from_ec_pem(bytes).map_err(|_| invalid())?;
-            // An uncompressed point on P-256: a tag and two coordinates of 32 bytes.
-            let size = key.try_get_as_bytes().map_err(|_| invalid())?.len();
-            if size != 65 {
-                return Err(invalid());
-            }
-            Ok((Algorithm::ES256, key))
-        }
     }
 }
 

@@ -116,6 +116,32 @@ fn a_wrong_file_is_exit_code_3_with_every_problem_and_its_place() {
 }
 
 #[test]
+fn a_key_that_serve_would_refuse_is_refused_by_check_with_its_place() {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for pem in [pair.public_key_pem(), certificate.cert.pem()] {
+        let files = Files::with(
+            "\
+listeners: [{address: 127.0.0.1:0}]
+backends: {old: {endpoints: [127.0.0.1:1]}, shiny: {endpoints: [127.0.0.1:2]}}
+splits:
+  checkout:
+    legacy: old
+    new: shiny
+    key: [{jwt: {claim: sub, algorithm: ES256, public_key: '${file:jwt.pem}'}}]
+routes: [{split: checkout}]
+",
+        );
+        std::fs::write(files.directory.path().join("jwt.pem"), pem).unwrap();
+        let (json, exit) = files.json(&["check"]);
+        assert_eq!(exit, Exit::Config);
+        let problem = &json["problems"][0];
+        assert_eq!(problem["key"], "splits.checkout.key[0].jwt.public_key");
+        assert_eq!(problem["line"], 7);
+    }
+}
+
+#[test]
 fn a_key_is_explained_from_the_file_alone() {
     let files = Files::valid();
     let (json, _) = files.json(&["explain", "--split", "checkout", "--key", "tester"]);

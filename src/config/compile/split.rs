@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use jsonwebtoken::DecodingKey;
-
 use super::{Compiler, Names};
+use crate::config::jwt_key::decoding_key;
 use crate::config::model::{
     BackendId, BreakerSettings, FallbackSettings, IssuedCookie, JwtAlgorithm, JwtSource, KeySource,
     Keyless, Secret, Split,
@@ -143,29 +142,12 @@ impl Compiler<'_, '_> {
     }
 
     fn judge_jwt_key(&mut self, path: &str, algorithm: JwtAlgorithm, key: &str) {
-        let parsed = match algorithm {
-            JwtAlgorithm::Hs256 => {
-                if key.len() < MIN_SECRET_BYTES {
-                    let message = format!("this secret has {} bytes", key.len());
-                    let remedy = format!("HS256 asks for at least {MIN_SECRET_BYTES} random bytes");
-                    self.warning(path, message, remedy);
-                }
-                return;
-            }
-            JwtAlgorithm::Rs256 => DecodingKey::from_rsa_pem(key.as_bytes()),
-            JwtAlgorithm::Es256 => DecodingKey::from_ec_pem(key.as_bytes()),
-        };
-        if parsed.is_err() {
-            let kind = match algorithm {
-                JwtAlgorithm::Es256 => "P-256",
-                _ => "RSA",
-            };
-            self.problem(
-                path,
-                format!("this is no {kind} public key in PEM"),
-                "give the text that begins with `-----BEGIN PUBLIC KEY-----`, such as with \
-                 `${file:jwt.pem}`",
-            );
+        if let Err(error) = decoding_key(algorithm, key.as_bytes()) {
+            self.problem(path, error.to_string(), error.remedy());
+        } else if algorithm == JwtAlgorithm::Hs256 && key.len() < MIN_SECRET_BYTES {
+            let message = format!("this secret has {} bytes", key.len());
+            let remedy = format!("HS256 asks for at least {MIN_SECRET_BYTES} random bytes");
+            self.warning(path, message, remedy);
         }
     }
 

@@ -2,10 +2,11 @@ use std::sync::LazyLock;
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use super::*;
+use crate::config::model::{JwtAlgorithm, Secret};
 
 const NOW: u64 = 1_795_000_000;
 
@@ -362,47 +363,3 @@ fn more_tokens_than_a_worker_remembers_and_tokens_too_long_to_remember_are_verif
     });
     assert!(remembered.is_some_and(|longest| longest <= Verified::LONGEST));
 }
-
-#[test]
-fn a_key_that_cannot_verify_is_refused_at_once() {
-    let refused = |algorithm, key: &[u8]| {
-        let source = JwtSource {
-            algorithm,
-            key: Secret(key.to_vec()),
-            ..HMAC.source()
-        };
-        JwtVerifier::new(&source).map(|_| ()).expect_err("refused")
-    };
-    let invalid = |algorithm| JwtKeyError::InvalidPublicKey { algorithm };
-    let (rsa_private, _) = key_pair(&rcgen::PKCS_RSA_SHA256);
-    let (_, p384) = key_pair(&rcgen::PKCS_ECDSA_P384_SHA384);
-    let (rsa, ec) = (&RSA.configured.0, &EC.configured.0);
-    let (rs256, es256) = (JwtAlgorithm::Rs256, JwtAlgorithm::Es256);
-
-    assert_eq!(refused(JwtAlgorithm::Hs256, b""), JwtKeyError::EmptySecret);
-    assert_eq!(refused(JwtAlgorithm::Hs256, rsa), JwtKeyError::PemAsSecret);
-    for (algorithm, key) in [
-        (rs256, ec.as_slice()),
-        (rs256, b"secret"),
-        (
-            rs256,
-            b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
-        ),
-        (rs256, rsa_private.as_bytes()),
-        (rs256, SHORT_RSA_KEY),
-        (es256, rsa),
-        (es256, &p384.0),
-        (es256, b""),
-    ] {
-        assert_eq!(refused(algorithm, key), invalid(algorithm));
-    }
-}
-
-/// 1,024 bits, made with `openssl genrsa 1024 | openssl rsa -pubout`.
-const SHORT_RSA_KEY: &[u8] = b"-----BEGIN PUBLIC KEY-----
-MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCwoXxPiXjEtG/wH2B+/M4jKQSv
-HapExMtW4wmFKq33bLGr9miwARCiNBUDgPkz3VVbZw8QEa1EbEAW+wq2LMmTdYuS
-wRWgDIYl3YHsP7OTNoq3rvfCqiCfK5M+hKoAEn9zvw61+eNOCfkKxpL9beI8yob8
-4GgYve7hIR2n0DuZhQIDAQAB
------END PUBLIC KEY-----
-";
