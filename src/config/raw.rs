@@ -348,9 +348,6 @@ pub(crate) struct Ejection {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
-    /// Label of its metrics. Default: its match written out.
-    #[schemars(length(min = 1))]
-    pub(crate) name: Option<String>,
     /// Host without port; `*.example.com` matches any subdomain.
     pub(crate) host: Option<Written<HostPattern>>,
     /// The whole path, byte for byte.

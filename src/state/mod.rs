@@ -126,19 +126,9 @@ impl Store {
         Ok(saved)
     }
 
-    /// Saves one rollout. On disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was saved before is still there.
-    pub fn save_rollout(&self, split: &str, record: &Record) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let mut rollouts = transaction.open_table(ROLLOUTS)?;
-            insert_record(&mut rollouts, split, record)
-        })
-    }
-
     /// Saves all of these rollouts and the emergency, or nothing. Rollouts that are not given stay
-    /// as they were: a split that leaves the file and comes back is still rolled back.
+    /// as they were: a split that leaves the file and comes back is still rolled back. On disk when
+    /// this returns.
     ///
     /// # Errors
     /// [`StoreError`]; what was saved before is still there.

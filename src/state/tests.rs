@@ -50,7 +50,7 @@ fn a_new_store_is_empty_and_a_reopened_one_finds_everything() {
 
     let (first, first_decision) = rollout_at(100);
     let (second, second_decision) = rollout_at(2_500);
-    store.save_rollout("shop", &first.record()).unwrap();
+    store.save_all([("shop", &first.record())], false).unwrap();
     let records = [("shop", &second.record()), ("search", &first.record())];
     store.save_all(records, true).unwrap();
     store.append_audit(&first_decision).unwrap();
@@ -72,7 +72,9 @@ fn rollouts_that_are_not_saved_again_stay_as_they_were() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let (rollout, _) = rollout_at(700);
-    store.save_rollout("shop", &rollout.record()).unwrap();
+    store
+        .save_all([("shop", &rollout.record())], false)
+        .unwrap();
     store.save_all([], false).unwrap();
     assert_eq!(share_in(&store), Some(700));
 }
@@ -117,7 +119,9 @@ fn a_single_wrong_digit_is_noticed_at_every_start() {
     let file = directory.path().join(Store::FILE_NAME);
     let store = Store::open(directory.path()).unwrap();
     let (rollout, _) = rollout_at(1_234);
-    store.save_rollout("shop", &rollout.record()).unwrap();
+    store
+        .save_all([("shop", &rollout.record())], false)
+        .unwrap();
     drop(store);
 
     let mut contents = fs::read(&file).unwrap();
@@ -275,7 +279,9 @@ fn write_until_killed(directory: &Path) -> ! {
     let next = share_in(&store).map_or(0, |share| share + 1);
     for basis_points in next.. {
         let (rollout, decision) = rollout_at(basis_points);
-        store.save_rollout("shop", &rollout.record()).unwrap();
+        store
+            .save_all([("shop", &rollout.record())], false)
+            .unwrap();
         store.append_audit(&decision).unwrap();
         println!("\nsaved {basis_points}");
     }

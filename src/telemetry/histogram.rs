@@ -91,25 +91,6 @@ impl Histogram {
         })?;
         Some(edge(index.min(EDGES - 1)))
     }
-
-    /// Adds the counts of another worker, arm or process.
-    pub fn add(&mut self, other: &Histogram) {
-        for (count, more) in self.counts.iter_mut().zip(other.counts.iter()) {
-            *count += more;
-        }
-        self.sum_nanoseconds = self.sum_nanoseconds.saturating_add(other.sum_nanoseconds);
-    }
-
-    /// What was counted after `earlier`, an older reading of the same counters.
-    #[must_use]
-    pub fn since(&self, earlier: &Histogram) -> Histogram {
-        let mut difference = self.clone();
-        for (count, then) in difference.counts.iter_mut().zip(earlier.counts.iter()) {
-            *count = count.saturating_sub(*then);
-        }
-        difference.sum_nanoseconds = self.sum_nanoseconds.saturating_sub(earlier.sum_nanoseconds);
-        difference
-    }
 }
 
 impl Default for Histogram {
@@ -290,19 +271,5 @@ mod tests {
     #[test]
     fn nothing_recorded_has_no_quantile() {
         assert_eq!(Histogram::default().quantile(0.95), None);
-    }
-
-    #[test]
-    fn a_reading_less_an_older_one_holds_what_came_between() {
-        let (mut before, mut between) = (Histogram::default(), Histogram::default());
-        before.record(Duration::from_millis(3));
-        between.record(Duration::from_millis(3));
-        between.record(Duration::from_secs(1000));
-        let mut after = before.clone();
-        after.add(&between);
-
-        assert_eq!(after.since(&before), between);
-        assert_eq!(after.count(), 3);
-        assert_eq!(after.sum(), Duration::from_millis(1_000_006));
     }
 }

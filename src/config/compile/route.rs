@@ -21,7 +21,6 @@ impl Compiler<'_, '_> {
             let path = format!("routes[{index}]");
             let target = self.target(&path, &route, backends, splits);
             let fallback = route.fallback;
-            let name = route.name.clone();
             let matches = self.matches(&path, route);
             if let Some(first) = compiled.iter().position(|other| other.matches == matches) {
                 self.problem(
@@ -35,7 +34,6 @@ impl Compiler<'_, '_> {
             }
             numbers.push(index);
             compiled.push(Route {
-                name: name.unwrap_or_else(|| written_out(&matches)),
                 matches,
                 target,
                 fallback,
@@ -141,23 +139,4 @@ impl Compiler<'_, '_> {
             }
         }
     }
-}
-
-/// A match as a label: `GET,POST api.example.com/checkout/* x-beta=*`.
-fn written_out(matches: &Matches) -> String {
-    let methods: Vec<&str> = matches.methods.iter().map(http::Method::as_str).collect();
-    let host = matches.host.as_deref().unwrap_or_default();
-    let path = match &matches.path {
-        Some(PathMatch::Exact(path)) => path.clone(),
-        Some(PathMatch::Prefix(prefix)) => format!("{prefix}/*"),
-        None => "/*".to_owned(),
-    };
-    let mut parts = vec![format!("{host}{path}")];
-    if !methods.is_empty() {
-        parts.insert(0, methods.join(","));
-    }
-    for (name, value) in &matches.headers {
-        parts.push(format!("{name}={}", value.as_deref().unwrap_or("*")));
-    }
-    parts.join(" ")
 }
