@@ -5,6 +5,7 @@
 //! is the snapshot, and looking for a newer one costs a single load.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -157,13 +158,18 @@ impl Worker {
 
 /// A pool for every endpoint; those of unchanged endpoints and limits are taken over.
 fn build_pools(routing: &Routing, previous: &[Rc<Pool>], workers: usize) -> Vec<Vec<Rc<Pool>>> {
+    // By the endpoint's place in memory, which its pool keeps from being used again. A search
+    // through the pools would take a worker many milliseconds where there are thousands.
+    let kept: HashMap<*const Endpoint, &Rc<Pool>> = previous
+        .iter()
+        .map(|pool| (Arc::as_ptr(pool.endpoint()), pool))
+        .collect();
     let pool_of = |endpoint: &Arc<Endpoint>, limits: &PoolLimits| {
-        previous
-            .iter()
-            .find(|pool| Arc::ptr_eq(pool.endpoint(), endpoint) && pool.limits() == limits)
+        kept.get(&Arc::as_ptr(endpoint))
+            .filter(|pool| pool.limits() == limits)
             .map_or_else(
                 || Rc::new(Pool::new(Arc::clone(endpoint), limits.clone(), workers)),
-                Rc::clone,
+                |pool| Rc::clone(pool),
             )
     };
     routing

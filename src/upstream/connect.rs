@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::model;
 use crate::policy::class::Failure;
-use crate::upstream::endpoint::{Endpoint, Location};
+use crate::upstream::endpoint::Endpoint;
 
 /// When the kernel starts asking a silent peer whether it is still there. Idle connections are
 /// closed long before; this ends the ones that wait for an answer from a host that lost power.
@@ -129,8 +129,8 @@ impl ConnectFailure {
     }
 }
 
-/// Opens a connection to `endpoint`, secured if `tls` is given. A name is looked up each time and
-/// its addresses are tried in order. Without a time limit of its own.
+/// Opens a connection to `endpoint`, secured if `tls` is given. The addresses of a name
+/// are tried in order. Without a time limit of its own.
 ///
 /// # Errors
 /// [`ConnectFailure`] says which phase failed.
@@ -138,10 +138,9 @@ pub async fn connect(
     endpoint: &Endpoint,
     tls: Option<&UpstreamTls>,
 ) -> Result<Stream, ConnectFailure> {
-    let tcp = match endpoint.location() {
-        Location::Address(address) => TcpStream::connect(address).await,
-        Location::Name { host, port } => TcpStream::connect((host.as_str(), *port)).await,
-    };
+    let addresses = endpoint.addresses().await;
+    let addresses = addresses.map_err(ConnectFailure::Connect)?;
+    let tcp = TcpStream::connect(addresses.as_slice()).await;
     let tcp = tcp.map_err(ConnectFailure::Connect)?;
     prepare(&tcp).map_err(ConnectFailure::Connect)?;
     let Some(tls) = tls else {

@@ -5,17 +5,23 @@
 //! that gives it back on drop: a count decremented by hand leaks on the first early return, and a
 //! connection cap that leaks ends in a backend which is "full" while idle.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::net::lookup_host;
 
 use crate::policy::time::Elapsed;
+use crate::upstream::lookup::Lookup;
 
 /// A server of a backend. Shared by all workers; every method takes `&self`.
 #[derive(Debug)]
 pub struct Endpoint {
     address: String,
     location: Location,
+    lookup: Lookup,
     pending: AtomicU64,
     connections: AtomicUsize,
     refusals: AtomicU64,
@@ -31,7 +37,7 @@ pub struct Endpoint {
 pub enum Location {
     /// At an address; connecting needs no lookup.
     Address(SocketAddr),
-    /// Under a name, looked up at every connect so that a moved server is found again.
+    /// Under a name, looked up again and again so that a moved server is found.
     Name {
         /// Host name, without port.
         host: String,
@@ -76,6 +82,7 @@ impl Endpoint {
         Ok(Arc::new(Endpoint {
             address: address.to_owned(),
             location: Location::parse(address).ok_or_else(|| InvalidAddress(address.to_owned()))?,
+            lookup: Lookup::default(),
             pending: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             refusals: AtomicU64::new(0),
@@ -95,6 +102,22 @@ impl Endpoint {
     /// Where to connect.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The addresses to try, in order. A name that was looked up within the last seconds is not
+    /// looked up again.
+    ///
+    /// # Errors
+    /// Those of the system's resolver.
+    pub(super) async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.location {
+            Location::Address(address) => Ok(vec![*address]),
+            Location::Name { host, port } => {
+                let name = (host.clone(), *port);
+                let look_up = async { Ok(lookup_host(name).await?.collect()) };
+                self.lookup.addresses(Instant::now(), look_up).await
+            }
+        }
     }
 
     /// Requests in flight over all workers.
@@ -247,13 +270,6 @@ impl Drop for PendingGuard {
 /// The right to hold one connection to an endpoint; belongs beside the connection's stream.
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<Endpoint>);
-
-impl ConnectionPermit {
-    /// The endpoint it counts for.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-}
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {

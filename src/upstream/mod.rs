@@ -12,4 +12,6 @@ pub mod deadline;
 pub mod endpoint;
 pub mod health;
 pub mod http1;
+mod lookup;
 pub mod pool;
+pub mod probe;
