@@ -12,7 +12,7 @@ use axum::{Json, http};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::control::protocol::{Author, Command, SplitStatus, Status};
+use crate::control::protocol::{Author, Command, SplitStatus, Status, no_such_split};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
 use super::access::Caller;
@@ -59,11 +59,8 @@ pub(super) async fn split(
     match splits.iter().position(|split| split.name == name) {
         Some(position) => Ok(Json(splits.swap_remove(position))),
         None => {
-            let names: Vec<_> = splits.iter().map(|split| split.name.as_str()).collect();
-            let message = match names.as_slice() {
-                [] => format!("no split `{name}`: the configuration has none"),
-                names => format!("no split `{name}`; the splits are: {}", names.join(", ")),
-            };
+            let names = splits.iter().map(|split| split.name.as_str());
+            let message = no_such_split(&name, names);
             Err(ApiError::new(ErrorKind::NoSuchSplit, message))
         }
     }

@@ -22,7 +22,8 @@ use super::exit::{Exit, Failure};
 /// Longer than any network an operator would wait for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The control plane answers within milliseconds; a reload that resolves names may take seconds.
+/// The control plane answers within milliseconds; a change that must be on disk first waits for the
+/// disk, and a failing disk is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A status of a thousand splits is far below this.

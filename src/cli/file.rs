@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::model::{Config, Split};
+use crate::control::protocol::no_such_split;
 
 use super::exit::{Exit, Failure};
 
@@ -28,15 +29,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
 pub(super) fn split<'a>(config: &'a Config, name: &str) -> Result<&'a Split, Failure> {
     let found = config.splits.iter().find(|split| split.name == name);
     found.ok_or_else(|| {
-        let names: Vec<_> = config
-            .splits
-            .iter()
-            .map(|split| split.name.as_str())
-            .collect();
-        let message = match names.as_slice() {
-            [] => format!("no split `{name}`: the configuration has none"),
-            names => format!("no split `{name}`; the splits are: {}", names.join(", ")),
-        };
-        Failure::new(Exit::Usage, message)
+        let names = config.splits.iter().map(|split| split.name.as_str());
+        Failure::new(Exit::Usage, no_such_split(name, names))
     })
 }

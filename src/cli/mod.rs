@@ -93,7 +93,8 @@ enum Command {
     /// Example: cutover rollback checkout --reason "carts are empty"
     ///
     /// The share falls to 0 and is latched there: neither the file nor a plan raises it again until
-    /// `cutover resume` or a new `rollout.id`. Requests in flight are not cut.
+    /// `cutover resume` or a new `rollout.id`. Requests in flight go on where they are, but answers of
+    /// the new API that still stream after the split's `stream_grace` are closed.
     Rollback(operate::Rollback),
 
     /// Clear a rollback's latch and judge afresh.

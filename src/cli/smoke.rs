@@ -4,28 +4,22 @@
 //! passes here is reachable from there. It follows no redirect and retries nothing: a smoke test
 //! that tries twice hides what it was run to find.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use serde::Serialize;
 
-use crate::config::model::{Backend, Config, Split};
+use crate::config::model::{Backend, Config, FIRST_BYTE, Split};
 use crate::policy::arm::Arm;
 use crate::policy::class::Class;
 use crate::upstream::connect::{UpstreamTls, connect};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::probe::{self, Probe};
 
 use super::exit::{Exit, Failure};
 use super::file::{self, ConfigFile};
 use super::output::{Align, Answer, Cell, Format, Ink, Output, Table, Tone, seconds};
-
-/// Where the backend sets no limit of its own.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `cutover test`
 #[derive(Debug, Args)]
@@ -108,25 +102,17 @@ impl Smoke {
             .await
             .map_err(|_| format!("no connection within {:?}", limits.connect))?
             .map_err(|error| error.to_string())?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(connection);
-        let request = Request::get(&self.path)
-            .header(header::HOST, self.host.as_deref().unwrap_or(address))
-            .header(
-                header::USER_AGENT,
-                concat!("cutover-test/", env!("CARGO_PKG_VERSION")),
-            )
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let first_byte = limits.first_byte.unwrap_or(FIRST_BYTE_TIMEOUT);
-        let response = tokio::time::timeout(first_byte, sender.send_request(request))
+        let probe = Probe {
+            path: &self.path,
+            host: self.host.as_deref().unwrap_or(address),
+            user_agent: concat!("cutover-test/", env!("CARGO_PKG_VERSION")),
+        };
+        let first_byte = limits.first_byte.unwrap_or(FIRST_BYTE);
+        let answer = tokio::time::timeout(first_byte, probe::get(stream, probe))
             .await
             .map_err(|_| format!("no answer within {first_byte:?}"))?
             .map_err(|error| error.to_string())?;
-        Ok(response.status())
+        Ok(answer.status)
     }
 }
 

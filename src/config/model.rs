@@ -227,6 +227,9 @@ pub struct ClientTls {
     pub server_name: Option<String>,
 }
 
+/// Time to the first byte of an answer where a backend sets none and nobody else could answer.
+pub const FIRST_BYTE: Duration = Duration::from_secs(30);
+
 /// How long each phase of an attempt may take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
@@ -426,8 +429,6 @@ pub struct BreakerSettings {
 /// Which requests go where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// Label of its metrics: its `name`, else its match written out.
-    pub name: String,
     /// What a request must look like.
     pub matches: Matches,
     /// Where it goes.

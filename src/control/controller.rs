@@ -34,7 +34,7 @@ use crate::upstream::health::HealthChecks;
 
 use super::data_plane::DataPlane;
 use super::keeper::{Keeper, NotKept};
-use super::protocol::{Author, Command, Message, Refused};
+use super::protocol::{Author, Command, Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
 use super::warm_up::WarmUps;
@@ -394,11 +394,8 @@ impl Controller {
     fn find(&self, split: &str) -> Result<usize, Refused> {
         self.world.split(split).ok_or_else(|| {
             let names = self.world.config.splits.iter();
-            let names: Vec<&str> = names.map(|split| split.name.as_str()).collect();
-            Refused::NoSuchSplit(match names.as_slice() {
-                [] => format!("no split `{split}`: the configuration has none"),
-                names => format!("no split `{split}`; the splits are: {}", names.join(", ")),
-            })
+            let names = names.map(|split| split.name.as_str());
+            Refused::NoSuchSplit(no_such_split(split, names))
         })
     }
 }

@@ -71,6 +71,14 @@ pub enum Refused {
     StoreFailed(String),
 }
 
+/// Says that there is no split `name`, and which there are.
+pub fn no_such_split<'a>(name: &str, splits: impl Iterator<Item = &'a str>) -> String {
+    match splits.collect::<Vec<_>>().as_slice() {
+        [] => format!("no split `{name}`: the configuration has none"),
+        names => format!("no split `{name}`; the splits are: {}", names.join(", ")),
+    }
+}
+
 /// One question to the control plane, with the place for its answer.
 #[derive(Debug)]
 pub enum Message {

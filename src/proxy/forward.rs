@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
-use crate::config::model::{BackendId, SplitId, Target};
+use crate::config::model::{BackendId, FIRST_BYTE, SplitId, Target};
 use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
@@ -34,9 +34,7 @@ use super::peer::Peer;
 use super::respond;
 use super::worker::{View, Worker};
 
-/// Time to the first byte where the backend sets none.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
-/// The same on `new` where legacy could still answer.
+/// Time to the first byte on `new`, where the backend sets none and legacy could still answer.
 const FIRST_BYTE_WITH_FALLBACK: Duration = Duration::from_secs(5);
 
 /// Names the arm that answered, where the split shows it.

@@ -203,7 +203,7 @@ fn split(exporter: &Exporter, split: &SplitScene<'_>) {
     exporter
         .counter(
             "cutover_unverifiable_tokens_total",
-            "Requests whose JWT could not be verified and counted as absent.",
+            "Requests with a JWT or a pin token that could not be verified and counted as absent.",
         )
         .set(&[("split", split.name)], split.reading.unverifiable_tokens);
 }

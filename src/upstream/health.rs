@@ -13,11 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +22,7 @@ use crate::config::model::HealthCheck;
 use crate::upstream::backend::Backend;
 use crate::upstream::connect::{ConnectFailure, Stream, UpstreamTls, connect};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::probe::{self, Probe, ProbeFailure};
 
 /// How much of an answer's body is read before hanging up. Hanging up on a body that is still
 /// coming looks like a failing client in the upstream's log.
@@ -186,30 +184,17 @@ impl Subject {
         check: &HealthCheck,
         status: &mut Option<StatusCode>,
     ) -> Result<(), CheckFailure> {
-        let request = Request::get(&check.path)
-            .header(header::HOST, self.endpoint.address())
-            .header(header::USER_AGENT, "cutover health check")
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())?;
         let stream = connect(&self.endpoint, self.tls.as_ref()).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let conversation = async {
-            let response = sender.send_request(request).await?;
-            *status = Some(response.status());
-            let body = Limited::new(response.into_body(), POLITE_BODY);
-            // Nothing depends on the body; a broken or endless one is not what is checked.
-            let _ = body.collect().await;
-            Ok(())
+        let probe = Probe {
+            path: &check.path,
+            host: self.endpoint.address(),
+            user_agent: "cutover health check",
         };
-        let finished = async {
-            // What goes wrong with the connection reaches the conversation as well.
-            let _ = connection.await;
-            std::future::pending().await
-        };
-        tokio::select! {
-            result = conversation => result,
-            never = finished => never,
-        }
+        let mut answer = probe::get(stream, probe).await?;
+        *status = Some(answer.status);
+        // Nothing depends on the body; a broken or endless one is not what is checked.
+        let _ = Limited::new(&mut answer.body, POLITE_BODY).collect().await;
+        Ok(())
     }
 
     fn warn(&self, failure: &CheckFailure) {
@@ -239,10 +224,8 @@ enum CheckFailure {
     Connect(#[from] ConnectFailure),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    #[error("no valid answer: {0}")]
-    Answer(#[from] hyper::Error),
-    #[error("the check's path cannot be asked for: {0}")]
-    Path(#[from] http::Error),
+    #[error(transparent)]
+    Answer(#[from] ProbeFailure),
     #[error("answered {0}")]
     Status(StatusCode),
 }

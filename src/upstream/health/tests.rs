@@ -1,8 +1,11 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
-use http::Response;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Empty;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -199,7 +202,10 @@ async fn a_path_that_cannot_be_asked_for_fails_without_a_panic() {
         ..check()
     };
     let result = ask(&server.address, odd).await;
-    assert!(matches!(result, Err(CheckFailure::Path(_))), "{result:?}");
+    assert!(
+        matches!(result, Err(CheckFailure::Answer(ProbeFailure::Request(_)))),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,70 @@
+//! One GET to an endpoint, asked by us and not by a client: for health checks and smoke tests.
+//!
+//! It takes no part in pools, counts and ejection: a question of ours is no evidence about requests.
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+
+use crate::upstream::connect::Stream;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// Path and query.
+    pub path: &'a str,
+    /// The `Host`.
+    pub host: &'a str,
+    /// The `User-Agent`, so that a server's log tells who asks.
+    pub user_agent: &'a str,
+}
+
+/// The head of an answer; what is left of it comes while this is kept.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Incoming,
+    /// Drives the connection; ended by drop.
+    _connection: JoinSet<()>,
+}
+
+/// There is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeFailure {
+    /// The connection ended, or what came is no HTTP.
+    #[error("no valid answer: {0}")]
+    Answer(#[from] hyper::Error),
+    /// Path or host cannot stand in a request.
+    #[error("this cannot be asked for: {0}")]
+    Request(#[from] http::Error),
+}
+
+/// Asks over `stream`, and waits for the head of the answer. Without a time limit of its own.
+///
+/// # Errors
+/// [`ProbeFailure`] where none comes.
+pub async fn get(stream: Stream, probe: Probe<'_>) -> Result<Answer, ProbeFailure> {
+    let request = Request::get(probe.path)
+        .header(header::HOST, probe.host)
+        .header(header::USER_AGENT, probe.user_agent)
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut driven = JoinSet::new();
+    driven.spawn(async {
+        // What goes wrong with the connection reaches the sender as well.
+        let _ = connection.await;
+    });
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Answer {
+        status: head.status,
+        body,
+        _connection: driven,
+    })
+}
