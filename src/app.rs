@@ -1,17 +1,19 @@
 //! `cutover serve`: the only place where the parts are wired together, in the order in which a
 //! process lives: configuration, state, sockets, threads, service, drain.
 
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinError, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::{self, AdminState, Readiness, Stage};
@@ -34,6 +36,9 @@ use crate::server::tls;
 use crate::state::{OpenError, Saved, Store};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 use crate::telemetry::log::{self, Format};
+
+/// Time for the control plane to end: its own waits for the disk are shorter.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// How the process is to run.
 #[derive(Clone, Debug)]
@@ -73,6 +78,9 @@ pub enum ServeError {
     /// The log cannot be started.
     #[error(transparent)]
     Log(#[from] log::NoLog),
+    /// A part of the program that runs for ever has ended; what is left must not seem to work.
+    #[error("{0}: the process must be started again")]
+    Broken(String),
     /// The system refuses something that it never refuses.
     #[error("the system refuses to go on: {0}")]
     System(#[from] io::Error),
@@ -88,7 +96,10 @@ pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
         .enable_all()
         .build()?;
     let local = LocalSet::new();
-    runtime.block_on(local.run_until(run(options)))
+    let ended = runtime.block_on(local.run_until(run(options)));
+    // A look-up or a file that hangs on another thread must not keep the process.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(options: ServeOptions) -> Result<(), ServeError> {
@@ -145,7 +156,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     );
     controller.settle(effects).await;
     let (stop, stopped) = oneshot::channel();
-    let controller = spawn_local(controller.run(messages, stopped));
+    let mut controller = spawn_local(controller.run(messages, stopped));
 
     let listeners = sockets.into_iter().enumerate().map(|(index, socket)| {
         let workers = Arc::clone(&workers);
@@ -155,7 +166,18 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     announce(&listeners, &certificates.load(), admin_address);
     readiness.advance(Stage::Ready);
 
-    signals.stop_asked().await;
+    tokio::select! {
+        () = signals.stop_asked() => {}
+        ended = &mut controller => {
+            return Err(ended.map_err(broken)?.err().map_or_else(
+                || ServeError::Broken("the control plane has ended".to_owned()),
+                ServeError::System,
+            ));
+        }
+        () = any_ended(&workers) => {
+            return Err(ServeError::Broken("a worker thread has ended".to_owned()));
+        }
+    }
     readiness.advance(Stage::Draining);
     tracing::info!("draining: no longer ready");
     for worker in workers.iter() {
@@ -186,9 +208,13 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     }
     // The controller may have ended by itself only by failing; its result says so.
     let _ = stop.send(());
-    controller
+    match signals
+        .unless_again(timeout(LAST_SAVE, &mut controller))
         .await
-        .map_err(|error| ServeError::Unusable(error.to_string()))??;
+    {
+        Some(Ok(ended)) => ended.map_err(broken)??,
+        Some(Err(_)) | None => tracing::error!("the last state may not be saved"),
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -258,6 +284,10 @@ fn open_store(
             if recover.is_some() {
                 tracing::warn!("--recover-share is ignored: the state store is in order");
             }
+            if store.is_new() {
+                let file = store.file().display();
+                tracing::warn!(%file, "no state file: beginning without earlier decisions");
+            }
             return Ok((Some(store), Some(saved)));
         }
         // Another process decides there; two deciders are worse than none.
@@ -308,13 +338,16 @@ fn recover_shares(world: &mut World, recover: Recover) -> Vec<Effect> {
 
 /// Opens the connections that the splits in motion want beforehand.
 async fn warm_all(world: &World, workers: &[WorkerThread]) {
+    let mut asked = Vec::new();
     for (plan, standing) in world.routing.splits.iter().zip(world.standings()) {
         let backend = world.routing.backend(plan.arms.new);
         if standing.share > Share::ZERO && backend.backend.settings.pool.warm > 0 {
-            for worker in workers {
-                worker.warm(plan.arms.new).await;
-            }
+            asked.extend(workers.iter().map(|worker| worker.warm(plan.arms.new)));
         }
+    }
+    // All are under way by now; waiting for one after the other takes as long as the slowest.
+    for warmed in asked {
+        warmed.await;
     }
 }
 
@@ -395,6 +428,28 @@ fn announce(listeners: &[Listener], tls: &ServerTlsConfigs, admin: SocketAddr) {
     tracing::info!(address = %admin, "admin API listening");
     let _ = writeln!(out, "admin on http://{admin}");
     let _ = out.flush();
+}
+
+fn broken(error: JoinError) -> ServeError {
+    ServeError::Broken(format!("the control plane has failed: {error}"))
+}
+
+/// Resolves when a worker takes no more connections.
+async fn any_ended(workers: &[WorkerThread]) {
+    let mut ends: Vec<_> = workers
+        .iter()
+        .map(|worker| Box::pin(worker.ended()))
+        .collect();
+    poll_fn(|context| {
+        match ends
+            .iter_mut()
+            .any(|end| end.as_mut().poll(context).is_ready())
+        {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// Resolves when all threads have ended.

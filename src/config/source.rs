@@ -50,7 +50,7 @@ impl<'a> Source<'a> {
     /// A phrase that names the path and says why not.
     pub(crate) fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         let path = self.resolve(path);
-        let result = read_bounded(&path, MAX_FILE_BYTES);
+        let result = is_regular(&path).and_then(|()| read_bounded(&path, MAX_FILE_BYTES));
         let result = result.map_err(|error| format!("cannot read `{}`: {error}", path.display()));
         if !self.files.contains(&path) {
             self.files.push(path);
@@ -130,6 +130,15 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Refuses devices and pipes: opening a named pipe would wait for its writer.
+fn is_regular(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    match metadata.is_file() {
+        true => Ok(()),
+        false => Err("it is no regular file".to_owned()),
+    }
+}
+
 /// The contents of a file of at most `limit` bytes.
 ///
 /// # Errors
@@ -189,6 +198,18 @@ mod tests {
             assert!(error.message.contains(part), "{text}: {}", error.message);
             assert!(!error.remedy.is_empty());
         }
+    }
+
+    #[test]
+    fn a_pipe_is_refused_before_it_can_be_waited_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let made = std::process::Command::new("mkfifo")
+            .arg(directory.path().join("pipe"))
+            .status();
+        assert!(made.expect("there is a mkfifo").success());
+        let mut source = Source::new(directory.path(), &|_| None);
+        let error = source.read("pipe").expect_err("it is a pipe");
+        assert!(error.contains("no regular file"), "{error}");
     }
 
     #[test]

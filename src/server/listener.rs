@@ -179,9 +179,30 @@ impl Acceptor {
             peer,
             listener: self.index,
         };
-        let idlest = self.workers.iter().min_by_key(|worker| worker.load());
-        if let Some(worker) = idlest {
+        if let Some(worker) = idlest(&self.workers) {
             worker.take(accepted);
         }
+    }
+}
+
+/// The worker that has the fewest connections. One that has ended has none, and would get all.
+fn idlest(workers: &[WorkerThread]) -> Option<&WorkerThread> {
+    let serving = workers.iter().filter(|worker| !worker.has_ended());
+    serving.min_by_key(|worker| worker.load())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_ended_gets_no_connection() {
+        let (idle, thread) = WorkerThread::pretended(0);
+        let (busy, _thread) = WorkerThread::pretended(5);
+        let workers = [idle, busy];
+        let load = || idlest(&workers).map(WorkerThread::load);
+        assert_eq!(load(), Some(0));
+        drop(thread);
+        assert_eq!(load(), Some(5));
     }
 }

@@ -1,5 +1,6 @@
 //! The threads of the data plane: one runtime each, and nothing shared on a request's path.
 
+use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -99,6 +100,24 @@ impl WorkerThread {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Whether it takes no connections any more.
+    pub fn has_ended(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    /// Resolves when it takes no connections any more, be it by the drain or by a panic.
+    pub async fn ended(&self) {
+        self.jobs.closed().await;
+    }
+
+    /// One without a thread, which lives as long as the other value.
+    #[cfg(test)]
+    pub(super) fn pretended(load: usize) -> (Self, impl std::any::Any + use<>) {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(load));
+        (Self { jobs, connections }, queue)
+    }
+
     /// Gives it a connection to serve.
     pub fn take(&self, accepted: Accepted) {
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -132,11 +151,26 @@ async fn run(
     id: WorkerId,
     count: usize,
     shared: Shared,
+    queue: mpsc::UnboundedReceiver<Job>,
+    connections: Arc<AtomicUsize>,
+) {
+    let edge = Arc::clone(&shared.edge);
+    let worker = Worker::new(id, count, shared.clock, &shared.published, edge);
+    // Without the sweep the worker's clock stands still and no deadline is kept: as a task of its
+    // own it could die unnoticed, here it takes the thread with it.
+    tokio::select! {
+        never = sweep(Rc::clone(&worker)) => match never {},
+        () = work(worker, shared, queue, connections) => {}
+    }
+}
+
+/// Does what it is asked until it is to drain and all connections have ended.
+async fn work(
+    worker: Rc<Worker>,
+    shared: Shared,
     mut queue: mpsc::UnboundedReceiver<Job>,
     connections: Arc<AtomicUsize>,
 ) {
-    let worker = Worker::new(id, count, shared.clock, &shared.published, shared.edge);
-    spawn_local(sweep(Rc::clone(&worker)));
     let entrance = Entrance::new(Rc::clone(&worker), shared.entrance);
     let serve = |accepted: Accepted| {
         let worker = Rc::clone(&worker);
@@ -184,7 +218,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-async fn sweep(worker: Rc<Worker>) {
+async fn sweep(worker: Rc<Worker>) -> Infallible {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pools_due = worker.deadlines.now().plus(POOL_SWEEP);

@@ -49,6 +49,7 @@ const CACHE_BYTES: usize = 1024 * 1024;
 pub struct Store {
     database: Database,
     file: PathBuf,
+    is_new: bool,
 }
 
 /// What an earlier process left behind.
@@ -75,7 +76,8 @@ impl Store {
         };
         fs::create_dir_all(directory).map_err(unusable)?;
         let file = directory.join(Self::FILE_NAME);
-        if !file.try_exists().map_err(unusable)? {
+        let is_new = !file.try_exists().map_err(unusable)?;
+        if is_new {
             create(directory, &file)?;
         }
         verify(&file)?;
@@ -83,7 +85,11 @@ impl Store {
             .set_cache_size(CACHE_BYTES)
             .open(&file)
             .map_err(|error| OpenError::from_database(&file, error))?;
-        let store = Store { database, file };
+        let store = Store {
+            database,
+            file,
+            is_new,
+        };
         store.check_format()?;
         Ok(store)
     }
@@ -98,6 +104,16 @@ impl Store {
         let aside = directory.join(name);
         fs::rename(directory.join(Self::FILE_NAME), &aside)?;
         Ok(aside)
+    }
+
+    /// Where it is.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether there was no file, so that nothing of earlier decisions is known.
+    pub const fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Everything that was saved. Meant for the start, hence the error.

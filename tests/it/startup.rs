@@ -180,6 +180,17 @@ async fn without_a_state_store_the_operator_may_start_all_the_same_and_the_gauge
 }
 
 #[tokio::test]
+async fn a_start_that_finds_no_state_file_says_so_and_the_next_does_not() {
+    const SAID: &str = "beginning without earlier decisions";
+    let site = Site::new();
+    site.configure(&any_migration());
+    let proxy = site.launch(&[]).await;
+    proxy.says(1, SAID).await;
+    let proxy = proxy.kill().launch(&[]).await;
+    assert!(!proxy.log().contains(SAID));
+}
+
+#[tokio::test]
 async fn a_damaged_state_file_is_refused_and_stays_as_it_is() {
     let site = Site::new();
     site.configure(&any_migration());
