@@ -37,7 +37,7 @@ use crate::state::{OpenError, Saved, Store};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 use crate::telemetry::log::{self, Format};
 
-/// Time for the control plane to end: its own waits for the disk are shorter.
+/// Time for the control plane to save what it knows and to end.
 const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// How the process is to run.

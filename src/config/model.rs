@@ -37,6 +37,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Names of the backends of a split's arms. An index means another one in another file.
+    pub fn names_of_arms(&self, split: &Split) -> PerArm<String> {
+        PerArm::from_fn(|arm| {
+            let id = split.arms[arm];
+            self.backends[usize::from(id.0)].name.clone()
+        })
+    }
+
     /// The keys whose values differ in `new` and take effect only at a restart; empty if `new` can
     /// be put in force while serving.
     pub fn restart_only_changes(&self, new: &Config) -> Vec<String> {

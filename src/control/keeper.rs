@@ -20,8 +20,9 @@ use crate::state::Store;
 
 /// Writes that may wait. Decisions are rare; a longer queue means that the disk hangs.
 const QUEUE: usize = 256;
-/// What a healthy disk never takes, and an operator can still wait for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A disk that others keep busy takes two or three seconds now and then; nothing judges meanwhile
+/// where a share is to rise.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that a restart needs.
 #[derive(Debug)]

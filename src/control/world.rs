@@ -125,8 +125,8 @@ impl World {
             absent.remove(&settings.name);
             let present = self.split(&settings.name).map(|index| &self.splits[index]);
             let (rollout, wanted) = match present {
-                Some(state) => configured(&state.rollout, settings, now),
-                None => self.begin(settings, now),
+                Some(state) => configured(&state.rollout, terms(&config, settings), now),
+                None => self.begin(&settings.name, terms(&config, settings), now),
             };
             effects.extend(wanted);
             let before = present.map_or(NOTHING, |state| state.rollout.standing());
@@ -167,10 +167,11 @@ impl World {
                 continue;
             };
             let state = &mut self.splits[index];
-            // What is measured goes by the old criteria as long as their routing is in force.
+            // What is measured concerns the old criteria and backends while these are in force.
             let terms = Terms {
                 criteria: state.rollout.terms().criteria.clone(),
-                ..terms(settings)
+                backends: state.rollout.terms().backends.clone(),
+                ..terms(config, settings)
             };
             let mut rollout = state.rollout.clone();
             let wanted = rollout.handle(Event::Configured(terms), now);
@@ -289,13 +290,10 @@ impl World {
     }
 
     /// A rollout that is new to this process, as an earlier one left it if there was one.
-    fn begin(&self, settings: &model::Split, now: Timestamp) -> (Rollout, Vec<Effect>) {
-        let (mut rollout, mut effects) = match self.absent.get(&settings.name) {
-            Some(record) => Rollout::restore(&settings.name, record.clone(), terms(settings), now),
-            None => (
-                Rollout::new(&settings.name, terms(settings), now),
-                Vec::new(),
-            ),
+    fn begin(&self, split: &str, terms: Terms, now: Timestamp) -> (Rollout, Vec<Effect>) {
+        let (mut rollout, mut effects) = match self.absent.get(split) {
+            Some(record) => Rollout::restore(split, record.clone(), terms, now),
+            None => (Rollout::new(split, terms, now), Vec::new()),
         };
         if self.emergency && !rollout.standing().emergency {
             let by = By {
@@ -335,22 +333,19 @@ fn memory(splits: &[SplitState], absent: &BTreeMap<String, Record>, emergency: b
     }
 }
 
-fn configured(
-    rollout: &Rollout,
-    settings: &model::Split,
-    now: Timestamp,
-) -> (Rollout, Vec<Effect>) {
+fn configured(rollout: &Rollout, terms: Terms, now: Timestamp) -> (Rollout, Vec<Effect>) {
     let mut rollout = rollout.clone();
     // A configuration is never refused by a rollout; it decides what of it takes effect.
-    let effects = rollout.handle(Event::Configured(terms(settings)), now);
+    let effects = rollout.handle(Event::Configured(terms), now);
     (rollout, effects.unwrap_or_default())
 }
 
-fn terms(settings: &model::Split) -> Terms {
+fn terms(config: &Config, settings: &model::Split) -> Terms {
     Terms {
         share: settings.share,
         rollout_id: settings.rollout_id.clone(),
         criteria: settings.criteria.clone(),
+        backends: config.names_of_arms(settings),
     }
 }
 

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::decision::{Condition, Decision, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
 
+use super::arm::PerArm;
 use super::judge::guards::Guard;
 use super::judge::window::Window;
 use super::judge::{Breach, Evidence, Judge, Verdict};
@@ -46,6 +47,9 @@ pub struct Record {
     last_hold: Option<Timestamp>,
     last_decision: Option<Decision>,
     evidence: Evidence,
+    /// Absent in what older programs wrote.
+    #[serde(default)]
+    backends: Option<PerArm<String>>,
 }
 
 impl Record {
@@ -99,6 +103,7 @@ impl Rollout {
                 share: record.file_share,
                 rollout_id: record.rollout_id,
                 criteria: terms.criteria.clone(),
+                backends: record.backends.unwrap_or_else(|| terms.backends.clone()),
             },
             phase: record.phase,
             operator_share: record.operator_share,
@@ -156,6 +161,7 @@ impl Rollout {
             last_hold: self.last_hold,
             last_decision: self.last_decision.clone(),
             evidence: self.judge.evidence().clone(),
+            backends: Some(self.terms.backends.clone()),
         }
     }
 
@@ -303,7 +309,8 @@ impl Rollout {
         let is_new_rollout = terms.rollout_id != self.terms.rollout_id;
         let moves_share = terms.share != self.terms.share;
         let other_criteria = terms.criteria != self.terms.criteria;
-        if !is_new_rollout && !moves_share && !other_criteria {
+        let other_backends = terms.backends != self.terms.backends;
+        if !is_new_rollout && !moves_share && !other_criteria && !other_backends {
             return Vec::new();
         }
         let before = self.before(now);
@@ -317,6 +324,10 @@ impl Rollout {
         self.terms = terms;
         if is_new_rollout {
             self.begin_afresh(now);
+        } else if other_backends {
+            // Nobody is rolled back for what another did. A latch stays, as ever.
+            self.last_hold = None;
+            self.judge.refresh(now);
         }
         let share = self.standing().share;
         let id = &self.terms.rollout_id;

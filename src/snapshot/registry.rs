@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config::model::{self, Config};
 use crate::identity::identify::{Identifier, IdentifierError};
 use crate::policy::addresses::AddressRules;
+use crate::policy::arm::PerArm;
 use crate::policy::route::Router;
 use crate::telemetry::tally::{AttemptTally, SplitTally};
 use crate::upstream::backend::{Backend, BackendError};
@@ -30,6 +31,8 @@ pub struct Registry {
 #[derive(Clone, Debug)]
 struct KeptSplit {
     settings: model::Split,
+    /// Names of the arms' backends.
+    backends: PerArm<String>,
     tally: Arc<SplitTally>,
     breaker: Option<Arc<Breaker>>,
     budget: Arc<Budget>,
@@ -80,7 +83,7 @@ impl Registry {
         let mut splits = HashMap::new();
         let mut plans = Vec::with_capacity(config.splits.len());
         for settings in &config.splits {
-            let kept = self.split(settings);
+            let kept = self.split(settings, config.names_of_arms(settings));
             plans.push(split_plan(settings, &kept)?);
             splits.insert(settings.name.clone(), kept);
         }
@@ -129,14 +132,16 @@ impl Registry {
         })
     }
 
-    fn split(&self, settings: &model::Split) -> KeptSplit {
+    fn split(&self, settings: &model::Split, backends: PerArm<String>) -> KeptSplit {
         let thresholds = settings.criteria.latency_thresholds();
         let kept = self.splits.get(&settings.name);
         // Counts about other thresholds or another arm's backend would be evidence about something
         // else.
         let tally = kept
             .filter(|kept| {
-                kept.tally.thresholds() == thresholds && kept.settings.salt == settings.salt
+                kept.tally.thresholds() == thresholds
+                    && kept.settings.salt == settings.salt
+                    && kept.backends == backends
             })
             .map_or_else(
                 || Arc::new(SplitTally::new(self.workers, thresholds)),
@@ -145,7 +150,8 @@ impl Registry {
         let min_clusters = settings.criteria.min_bad_clusters;
         let fallback = &settings.fallback;
         let same_breaker = kept.filter(|kept| {
-            kept.settings.fallback.breaker == fallback.breaker
+            kept.backends == backends
+                && kept.settings.fallback.breaker == fallback.breaker
                 && kept.settings.criteria.min_bad_clusters == min_clusters
         });
         let breaker = match same_breaker {
@@ -168,6 +174,7 @@ impl Registry {
         );
         KeptSplit {
             settings: settings.clone(),
+            backends,
             tally,
             breaker,
             budget,

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::policy::arm::PerArm;
 use crate::policy::criteria::Criteria;
 use crate::policy::rollout::{By, Effect, Event, Rollout, Terms};
 use crate::policy::share::Share;
@@ -14,6 +15,7 @@ fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
         share: None,
         rollout_id: "r1".to_owned(),
         criteria: Criteria::default(),
+        backends: PerArm::from_fn(|arm| arm.to_string()),
     };
     let mut rollout = Rollout::new("shop", terms, Timestamp::default());
     let set = Event::Set {

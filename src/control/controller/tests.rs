@@ -33,6 +33,7 @@ state: {{directory: state}}
 backends:
   legacy: {{endpoints: ['127.0.0.1:1']}}
   new: {{endpoints: ['127.0.0.1:1'], pool: {{warm: 1}}}}
+  newer: {{endpoints: ['127.0.0.1:1']}}
 splits:
   a: {{legacy: legacy, new: new, key: [{{header: X-User}}], {a}}}
   b: {{legacy: legacy, new: new, key: [{{header: X-User}}], {b}}}
@@ -82,8 +83,12 @@ impl Site {
     }
 
     async fn reload(&mut self, a: &str, b: &str) {
+        self.reload_text(&text(a, b)).await;
+    }
+
+    async fn reload_text(&mut self, text: &str) {
         let path = self.directory.path().join("cutover.yaml");
-        std::fs::write(&path, text(a, b)).expect("it is writable");
+        std::fs::write(&path, text).expect("it is writable");
         let config = config::load(&path).expect("tests write valid files");
         self.controller.conclude_reload(Loaded::of(config)).await;
     }
@@ -221,6 +226,35 @@ async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wi
         site.controller.publish_warmed(&warmed);
         assert_eq!(warmed, "b");
         assert_eq!(site.shares(), ["0%", "10%"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_arm_that_gets_another_backend_is_counted_and_cut_off_afresh() {
+    in_a_local_set(async {
+        let mut site = Site::new("share: 50%", "share: 50%", without_a_store());
+        let before = Arc::clone(&site.controller.world.routing);
+        let repointed = text("share: 50%", "share: 50%").replacen(
+            "a: {legacy: legacy, new: new,",
+            "a: {legacy: legacy, new: newer,",
+            1,
+        );
+        site.reload_text(&repointed).await;
+        assert_eq!(site.problems(), [""; 0]);
+        let after = &site.controller.world.routing;
+        let splits = before.splits.iter().zip(&after.splits);
+        let kept: Vec<_> = splits
+            .map(|(before, after)| {
+                let breakers = before.breaker.as_ref().zip(after.breaker.as_ref());
+                let (one, other) = breakers.expect("it is on by default");
+                (
+                    Arc::ptr_eq(&before.tally, &after.tally),
+                    Arc::ptr_eq(one, other),
+                )
+            })
+            .collect();
+        assert_eq!(kept, [(false, false), (true, true)]);
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! What goes into a rollout and what comes out of it.
 
 use super::decision::Decision;
+use crate::policy::arm::PerArm;
 use crate::policy::criteria::Criteria;
 use crate::policy::judge::window::Window;
 use crate::policy::share::Share;
@@ -14,6 +15,8 @@ pub struct Terms {
     pub rollout_id: String,
     /// What rolls the split back.
     pub criteria: Criteria,
+    /// Names of the arms' backends; what was seen of others is no evidence about these.
+    pub backends: PerArm<String>,
 }
 
 /// Who wants something, and why.

@@ -19,6 +19,7 @@ fn terms(share: Option<Share>) -> Terms {
         share,
         rollout_id: "r1".to_owned(),
         criteria: Criteria::default(),
+        backends: PerArm::from_fn(|arm| arm.to_string()),
     }
 }
 
@@ -187,6 +188,33 @@ fn only_a_new_rollout_id_clears_a_latch_from_the_file() {
     let decisions = announced(&mut rollout, Event::Configured(renamed), 300);
     assert_eq!((&*decisions[0].actor, decisions[0].to), ("file", share(50)));
     assert_eq!(rollout.phase(), Phase::Progressing);
+}
+
+#[test]
+fn another_backend_is_not_judged_by_what_its_predecessor_did() {
+    let judged_requests = |rollout: &Rollout| {
+        let conditions = rollout.conditions().into_iter();
+        conditions.map(|condition| condition.samples).sum::<u64>()
+    };
+    let other = Terms {
+        backends: PerArm {
+            legacy: "legacy".to_owned(),
+            new: "newer".to_owned(),
+        },
+        ..terms(Some(share(10)))
+    };
+    let mut rollout = at_ten_percent();
+    announced(&mut rollout, good(), 100);
+    assert_ne!(judged_requests(&rollout), 0);
+    let restored = Rollout::restore("shop", rollout.record(), other.clone(), at(200));
+    let effects = rollout.handle(Event::Configured(other.clone()), at(200));
+    assert_eq!(effects, Ok(vec![Effect::Persist]), "stored, nothing else");
+    assert_eq!(judged_requests(&rollout), 0);
+    assert_eq!(judged_requests(&restored.0), 0, "also over a restart");
+
+    announced(&mut rollout, dead(), 300);
+    announced(&mut rollout, Event::Configured(terms(Some(share(10)))), 400);
+    assert_eq!(rollout.phase(), Phase::RolledBack, "the latch stays");
 }
 
 #[test]
