@@ -25,6 +25,7 @@ use crate::upstream::http1::response::ResponseHead;
 use crate::upstream::http1::upload::RequestBody;
 use crate::upstream::pool::Pool;
 
+use super::body::grpc_code;
 use super::headers::{self, Forwarding};
 use super::peer::Peer;
 use super::worker::{View, Worker};
@@ -328,9 +329,12 @@ impl Call {
 
     fn report_answer(&self, plan: &BackendPlan, index: usize, answer: &Answer) {
         let status = answer.head.status.as_u16();
-        let result = match status {
-            500.. => Err(Failure::Status(status)),
-            _ => Ok(()),
+        let of_grpc = grpc_code(&answer.head.headers).map(Failure::Grpc);
+        let of_grpc = of_grpc.filter(|failure| failure.class().is_error());
+        let result = match (of_grpc, status) {
+            (Some(failure), _) => Err(failure),
+            (None, 500..) => Err(Failure::Status(status)),
+            (None, _) => Ok(()),
         };
         plan.attempts.attempt(self.worker.id, result);
         let now = self.worker.deadlines.now();

@@ -391,3 +391,21 @@ async fn streams_of_one_http2_connection_are_rescued_each_for_itself() {
         assert_eq!((answer.status, answer.served_by()), (200, Some("new")));
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_whole() {
+    for whole in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\nabc",
+    ] {
+        let new = Upstream::start("new", move |_| Script::write(whole).then(Step::Close));
+        let legacy = Upstream::ok("legacy");
+        let proxy = crate::rollback::start(&legacy, &new, "rollback: off").await;
+        let key = crate::rollback::key_of(cutover::policy::arm::Arm::New);
+        let answer = proxy.client().await.get("/", &key).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.field("cutover-arm"), Some("new"), "{whole}");
+        assert_eq!(answer.body.as_ref(), b"abc", "{whole}");
+    }
+}
