@@ -2,9 +2,14 @@
 //!
 //! Committing to a disk takes as long as the disk wants. Everything goes through one thread in
 //! order, so evidence saved by the clock can never overwrite a decision made after it, and the
-//! judge never waits for evidence to be saved. A store that fails while running costs memory of
-//! decisions, not traffic: it is logged, shown in a gauge, and tried again with the next write. A
-//! disk that hangs is a store that fails: nobody waits for it longer than [`PATIENCE`].
+//! judge never waits for evidence to be saved. A store that fails while running costs no traffic:
+//! it is logged, shown in a gauge, and opened again with a later write, which then brings everything
+//! that is missing. A disk that hangs is a store that fails: nobody waits for it longer than
+//! [`PATIENCE`].
+
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use self::writer::Writer;
 use crate::policy::rollout::{Decision, Record};
 use crate::state::Store;
 
@@ -85,8 +91,7 @@ impl Keeper {
         thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || {
-                run(&store, &queue, &told);
-                drop(store);
+                run(Writer::new(store), &queue, &told);
                 // Whoever asked may have gone.
                 let _ = end.send(());
             })?;
@@ -203,31 +208,36 @@ impl NotKept {
     }
 }
 
-fn run(store: &Store, queue: &Receiver<Write>, condition: &Condition) {
+/// Writes what comes; the store is closed when this returns.
+fn run(mut writer: Writer, queue: &Receiver<Write>, condition: &Condition) {
     for write in queue {
-        let result = match &write {
-            Write::Save { memory, .. } => {
-                let rollouts = memory.rollouts.iter();
-                let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
-                store.save_all(rollouts, memory.emergency)
+        let done = match write {
+            Write::Save { memory, done } => {
+                writer.remember(memory);
+                done
             }
-            Write::Audit(decision) => store.append_audit(decision),
+            Write::Audit(decision) => {
+                writer.add(decision);
+                None
+            }
         };
+        // Whoever waits, the stop among them, is told how the disk is now.
+        if done.is_none() && !writer.is_due() {
+            continue;
+        }
+        let result = writer.write();
         condition.is_hanging.store(false, Ordering::Relaxed);
         let was_healthy = condition.is_healthy.swap(result.is_ok(), Ordering::Relaxed);
-        match &result {
-            Err(error) if was_healthy => {
-                tracing::error!(%error, "the state store fails; going on in memory");
-            }
-            Ok(()) if !was_healthy => tracing::info!("the state store works again"),
-            _ => {}
+        if result.is_ok() && !was_healthy {
+            tracing::info!("the state store works again");
         }
-        if let Write::Save {
-            done: Some(done), ..
-        } = write
-        {
+        if let Some(done) = done {
             // Whoever asked may have gone.
             let _ = done.send(result.map_err(|error| NotKept(error.to_string())));
         }
+    }
+    let missing = writer.missing();
+    if missing > 0 {
+        tracing::error!(missing, "decisions are missing from the audit");
     }
 }

@@ -12,7 +12,7 @@
 mod error;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, TryLockError};
@@ -80,15 +80,24 @@ impl Store {
         if is_new {
             create(directory, &file)?;
         }
-        verify(&file)?;
+        let store = Self::reopen(&file)?;
+        Ok(Store { is_new, ..store })
+    }
+
+    /// Opens a store that must exist: its [`Store::file`], after it has failed and was dropped.
+    ///
+    /// # Errors
+    /// [`OpenError`], also where there is no file; none is made.
+    pub fn reopen(file: &Path) -> Result<Store, OpenError> {
+        verify(file)?;
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .open(&file)
-            .map_err(|error| OpenError::from_database(&file, error))?;
+            .open(file)
+            .map_err(|error| OpenError::from_database(file, error))?;
         let store = Store {
             database,
-            file,
-            is_new,
+            file: file.to_owned(),
+            is_new: false,
         };
         store.check_format()?;
         Ok(store)

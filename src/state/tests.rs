@@ -1,7 +1,13 @@
 //! The store against restarts, damage and SIGKILL.
 
 use std::io::{BufRead, BufReader};
+use std::ops::Bound;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::BackendError;
+use redb::backends::FileBackend;
 
 use super::*;
 use crate::policy::arm::PerArm;
@@ -10,7 +16,7 @@ use crate::policy::rollout::{By, Effect, Event, Rollout, Terms};
 use crate::policy::share::Share;
 
 /// A rollout that an operator has set to `basis_points`, and the decision that says so.
-fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
+pub(crate) fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
     let terms = Terms {
         share: None,
         rollout_id: "r1".to_owned(),
@@ -31,6 +37,77 @@ fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
         panic!("no decision");
     };
     (rollout, decision)
+}
+
+/// A file on a disk that can be full.
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.room()?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+}
+
+/// A new store in `directory` whose disk is full whenever the other value says so, until the store
+/// is opened again.
+pub(crate) fn on_a_disk_that_fills(directory: &Path) -> (Store, Arc<AtomicBool>) {
+    let Store { file, is_new, .. } = Store::open(directory).unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let handle = OpenOptions::new().read(true).write(true).open(&file);
+    let disk = Disk {
+        file: FileBackend::new(handle.unwrap()).unwrap(),
+        is_full: Arc::clone(&is_full),
+    };
+    let store = Store {
+        database: Builder::new().create_with_backend(disk).unwrap(),
+        file,
+        is_new,
+    };
+    (store, is_full)
 }
 
 fn share_in(store: &Store) -> Option<u16> {

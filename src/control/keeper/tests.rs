@@ -1,0 +1,126 @@
+//! The keeper against a disk that fails and recovers.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::state::tests::{on_a_disk_that_fills, rollout_at};
+
+/// A keeper whose disk has just become full.
+struct Failed {
+    directory: TempDir,
+    keeper: Keeper,
+}
+
+impl Failed {
+    /// The first write that fails is this one's.
+    async fn at(memory: Memory) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, is_full) = on_a_disk_that_fills(directory.path());
+        let keeper = Keeper::start(Some(store)).unwrap();
+        keeper.save(at(100)).await.unwrap();
+        is_full.store(true, Ordering::Relaxed);
+        keeper.save(memory).await.expect_err("the disk is full");
+        assert!(!keeper.is_healthy());
+        Self { directory, keeper }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join(Store::FILE_NAME)
+    }
+
+    /// Stops, and reads what a restart would find.
+    async fn restart(self) -> Store {
+        self.keeper.finish().await;
+        Store::open(self.directory.path()).unwrap()
+    }
+}
+
+fn at(basis_points: u16) -> Memory {
+    let (rollout, _) = rollout_at(basis_points);
+    Memory {
+        rollouts: vec![("shop".to_owned(), rollout.record())],
+        emergency: false,
+    }
+}
+
+fn emergency() -> Memory {
+    Memory {
+        emergency: true,
+        ..at(0)
+    }
+}
+
+#[tokio::test]
+async fn whoever_saves_after_the_disk_has_recovered_succeeds_and_nothing_is_missing() {
+    let failed = Failed::at(at(2_500)).await;
+    let (rollout, decision) = rollout_at(0);
+    failed.keeper.audit(decision.clone());
+    failed.keeper.save(emergency()).await.unwrap();
+    assert!(failed.keeper.is_healthy());
+    let store = failed.restart().await;
+    let saved = store.load().unwrap();
+    assert!(saved.emergency);
+    assert_eq!(saved.rollouts["shop"], rollout.record());
+    assert_eq!(store.history(10).unwrap(), [decision]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_saved_is_saved_with_a_later_write_of_something_else() {
+    let failed = Failed::at(emergency()).await;
+    let (_, decision) = rollout_at(0);
+    while !failed.keeper.is_healthy() {
+        failed.keeper.audit(decision.clone());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(failed.restart().await.load().unwrap().emergency);
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_or_damaged_after_a_failure_is_neither_made_again_nor_replaced() {
+    let failed = Failed::at(at(2_500)).await;
+    let file = failed.file();
+    let away = file.with_extension("away");
+    fs::rename(&file, &away).unwrap();
+    let error = failed.keeper.save(at(2_500)).await.expect_err("no file");
+    assert!(error.0.contains(Store::FILE_NAME), "{error}");
+    assert!(!file.exists());
+
+    fs::write(&file, "damage").unwrap();
+    let error = failed.keeper.save(at(2_500)).await.expect_err("damaged");
+    assert!(error.0.contains("is damaged"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"damage");
+    assert!(!failed.keeper.is_healthy());
+
+    fs::rename(&away, &file).unwrap();
+    failed.keeper.save(emergency()).await.unwrap();
+    assert!(failed.restart().await.load().unwrap().emergency);
+}
+
+#[test]
+fn decisions_that_cannot_be_written_are_kept_up_to_a_limit_and_those_lost_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, is_full) = on_a_disk_that_fills(directory.path());
+    let mut writer = Writer::new(store);
+    is_full.store(true, Ordering::Relaxed);
+    let decisions: Vec<Decision> = (1..=writer::BACKLOG as u16 + 3)
+        .map(|basis_points| rollout_at(basis_points).1)
+        .collect();
+    for decision in &decisions {
+        writer.add(Box::new(decision.clone()));
+    }
+    writer.write().expect_err("the disk is full");
+    assert!(!writer.is_due(), "the disk is given a moment");
+    assert_eq!(writer.missing(), decisions.len() as u64);
+    writer.write().expect("it can be opened again");
+    assert_eq!(writer.missing(), 0);
+    drop(writer);
+    let mut history = Store::open(directory.path())
+        .unwrap()
+        .history(1_000)
+        .unwrap();
+    history.reverse();
+    assert_eq!(history, decisions[3..]);
+}

@@ -1,0 +1,136 @@
+//! What is to be written, until it is.
+//!
+//! After an error of its file the library refuses everything until the file is opened again. A disk
+//! that was full for a moment would then cost every later decision, silently, at the next restart.
+//! So what could not be written is kept here, and each attempt opens the file first if the last one
+//! failed.
+//!
+//! The file is opened again, never made again: one that is missing or damaged by then holds
+//! decisions that only a person can bring back, and until then writing fails.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Memory;
+use crate::policy::rollout::Decision;
+use crate::state::{OpenError, Store, StoreError};
+
+/// Opening reads the whole file; what nobody waits for is tried no sooner after a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Decisions kept for the audit. They are rare: more wait only where the disk fails for long.
+pub(super) const BACKLOG: usize = 256;
+/// Reasons told of one failure. A text that changes each time must not fill the log.
+const REASONS: usize = 16;
+
+/// The store with what it still lacks.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: PathBuf,
+    /// `None` since a write has failed.
+    store: Option<Store>,
+    failed_at: Option<Instant>,
+    /// The newest; it holds everything, so nothing older is worth keeping.
+    memory: Option<Memory>,
+    /// In order, the oldest first.
+    decisions: VecDeque<Box<Decision>>,
+    /// Decisions that the audit will never have, since the store last worked.
+    lost: u64,
+    /// What was told of this failure.
+    told: BTreeSet<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the state store cannot be opened again: {0}")]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Write(#[from] StoreError),
+}
+
+impl Writer {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            file: store.file().to_owned(),
+            store: Some(store),
+            failed_at: None,
+            memory: None,
+            decisions: VecDeque::new(),
+            lost: 0,
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Takes what is to be saved, instead of anything older.
+    pub(super) fn remember(&mut self, memory: Memory) {
+        self.memory = Some(memory);
+    }
+
+    /// Takes a decision for the audit. The oldest gives way where there are too many.
+    pub(super) fn add(&mut self, decision: Box<Decision>) {
+        if self.decisions.len() == BACKLOG {
+            self.decisions.pop_front();
+            if self.lost == 0 {
+                tracing::error!("too many decisions wait for the audit; it loses the oldest");
+            }
+            self.lost += 1;
+        }
+        self.decisions.push_back(decision);
+    }
+
+    /// Whether an attempt is worth its cost though nobody waits for it.
+    pub(super) fn is_due(&self) -> bool {
+        self.failed_at.is_none_or(|at| at.elapsed() >= AGAIN)
+    }
+
+    /// Writes everything that is not on the disk yet.
+    ///
+    /// # Errors
+    /// What was not written is kept for the next attempt. A decision whose commit failed late can
+    /// be in the audit twice then, which is better than never.
+    pub(super) fn write(&mut self) -> Result<(), Failure> {
+        let result = self.try_write();
+        match &result {
+            Ok(()) => {
+                self.failed_at = None;
+                self.told.clear();
+                if self.lost > 0 {
+                    tracing::error!(decisions = self.lost, "the audit lacks decisions for ever");
+                    self.lost = 0;
+                }
+            }
+            Err(error) => {
+                // It would refuse everything from now on, and opening needs its lock.
+                self.store = None;
+                self.failed_at = Some(Instant::now());
+                if self.told.len() < REASONS && self.told.insert(error.to_string()) {
+                    tracing::error!(%error, "the state store fails; going on in memory");
+                }
+            }
+        }
+        result
+    }
+
+    /// Decisions that the audit lacks.
+    pub(super) fn missing(&self) -> u64 {
+        self.lost + self.decisions.len() as u64
+    }
+
+    fn try_write(&mut self) -> Result<(), Failure> {
+        let store = match &mut self.store {
+            Some(store) => store,
+            none => none.insert(Store::reopen(&self.file)?),
+        };
+        if let Some(memory) = &self.memory {
+            let rollouts = memory.rollouts.iter();
+            let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
+            store.save_all(rollouts, memory.emergency)?;
+            self.memory = None;
+        }
+        while let Some(decision) = self.decisions.front() {
+            store.append_audit(decision)?;
+            self.decisions.pop_front();
+        }
+        Ok(())
+    }
+}
