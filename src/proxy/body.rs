@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::policy::class::Class;
@@ -86,9 +86,12 @@ pub fn grpc_class(fields: &HeaderMap) -> Option<Class> {
     grpc_code(fields).map(Class::of_grpc)
 }
 
+/// Made beforehand: a name given as text is parsed anew for every answer.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The gRPC status code among these fields; one that is no number is UNKNOWN.
 pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {
-    let status = fields.get("grpc-status")?;
+    let status = fields.get(&GRPC_STATUS)?;
     let code = status.to_str().ok().and_then(|text| text.parse().ok());
     Some(code.unwrap_or(2))
 }

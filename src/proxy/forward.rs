@@ -70,7 +70,8 @@ pub async fn handle(
         return refuse(EdgeRefusal::NoRoute);
     };
     let route = routing.routes[index.0];
-    let has_key = parts.headers.contains_key("idempotency-key");
+    // Whatever a safe request carries, it may be repeated.
+    let has_key = !parts.method.is_safe() && parts.headers.contains_key("idempotency-key");
     let call = Call {
         repetition: Repetition::of(&parts.method, has_key),
         deadline: worker.deadlines.add(),

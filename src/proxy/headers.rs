@@ -210,7 +210,7 @@ fn write_forwarded(
     } else {
         b"http"
     };
-    let claimed = |name| parts.headers.get(name).filter(|_| is_trusted);
+    let claimed = |name| is_trusted.then(|| parts.headers.get(name)).flatten();
     head.raw(
         X_FORWARDED_PROTO,
         claimed(X_FORWARDED_PROTO).map_or(scheme, HeaderValue::as_bytes),
