@@ -15,6 +15,7 @@ mod client;
 mod exit;
 mod explain;
 mod file;
+mod judge;
 mod offline;
 mod operate;
 mod output;
@@ -148,6 +149,16 @@ enum Command {
     /// answer. The exit code is 1 if any fails.
     Test(smoke::Smoke),
 
+    /// Judge recorded traffic again: what would it have done?
+    ///
+    /// Example: cutover judge recording.json
+    ///
+    /// Reads windows of counts, recorded from a rollout or made up, and judges them with the code
+    /// that runs live: whether and why it would have rolled back, when it could have advanced, and
+    /// what is lacking. With `-o json` it prints the evidence after each window for which the file
+    /// asks, and the results of single function calls.
+    Judge(judge::Judge),
+
     /// Print the JSON Schema of the configuration file.
     ///
     /// Example: cutover schema > cutover.schema.json
@@ -192,6 +203,7 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::Pin(pin) => pin.run(),
             Command::Test(smoke) => smoke.run(ink),
+            Command::Judge(judge) => judge.run(ink),
             Command::Schema => Ok(offline::schema()),
             Command::Completions(completions) => Ok(completions.run()),
         }

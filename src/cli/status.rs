@@ -185,7 +185,10 @@ fn conditions(splits: &[SplitStatus], ink: Ink) -> String {
                 condition.criterion.as_str().into(),
                 split.name.as_str().into(),
                 value.into(),
-                percent(condition.limit).into(),
+                condition
+                    .limit
+                    .map_or_else(|| "-".to_owned(), percent)
+                    .into(),
                 count(condition.samples).into(),
                 odds(condition.evidence).into(),
                 odds(condition.threshold).into(),
@@ -267,7 +270,8 @@ mod tests {
 
     use crate::control::protocol::{ArmStatus, EndpointStatus};
     use crate::policy::arm::PerArm;
-    use crate::policy::rollout::Decision;
+    use crate::policy::criteria::Action;
+    use crate::policy::rollout::{Decision, Observed};
     use crate::policy::share::Share;
 
     fn calm() -> Status {
@@ -326,12 +330,16 @@ mod tests {
     fn condition(verdict: &str, withheld_by: Option<&str>) -> Condition {
         Condition {
             criterion: "error_rate > 5%".into(),
+            action: Action::Rollback,
             value: Some(0.0097),
-            limit: 0.05,
+            limit: Some(0.05),
             samples: 1_234,
             events: 12,
+            interval: None,
+            legacy: Observed::default(),
             evidence: 1.1,
             threshold: 2_000.0,
+            meter: 0.01,
             since: None,
             overdispersion: 1.0,
             verdict: verdict.into(),

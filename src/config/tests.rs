@@ -128,7 +128,16 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
         .iter()
         .map(Criterion::to_string)
         .collect();
-    assert_eq!(rollback, ["error_rate > 2%", "p95 > 400ms", "p99 > 1500ms"]);
+    assert_eq!(
+        rollback,
+        [
+            "error_rate > 2%",
+            "p95 > 400ms",
+            "p99 > 1500ms",
+            "error_rate worse than legacy by 25%",
+            "client_error_rate worse than legacy by 25%",
+        ]
+    );
     assert_eq!(split.criteria.overdispersion, Overdispersion::Auto);
     assert_eq!(config.splits[1].fallback.breaker, None);
     let route = &config.routes[0].matches;

@@ -111,7 +111,7 @@ fn arm(reading: &SplitReading, arm: Arm) -> ArmStatus {
     ArmStatus {
         requests: evidence.errors.total.n,
         errors: evidence.errors.total.e,
-        client_errors: evidence.client_errors,
+        client_errors: evidence.client_errors.total.e,
         cancelled: figures.classes[Class::Cancelled.index()],
         p50_seconds: quantile(0.5),
         p95_seconds: quantile(0.95),

@@ -11,13 +11,14 @@ use crate::clock::Clock;
 use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
 use crate::policy::arm::Arm;
-use crate::policy::judge::window::{ArmCounts, Window};
+use crate::policy::judge::window::{ArmCounts, Latencies, Window};
 use crate::policy::rollout::{By, Effect, Event, Phase, Record, Rollout, Standing, Terms};
 use crate::policy::share::Share;
 use crate::policy::time::{Elapsed, Timestamp};
 use crate::snapshot::registry::{BuildError, Registry};
 use crate::snapshot::{Routing, Snapshot};
 use crate::state::Saved;
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::tally::{SplitReading, SplitTally};
 
 use super::keeper::Memory;
@@ -254,6 +255,7 @@ impl World {
                 seconds: span.as_secs_f64(),
                 new: evidence_since(&reading, &state.reading, Arm::New),
                 legacy: evidence_since(&reading, &state.reading, Arm::Legacy),
+                slower: None,
                 streak: reading.streak.clone(),
                 legacy_available: legacy.backend.has_available(elapsed),
             };
@@ -350,7 +352,17 @@ fn terms(config: &Config, settings: &model::Split) -> Terms {
 }
 
 fn evidence_since(now: &SplitReading, before: &SplitReading, arm: Arm) -> ArmCounts {
-    now.evidence[arm].since(&before.evidence[arm])
+    let (figures, figures_before) = (&now.figures[arm], &before.figures[arm]);
+    ArmCounts {
+        first_byte: latencies_since(&figures.first_byte, &figures_before.first_byte),
+        total: latencies_since(&figures.total, &figures_before.total),
+        ..now.evidence[arm].since(&before.evidence[arm])
+    }
+}
+
+fn latencies_since(now: &Histogram, before: &Histogram) -> Latencies {
+    let buckets = now.counts().iter().zip(before.counts());
+    Latencies::from_buckets(buckets.map(|(now, before)| now.saturating_sub(*before)))
 }
 
 /// Requests of both arms between two readings, whatever became of them.

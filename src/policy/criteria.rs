@@ -1,146 +1,162 @@
 //! What must hold of `new`, as the configuration states it.
+//!
+//! Two kinds of sentences, and two types, because mixing them up would promote on absence of proof:
+//! a [`Criterion`] names harm, and acts once there is evidence *for* harm; a [`Requirement`] names
+//! what an advance needs, and is met once there is evidence *for* health. Between the two lies
+//! "nobody knows yet", which does nothing.
+
+mod sentence;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::duration;
-use super::share::Share;
+pub use self::sentence::{InvalidCriterion, InvalidRequirement};
 
-/// The conditions that roll a split back and the settings of their judgement.
+/// What rolls a split back, what lets it advance, and the settings of the judgement.
 ///
 /// Field names and defaults are those of the analysis specification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Criteria {
-    /// ANY of these rolls back.
+    /// ANY of these acts.
     pub rollback: Vec<Criterion>,
-    /// False-rollback budget per 24 h and split, over all criteria together. Default 0.01.
+    /// ALL of these must be proven before a stage may be left.
+    pub advance: Vec<Requirement>,
+    /// False-rollback budget per 24 h and split, over all criteria together that roll back.
+    /// Default 0.01.
     pub alpha: f64,
+    /// Risk that a requirement counts as proven although it is violated. Default 0.05.
+    pub alpha_advance: f64,
+    /// The same for the last advance, the one to everybody. Default 0.01.
+    pub alpha_promote: f64,
+    /// Healthy time that a stage needs. Default 60 s.
+    pub observe: Duration,
+    /// Requests of `new` that a stage needs. Default 100.
+    pub min_requests: u64,
+    /// A smaller difference of error rates never acts, whatever the ratio. Default 0.0005.
+    pub error_min_effect: f64,
+    /// The same for client errors. Default 0.005.
+    pub client_error_min_effect: f64,
+    /// Quantiles, in hundredths, at which `latency` is compared with legacy's. Default 50 and 95.
+    pub latency_quantiles: Vec<u8>,
     /// Errors of `new` needed since the suspected start. Default 3.
     pub min_events: u64,
     /// Distinct clusters among those errors. Default 3.
     pub min_bad_clusters: u32,
     /// The largest part of those errors that one cluster may supply. Default 0.5.
     pub max_cluster_share: f64,
-    /// Requests of `new` needed before a latency criterion may roll back. Default 20.
+    /// Seconds that a breach must last at least, however loud it is: one second supplies at most
+    /// this fraction of the evidence needed. Default 1, which limits nothing.
+    pub min_breach_windows: u32,
+    /// Requests of `new` needed before a latency criterion may act. Default 20.
     pub min_latency_samples: u64,
+    /// Time after the first request of `new` in which latency is not judged. Default 0.
+    pub latency_warmup: Duration,
     /// Consecutive failed or diverted requests that roll back at once. Default 10.
     pub hard_fail: u64,
-    /// How correlated the requests of a session are: a fixed factor, or estimated on legacy.
+    /// How correlated the errors of a session are: a fixed factor, or estimated on legacy.
     pub overdispersion: Overdispersion,
+    /// The same for slow answers.
+    pub latency_overdispersion: Overdispersion,
     /// What happens when legacy breaches the same absolute limit in the same seconds.
     pub when_legacy_too: WhenLegacyToo,
+    /// Settings that nobody needs to touch.
+    pub expert: Expert,
 }
 
-/// One condition that rolls back, an absolute limit.
+/// The priors of the detectors.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expert {
+    /// The prior weight of "bad from the start"; the rest is spread over `alpha_horizon`.
+    /// Default 0.5.
+    pub start_weight: f64,
+    /// The time over which the false-rollback budget is spent. Default 24 h.
+    pub alpha_horizon: Duration,
+    /// Evidence beyond this is not told apart. Default 1 000 000.
+    pub evidence_cap: f64,
+    /// `start_weight` of what an advance needs. Default 0.9.
+    pub gate_start_weight: f64,
+    /// `alpha_horizon` of what an advance needs. Default 1 h.
+    pub advance_horizon: Duration,
+}
+
+/// Harm: what it is, and what is done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Criterion {
-    /// What is limited.
+    /// What is measured.
     pub metric: Metric,
-    /// What it must not exceed, in the metric's unit: a ratio for rates, seconds for quantiles.
-    pub limit: f64,
+    /// When it counts as harm.
+    pub harm: Harm,
+    /// How long the evidence must have sufficed without a break; zero acts at once.
+    pub sustained: Duration,
+    /// What is done.
+    pub action: Action,
+}
+
+/// When a measure counts as harm.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Harm {
+    /// It is worse than this limit, in the metric's unit: a ratio for rates, seconds for quantiles.
+    /// Worse means higher, except for `availability`.
+    Beyond(f64),
+    /// It is worse than legacy's over the same seconds by more than this part of legacy's.
+    WorseThanLegacy(f64),
+}
+
+/// What is done about harm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Everyone goes back to legacy.
+    #[default]
+    Rollback,
+    /// The share stays where it is until the evidence has gone or a person decides.
+    Hold,
+    /// Somebody is told.
+    Notify,
+}
+
+/// What an advance needs to be proven.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// What is measured.
+    pub metric: Metric,
+    /// How good it must be.
+    pub proof: Proof,
+}
+
+/// How good a measure must be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Better than this limit, in the metric's unit.
+    Within(f64),
+    /// A rate not above legacy's by more than this difference, a ratio.
+    NotWorseThanLegacy(f64),
 }
 
 /// A measured quantity that a criterion may name.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Errors per decided request.
     ErrorRate,
+    /// Client errors (4xx) per decided request.
+    ClientErrorRate,
+    /// The part of requests that `new` answered well: neither failed nor diverted.
+    Availability,
+    /// The part of requests that legacy answered in the place of `new`.
+    FallbackRate,
     /// A quantile of the time to the first byte, given in hundredths: 50, 90, 95, 99.
     Latency(u8),
-}
-
-impl Metric {
-    /// The quantiles that a criterion may name, in hundredths.
-    pub const QUANTILES: [u8; 4] = [50, 90, 95, 99];
-}
-
-impl std::fmt::Display for Metric {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Metric::ErrorRate => f.pad("error_rate"),
-            Metric::Latency(quantile) => f.pad(&format!("p{quantile}")),
-        }
-    }
-}
-
-/// The text is no rollback criterion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a rollback criterion is `error_rate > 5%` (above 0%, below 100%) or `p95 > 500ms` (p50, p90, \
-     p95, p99)"
-)]
-pub struct InvalidCriterion;
-
-/// Reads a sentence such as `error_rate > 5%` or `p95 > 500ms`.
-impl std::str::FromStr for Criterion {
-    type Err = InvalidCriterion;
-
-    fn from_str(text: &str) -> Result<Self, InvalidCriterion> {
-        let (metric, limit) = text.split_once('>').ok_or(InvalidCriterion)?;
-        let (metric, limit) = (metric.trim(), limit.trim());
-        if metric == "error_rate" {
-            let share: Share = limit.parse().map_err(|_| InvalidCriterion)?;
-            // No evidence can speak against "never an error" or "always one" by degrees.
-            if share == Share::ZERO || share == Share::ALL {
-                return Err(InvalidCriterion);
-            }
-            return Ok(Criterion {
-                metric: Metric::ErrorRate,
-                limit: share.ratio(),
-            });
-        }
-        let metric = Metric::QUANTILES
-            .map(Metric::Latency)
-            .into_iter()
-            .find(|quantile| quantile.to_string() == metric)
-            .ok_or(InvalidCriterion)?;
-        let limit = duration::parse(limit).map_err(|_| InvalidCriterion)?;
-        if limit.is_zero() {
-            return Err(InvalidCriterion);
-        }
-        Ok(Criterion {
-            metric,
-            limit: limit.as_secs_f64(),
-        })
-    }
-}
-
-/// Writes the sentence that [`std::str::FromStr`] reads.
-impl std::fmt::Display for Criterion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let metric = self.metric;
-        match metric {
-            Metric::ErrorRate => {
-                // Rounded to the hundredth of a percent in which limits are written.
-                let hundredths = (self.limit * 10_000.0).round() / 100.0;
-                write!(f, "{metric} > {hundredths}%")
-            }
-            Metric::Latency(_) => {
-                let limit = Duration::try_from_secs_f64(self.limit).unwrap_or_default();
-                // A limit is written in whole microseconds; the float is off by a nanosecond.
-                let microseconds = limit.saturating_add(Duration::from_nanos(500)).as_micros();
-                let limit = Duration::from_micros(u64::try_from(microseconds).unwrap_or(u64::MAX));
-                write!(f, "{metric} > {}", duration::print(limit))
-            }
-        }
-    }
-}
-
-impl Criterion {
-    /// The share of requests that may be events: erroneous, or slower than the limit.
-    pub fn allowed_share(self) -> f64 {
-        match self.metric {
-            Metric::ErrorRate => self.limit,
-            Metric::Latency(quantile) => f64::from(100_u8.saturating_sub(quantile)) / 100.0,
-        }
-    }
-
-    /// What must hold, such as `error_rate <= 5%`: the contrary of what the criterion says.
-    pub fn promise(self) -> String {
-        self.to_string().replace(" > ", " <= ")
-    }
+    /// A quantile of the time to the end of the answer, given in hundredths.
+    TotalLatency(u8),
+    /// The time to the first byte at all of [`Criteria::latency_quantiles`] together; only to be
+    /// compared with legacy's.
+    LatencyProfile,
 }
 
 /// How the dispersion factor phi is found.
@@ -164,99 +180,215 @@ pub enum WhenLegacyToo {
 }
 
 impl Criteria {
-    /// The thresholds of all latency criteria, in their order. The data plane counts an exact pair
-    /// for each, and at most [`Criteria::MAX_LATENCY_LIMITS`] are configurable.
+    /// The pairs of counters that a tally has room for, per measure of latency.
+    pub const MAX_LATENCY_LIMITS: usize = 6;
+
+    /// The distinct limits on the time to the first byte, of criteria before requirements. The data
+    /// plane counts an exact pair for each; at most [`Criteria::MAX_LATENCY_LIMITS`] are
+    /// configurable.
     pub fn latency_thresholds(&self) -> Vec<Duration> {
-        self.rollback
-            .iter()
-            .filter(|criterion| matches!(criterion.metric, Metric::Latency(_)))
-            .map(|criterion| Duration::from_secs_f64(criterion.limit))
-            .collect()
+        let limits = self.first_byte_limits();
+        limits.into_iter().map(Duration::from_secs_f64).collect()
     }
 
-    /// The pairs of counters that a tally has room for.
-    pub const MAX_LATENCY_LIMITS: usize = 4;
+    /// [`Criteria::latency_thresholds`] in seconds, as the criteria hold them.
+    pub(super) fn first_byte_limits(&self) -> Vec<f64> {
+        self.limits_of(|metric| matches!(metric, Metric::Latency(_)))
+    }
+
+    /// The distinct limits on the time to the end of the answer, in seconds.
+    pub(super) fn total_limits(&self) -> Vec<f64> {
+        self.limits_of(|metric| matches!(metric, Metric::TotalLatency(_)))
+    }
+
+    /// The quantiles, in hundredths, at which a comparison of `metric` looks.
+    pub(super) fn compared_quantiles(&self, metric: Metric) -> Vec<u8> {
+        match metric {
+            Metric::Latency(quantile) | Metric::TotalLatency(quantile) => vec![quantile],
+            // Without any there would be nothing to compare; the configuration has at least one.
+            Metric::LatencyProfile if self.latency_quantiles.is_empty() => vec![95],
+            Metric::LatencyProfile => self.latency_quantiles.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many criteria share the false-rollback budget.
+    pub fn spenders(&self) -> usize {
+        let rollbacks = self.rollback.iter();
+        rollbacks
+            .filter(|criterion| criterion.action == Action::Rollback)
+            .count()
+    }
+
+    fn limits_of(&self, is_meant: impl Fn(Metric) -> bool) -> Vec<f64> {
+        let harms = self.rollback.iter().filter_map(|criterion| {
+            let Harm::Beyond(limit) = criterion.harm else {
+                return None;
+            };
+            is_meant(criterion.metric).then_some(limit)
+        });
+        let proofs = self.advance.iter().filter_map(|requirement| {
+            let Proof::Within(limit) = requirement.proof else {
+                return None;
+            };
+            is_meant(requirement.metric).then_some(limit)
+        });
+        let mut limits = Vec::new();
+        for limit in harms.chain(proofs) {
+            if !limits.contains(&limit) {
+                limits.push(limit);
+            }
+        }
+        limits
+    }
 }
 
 impl Default for Criteria {
     fn default() -> Self {
         Self {
             rollback: vec![
-                Criterion {
-                    metric: Metric::ErrorRate,
-                    limit: 0.05,
-                },
-                Criterion {
-                    metric: Metric::Latency(95),
-                    limit: 0.5,
-                },
+                Criterion::beyond(Metric::ErrorRate, 0.05),
+                Criterion::beyond(Metric::Latency(95), 0.5),
+                Criterion::worse_than_legacy(Metric::ErrorRate, 0.25),
+                Criterion::worse_than_legacy(Metric::ClientErrorRate, 0.25),
+            ],
+            advance: vec![
+                Requirement::within(Metric::ErrorRate, 0.01),
+                Requirement::within(Metric::Latency(95), 0.2),
+                Requirement::not_worse_than_legacy(Metric::ErrorRate, 0.005),
+                Requirement::not_worse_than_legacy(Metric::ClientErrorRate, 0.005),
             ],
             alpha: 0.01,
+            alpha_advance: 0.05,
+            alpha_promote: 0.01,
+            observe: Duration::from_secs(60),
+            min_requests: 100,
+            error_min_effect: 0.0005,
+            client_error_min_effect: 0.005,
+            latency_quantiles: vec![50, 95],
             min_events: 3,
             min_bad_clusters: 3,
             max_cluster_share: 0.5,
+            min_breach_windows: 1,
             min_latency_samples: 20,
+            latency_warmup: Duration::ZERO,
             hard_fail: 10,
             overdispersion: Overdispersion::Auto,
+            latency_overdispersion: Overdispersion::Auto,
             when_legacy_too: WhenLegacyToo::Hold,
+            expert: Expert::default(),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+impl Default for Expert {
+    fn default() -> Self {
+        Self {
+            start_weight: 0.5,
+            alpha_horizon: Duration::from_secs(86_400),
+            evidence_cap: 1e6,
+            gate_start_weight: 0.9,
+            advance_horizon: Duration::from_secs(3_600),
+        }
+    }
+}
 
-    use super::*;
+impl Criterion {
+    /// Rolls back when `metric` is worse than `limit`, given in the metric's unit.
+    pub const fn beyond(metric: Metric, limit: f64) -> Self {
+        Self::rolling_back(metric, Harm::Beyond(limit))
+    }
 
-    #[test]
-    fn a_criterion_reads_like_a_sentence() {
-        let error_rate = |limit| Criterion {
-            metric: Metric::ErrorRate,
-            limit,
-        };
-        let latency = |quantile, limit| Criterion {
-            metric: Metric::Latency(quantile),
-            limit,
-        };
-        for (text, criterion) in [
-            ("error_rate > 5%", error_rate(0.05)),
-            ("error_rate>0.5%", error_rate(0.005)),
-            ("p95 > 500ms", latency(95, 0.5)),
-            (" p99  >  1.5s ", latency(99, 1.5)),
-        ] {
-            assert_eq!(text.parse(), Ok(criterion), "{text}");
+    /// Rolls back when `metric` is worse than legacy's by more than `margin`, a part of legacy's.
+    pub const fn worse_than_legacy(metric: Metric, margin: f64) -> Self {
+        Self::rolling_back(metric, Harm::WorseThanLegacy(margin))
+    }
+
+    const fn rolling_back(metric: Metric, harm: Harm) -> Self {
+        Self {
+            metric,
+            harm,
+            sustained: Duration::ZERO,
+            action: Action::Rollback,
         }
     }
 
-    #[test]
-    fn anything_else_is_refused() {
-        for text in [
-            "",
-            "error_rate",
-            "error_rate > 5",
-            "error_rate > 0%",
-            "error_rate > 100%",
-            "error_rate < 5%",
-            "p95 > 0s",
-            "p95 > 5%",
-            "p42 > 1s",
-            "p95 500ms",
-            "errors > 5%",
-        ] {
-            assert_eq!(text.parse::<Criterion>(), Err(InvalidCriterion), "{text}");
+    /// The share of requests that may be events, for an absolute limit: erroneous, or slower than
+    /// the limit.
+    pub fn allowed_share(self) -> Option<f64> {
+        match self.harm {
+            Harm::Beyond(limit) => Some(self.metric.allowed_share(limit)),
+            Harm::WorseThanLegacy(_) => None,
         }
     }
 
-    proptest! {
-        #[test]
-        fn reads_what_it_prints(basis_points in 1u16..10_000, microseconds in 1u64..86_400_000_000) {
-            let share = Share::from_basis_points(basis_points).expect("in range");
-            let rate = Criterion { metric: Metric::ErrorRate, limit: share.ratio() };
-            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
-            let limit = Duration::from_micros(microseconds).as_secs_f64();
-            let slow = Criterion { metric: Metric::Latency(99), limit };
-            prop_assert_eq!(slow.to_string().parse(), Ok(slow));
+    /// What must hold, such as `error_rate <= 5%` or `error_rate at most 1.25 × legacy`: the
+    /// contrary of what the criterion says.
+    pub fn promise(self) -> String {
+        sentence::promise(self)
+    }
+}
+
+impl Requirement {
+    /// `metric` must be proven better than `limit`, given in the metric's unit.
+    pub const fn within(metric: Metric, limit: f64) -> Self {
+        Self {
+            metric,
+            proof: Proof::Within(limit),
         }
     }
+
+    /// The rate `metric` must be proven to exceed legacy's by less than `margin`, a ratio.
+    pub const fn not_worse_than_legacy(metric: Metric, margin: f64) -> Self {
+        Self {
+            metric,
+            proof: Proof::NotWorseThanLegacy(margin),
+        }
+    }
+}
+
+impl Metric {
+    /// The quantiles that a criterion may name, in hundredths.
+    pub const QUANTILES: [u8; 4] = [50, 90, 95, 99];
+
+    /// The share of requests that may be events where `limit` is kept just so.
+    pub(super) fn allowed_share(self, limit: f64) -> f64 {
+        match self {
+            Metric::ErrorRate | Metric::ClientErrorRate | Metric::FallbackRate => limit,
+            Metric::Availability => 1.0 - limit,
+            Metric::Latency(quantile) | Metric::TotalLatency(quantile) => tail(quantile),
+            // Only compared, never limited.
+            Metric::LatencyProfile => 1.0,
+        }
+    }
+
+    /// Whether requests are counted that are slower than something.
+    pub const fn is_latency(self) -> bool {
+        matches!(
+            self,
+            Metric::Latency(_) | Metric::TotalLatency(_) | Metric::LatencyProfile
+        )
+    }
+}
+
+impl Action {
+    /// The word in criteria, records and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Rollback => "rollback",
+            Action::Hold => "hold",
+            Action::Notify => "notify",
+        }
+    }
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The share of requests beyond a quantile, given in hundredths.
+pub(super) fn tail(quantile: u8) -> f64 {
+    f64::from(100_u8.saturating_sub(quantile)) / 100.0
 }

@@ -17,3 +17,4 @@ pub mod rollout;
 pub mod route;
 pub mod share;
 pub mod time;
+pub mod wording;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::decision::{Condition, Decision, Phase};
+pub use self::decision::{Condition, Decision, Need, Observed, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
 
 use super::arm::PerArm;
@@ -195,6 +195,11 @@ impl Rollout {
         self.judge.conditions()
     }
 
+    /// Each requirement of an advance as it stands.
+    pub fn needs(&self) -> Vec<Need> {
+        self.judge.needs()
+    }
+
     fn observed(&mut self, window: &Window, now: Timestamp) -> Vec<Effect> {
         // Nothing is sent to `new` but pinned keys, which are no evidence; what still ends there
         // was sent before, and has been decided about.
@@ -218,7 +223,7 @@ impl Rollout {
         self.conclude(before, change)
     }
 
-    fn held(&mut self, breach: &Breach, guard: Guard, now: Timestamp) -> Vec<Effect> {
+    fn held(&mut self, breach: &Breach, guard: Option<Guard>, now: Timestamp) -> Vec<Effect> {
         let since_last = self.last_hold.replace(now).map(|last| now.since(last));
         if since_last.is_some_and(|gap| gap < HOLD_EPISODE) {
             return Vec::new();

@@ -463,6 +463,7 @@ struct Rescue<'call> {
     tally: &'call SplitTally,
     worker: WorkerId,
     failure: Failure,
+    cluster: Option<Cluster>,
     is_booked: bool,
 }
 
@@ -472,6 +473,7 @@ impl<'call> Rescue<'call> {
             tally: &trial.split.tally,
             worker: trial.call.worker.id,
             failure,
+            cluster: trial.cluster,
             is_booked: false,
         }
     }
@@ -479,7 +481,7 @@ impl<'call> Rescue<'call> {
     fn ended(mut self, has_answered: bool) {
         self.is_booked = true;
         if has_answered {
-            self.tally.rescued(self.worker, self.failure);
+            self.tally.rescued(self.worker, self.failure, self.cluster);
         } else {
             self.tally.rescue_failed(self.worker, self.failure);
         }

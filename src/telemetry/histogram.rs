@@ -13,12 +13,13 @@
 use std::time::Duration;
 
 use super::counter::Counter;
+use crate::policy::judge::LATENCY_BUCKETS;
 
 /// How many edges there are.
-pub const EDGES: usize = 641;
+pub const EDGES: usize = LATENCY_BUCKETS - 1;
 
 /// One bucket below each edge, and one above the last.
-pub const BUCKETS: usize = EDGES + 1;
+pub const BUCKETS: usize = LATENCY_BUCKETS;
 
 /// The edges in whole nanoseconds, rounded down, which loses nothing: a duration is a whole number
 /// of nanoseconds, so it exceeds an edge exactly when it exceeds the edge rounded down.

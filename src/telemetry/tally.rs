@@ -68,8 +68,12 @@ impl SplitTally {
     }
 
     /// Legacy answered after the attempt on `new` had failed. The failure is booked on `new` too.
-    pub fn rescued(&self, worker: WorkerId, failure: Failure) {
-        self.shard(worker).rescued[failure.index()].increment();
+    pub fn rescued(&self, worker: WorkerId, failure: Failure, cluster: Option<Cluster>) {
+        let shard = self.shard(worker);
+        shard.rescued[failure.index()].increment();
+        if let Some(cluster) = cluster {
+            shard.rescued_clusters.0[cluster.index()].increment();
+        }
     }
 
     /// The attempt on `new` failed, was replayed on legacy, and the replay failed as well.
@@ -96,6 +100,9 @@ impl SplitTally {
             None => &shard.diverted_overridden,
         };
         counters[diversion.index()].increment();
+        if let Some(cluster) = cluster {
+            shard.diverted_clusters.0[cluster.index()].increment();
+        }
     }
 
     /// A rescue ended 401, 403 or 404: legacy may not know what `new` had created.
@@ -145,7 +152,41 @@ impl SplitTally {
             reading.fallback_mismatches += shard.fallback_mismatches.value();
             reading.unverifiable_tokens += shard.unverifiable_tokens.value();
         }
+        self.add_detours(&mut reading.evidence);
         reading
+    }
+
+    /// Availability and fallbacks count requests that the arm did not get, or did not answer, on
+    /// top of those that it decided.
+    fn add_detours(&self, evidence: &mut PerArm<ArmCounts>) {
+        for arm in Arm::ALL {
+            let counts = &mut evidence[arm];
+            counts.availability.clone_from(&counts.errors);
+            counts.fallback.clone_from(&counts.errors);
+            counts.fallback.total.e = 0;
+            for pair in &mut counts.fallback.clusters {
+                pair.e = 0;
+            }
+        }
+        let new = &mut evidence.new;
+        for cluster in 0..Cluster::COUNT {
+            let sum = |counters: fn(&SplitShard) -> &ByCluster| -> u64 {
+                let shards = self.workers.iter();
+                shards.map(|shard| counters(shard).0[cluster].value()).sum()
+            };
+            let diverted = sum(|shard| &shard.diverted_clusters);
+            let rescued = sum(|shard| &shard.rescued_clusters);
+            let not_tried = Pair {
+                n: diverted,
+                e: diverted,
+            };
+            new.availability.count(cluster, not_tried);
+            let not_answered = Pair {
+                n: diverted,
+                e: diverted + rescued,
+            };
+            new.fallback.count(cluster, not_answered);
+        }
     }
 
     fn shard(&self, worker: WorkerId) -> &SplitShard {
@@ -218,7 +259,7 @@ impl ArmTally {
     }
 
     fn add_to(&self, evidence: &mut ArmCounts, figures: &mut ArmFigures) {
-        for (pair, outcomes) in evidence.errors.clusters.iter_mut().zip(&self.outcomes) {
+        for (cluster, outcomes) in self.outcomes.iter().enumerate() {
             let mut counts = [0; CLASSES];
             add_all(&mut counts, outcomes);
             let booked = Pair {
@@ -233,9 +274,12 @@ impl ArmTally {
                     .map(|class| counts[class.index()])
                     .sum(),
             };
-            add_pair(pair, booked);
-            add_pair(&mut evidence.errors.total, booked);
-            evidence.client_errors += counts[Class::ClientError.index()];
+            evidence.errors.count(cluster, booked);
+            let blamed_on_clients = Pair {
+                n: booked.n,
+                e: counts[Class::ClientError.index()],
+            };
+            evidence.client_errors.count(cluster, blamed_on_clients);
             for (sum, count) in figures.classes.iter_mut().zip(counts) {
                 *sum += count;
             }
@@ -248,8 +292,8 @@ impl ArmTally {
                     n: latency.within.value() + exceeded,
                     e: exceeded,
                 };
-                add_pair(pair, decided);
-                add_pair(&mut counts.total, decided);
+                pair.add(decided);
+                counts.total.add(decided);
             }
         }
         add_all(&mut figures.overridden, &self.overridden);
@@ -394,8 +438,22 @@ struct SplitShard {
     not_replayed: [Counter; REFUSALS],
     diverted: [Counter; DIVERSIONS],
     diverted_overridden: [Counter; DIVERSIONS],
+    /// Of the requests that are evidence, by cluster.
+    rescued_clusters: ByCluster,
+    /// The same of those that were diverted.
+    diverted_clusters: ByCluster,
     fallback_mismatches: Counter,
     unverifiable_tokens: Counter,
+}
+
+/// One counter for each cluster.
+#[derive(Debug)]
+struct ByCluster([Counter; Cluster::COUNT]);
+
+impl Default for ByCluster {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 /// One worker's counters of a backend, aligned like [`SplitShard`].
@@ -407,11 +465,6 @@ struct AttemptShard {
     retried: Counter,
     connections_opened: Counter,
     connections_reused: Counter,
-}
-
-fn add_pair(sum: &mut Pair, more: Pair) {
-    sum.n += more.n;
-    sum.e += more.e;
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::config::model::{
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
 use crate::policy::arm::{Arm, PerArm};
-use crate::policy::criteria::{Criteria, Criterion, Metric, Overdispersion};
+use crate::policy::criteria::{Criteria, Criterion, Harm, Overdispersion};
 
 /// Bytes of a secret that a machine cannot guess (RFC 7518 §3.2 asks as many of HS256).
 const MIN_SECRET_BYTES: usize = 32;
@@ -240,17 +240,11 @@ impl Compiler<'_, '_> {
             raw::Rollback::Off(raw::Off::Off) => Vec::new(),
             raw::Rollback::Criteria(written) => with_defaults(self.distinct(&path, written)),
         };
-        let latency_limits = written
-            .iter()
-            .filter(|criterion| matches!(criterion.metric, Metric::Latency(_)))
-            .count();
-        if latency_limits > Criteria::MAX_LATENCY_LIMITS {
-            let message = format!("{latency_limits} latency limits");
-            let most = Criteria::MAX_LATENCY_LIMITS;
-            let remedy = format!("keep at most {most}, counting the default `p95 > 500ms`");
-            self.problem(&path, message, remedy);
-        }
-        Criteria {
+        let overdispersion = match analysis.overdispersion {
+            raw::OverdispersionOrAuto::Auto(raw::Auto::Auto) => Overdispersion::Auto,
+            raw::OverdispersionOrAuto::Fixed(factor) => Overdispersion::Fixed(factor),
+        };
+        let criteria = Criteria {
             rollback: written,
             alpha: analysis.alpha,
             min_events: analysis.min_events,
@@ -258,20 +252,29 @@ impl Compiler<'_, '_> {
             max_cluster_share: analysis.max_cluster_share,
             min_latency_samples: analysis.min_latency_samples,
             hard_fail: analysis.hard_fail,
-            overdispersion: match analysis.overdispersion {
-                raw::OverdispersionOrAuto::Auto(raw::Auto::Auto) => Overdispersion::Auto,
-                raw::OverdispersionOrAuto::Fixed(factor) => Overdispersion::Fixed(factor),
-            },
+            overdispersion,
+            latency_overdispersion: overdispersion,
             when_legacy_too: analysis.when_legacy_too.into(),
+            ..Criteria::default()
+        };
+        let latency_limits = criteria.latency_thresholds().len();
+        if latency_limits > Criteria::MAX_LATENCY_LIMITS {
+            let message = format!("{latency_limits} latency limits");
+            let most = Criteria::MAX_LATENCY_LIMITS;
+            let remedy = format!(
+                "keep at most {most}, counting the defaults `p95 > 500ms` and `p95 < 200ms`"
+            );
+            self.problem(&path, message, remedy);
         }
+        criteria
     }
 
-    /// Criteria as written, with a problem for each whose metric has a limit already.
+    /// Criteria as written, with a problem for each that says again what another says.
     fn distinct(&mut self, path: &str, written: List<Written<Criterion>>) -> Vec<Criterion> {
         let mut criteria: Vec<Criterion> = Vec::new();
         for (index, Written(criterion)) in written.numbered() {
             let metric = criterion.metric;
-            if criteria.iter().any(|other| other.metric == metric) {
+            if criteria.iter().any(|other| say_the_same(*other, criterion)) {
                 let message = format!("`{metric}` has a limit already");
                 let remedy = "keep the lower one: the other could never be the first to be passed";
                 self.problem(&format!("{path}[{index}]"), message, remedy);
@@ -291,11 +294,17 @@ impl Compiler<'_, '_> {
 fn with_defaults(written: Vec<Criterion>) -> Vec<Criterion> {
     let mut criteria = written;
     for default in Criteria::default().rollback {
-        if !criteria.iter().any(|other| other.metric == default.metric) {
+        if !criteria.iter().any(|other| say_the_same(*other, default)) {
             criteria.push(default);
         }
     }
     criteria
+}
+
+/// Whether both limit the same metric, or both compare it with legacy.
+fn say_the_same(one: Criterion, other: Criterion) -> bool {
+    let compares = |criterion: Criterion| matches!(criterion.harm, Harm::WorseThanLegacy(_));
+    one.metric == other.metric && compares(one) == compares(other)
 }
 
 fn keyless(keyless: raw::Keyless) -> Keyless {

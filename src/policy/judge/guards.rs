@@ -17,8 +17,13 @@ pub enum Guard {
     MinBadClusters,
     /// One session group supplies more than [`Criteria::max_cluster_share`] of the events.
     MaxClusterShare,
+    /// The difference to legacy is smaller than [`Criteria::error_min_effect`] or
+    /// [`Criteria::client_error_min_effect`].
+    MinEffect,
     /// Fewer requests than [`Criteria::min_latency_samples`].
     MinLatencySamples,
+    /// The evidence has not sufficed for as long as the criterion asks.
+    Sustained,
     /// Legacy breaches the same limit in the same seconds.
     WhenLegacyToo,
     /// Legacy has no endpoint that could take everyone.
@@ -32,7 +37,9 @@ impl Guard {
             Guard::MinEvents => "min_events",
             Guard::MinBadClusters => "min_bad_clusters",
             Guard::MaxClusterShare => "max_cluster_share",
+            Guard::MinEffect => "min_effect",
             Guard::MinLatencySamples => "min_latency_samples",
+            Guard::Sustained => "for",
             Guard::WhenLegacyToo => "when_legacy_too",
             Guard::LegacyUnavailable => "legacy_unavailable",
         }
@@ -50,33 +57,38 @@ impl std::fmt::Display for Guard {
 ///
 /// `clusters_seen` is how many session groups sent anything to `new` in this rollout; where they
 /// are fewer than the rule asks for, a single caller's traffic can still cut a dead `new`.
+///
+/// Where events are not known per group, requests stand for them: whoever supplies less than half
+/// of the requests may supply more of the slow ones, but not all.
 pub(super) fn too_few_callers(
     events: u64,
-    events_by_cluster: &[u64],
+    by_cluster: &[u64],
     clusters_seen: u32,
     criteria: &Criteria,
 ) -> Option<Guard> {
     if events < criteria.min_events {
         return Some(Guard::MinEvents);
     }
-    let bad = bad_clusters(events_by_cluster);
+    let bad = bad_clusters(by_cluster);
+    if bad == 0 {
+        // A recording without session groups: nobody can tell callers apart.
+        return None;
+    }
     if bad < criteria.min_bad_clusters.min(clusters_seen) {
         return Some(Guard::MinBadClusters);
     }
     // Of two groups one always supplies half or more, so the share means something from three on.
-    let largest = events_by_cluster.iter().copied().max().unwrap_or(0);
-    if bad >= 3 && largest as f64 > criteria.max_cluster_share * events as f64 {
+    let largest = by_cluster.iter().copied().max().unwrap_or(0);
+    let whole: u64 = by_cluster.iter().sum();
+    if bad >= 3 && largest as f64 > criteria.max_cluster_share * whole as f64 {
         return Some(Guard::MaxClusterShare);
     }
     None
 }
 
 /// How many session groups have at least one event.
-pub(super) fn bad_clusters(events_by_cluster: &[u64]) -> u32 {
-    events_by_cluster
-        .iter()
-        .map(|events| u32::from(*events > 0))
-        .sum()
+pub(super) fn bad_clusters(by_cluster: &[u64]) -> u32 {
+    by_cluster.iter().map(|events| u32::from(*events > 0)).sum()
 }
 
 #[cfg(test)]

@@ -4,14 +4,30 @@
 //! the hour. So [`kernels`] turns each window into evidence that stays valid however often one
 //! looks, [`detector`] adds it up without letting good hours hide a bad minute, [`overdispersion`]
 //! discounts failures that come in bunches, and [`guards`] asks whether acting would be just.
+//! Legacy is the yardstick where one is wanted ([`comparison`], [`slower`]); what an advance needs
+//! is proven by the same means the other way round ([`gate`]).
+//!
 //! [`Judge`] puts them together; what it knows is plain data, [`Evidence`], and the same windows
-//! always give the same evidence, bit for bit.
+//! always give the same evidence, bit for bit. [`replay`] feeds it from a recording.
 
+mod comparison;
 mod detector;
+mod gate;
 pub mod guards;
+mod interval;
 mod kernels;
+mod lack;
+mod latencies;
+mod learnt;
 mod overdispersion;
+mod pace;
+pub mod replay;
+mod report;
+mod slower;
+mod source;
+mod stage;
 mod streak;
+mod trail;
 mod watch;
 pub mod window;
 
@@ -20,29 +36,42 @@ mod tests;
 #[cfg(test)]
 mod vectors;
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::lack::Lack;
+pub use self::latencies::BUCKETS as LATENCY_BUCKETS;
+pub use self::pace::Estimate;
+pub use self::stage::Aim;
+
+use self::gate::Gate;
 use self::guards::Guard;
+use self::learnt::Learnt;
+use self::source::Limits;
+use self::stage::Stage;
 use self::streak::Streak;
-use self::watch::{Bench, Counts, Finding, Watch};
-use self::window::{Pair, Window};
-use super::criteria::{Criteria, Criterion, Metric};
+use self::watch::{Bench, Finding, Legacy, Sheet, Watch};
+use self::window::{Pair, Slower, Window};
+use super::criteria::{Action, Criteria, Criterion, Harm, Metric};
 use super::key::Cluster;
-use super::rollout::Condition;
+use super::rollout::{Condition, Need};
 use super::time::Timestamp;
 
-/// Evidence beyond this is not told apart any more.
-pub const EVIDENCE_CAP: f64 = detector::CAP;
+/// An advance is not made while the evidence of harm exceeds this part of what would act.
+const CALM: f64 = 0.1;
 
 /// What one look at a split has found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Every criterion is tested and none is breached.
+    /// No criterion is breached, and everything is proven that an advance needs.
     Pass,
     /// Roll back.
     Fail(Breach),
-    /// A limit is breached, but rolling back would help nobody.
-    Hold(Breach, Guard),
+    /// A limit is breached, but rolling back would help nobody (and which guard says so), or the
+    /// criterion asks for no more than a hold.
+    Hold(Breach, Option<Guard>),
     /// Something is lacking.
     Inconclusive(Lack),
 }
@@ -66,34 +95,29 @@ pub enum Breach {
 pub struct LimitBreach {
     /// The criterion.
     pub criterion: Criterion,
-    /// Evidence against its promise, as odds; [`EVIDENCE_CAP`] means at least that.
+    /// Evidence against its promise, as odds; [`LimitBreach::evidence_cap`] means at least that.
     pub evidence: f64,
     /// The evidence that was needed.
     pub threshold: f64,
+    /// Evidence beyond this is not told apart any more.
+    pub evidence_cap: f64,
     /// When the trouble is thought to have begun.
     pub since: Option<Timestamp>,
     /// Requests of `new` and the events among them.
     pub new: Pair,
     /// The same of legacy.
     pub legacy: Pair,
-    /// From how many session groups the events of `new` come.
+    /// From how many session groups the events of `new` come; the requests, where latency is
+    /// compared with legacy's.
     pub clusters: u32,
 }
 
-/// What a verdict lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// A criterion has seen no request of `new` yet.
-    Traffic,
-    /// The evidence suffices, but a guard asks for more behind it.
-    Support(Guard),
-}
-
 /// Watches the criteria of one split. Give it every window: [`Judge::observe`] while `new` is on
-/// trial, [`Judge::learn`] while it is not.
+/// trial, [`Judge::learn`] while it is not. Tell it of every new stage: [`Judge::begin_stage`].
 #[derive(Clone, Debug)]
 pub struct Judge {
     criteria: Criteria,
+    limits: Limits,
     evidence: Evidence,
     streak: Streak,
 }
@@ -103,6 +127,11 @@ pub struct Judge {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     watches: Vec<Watch>,
+    gates: Vec<Gate>,
+    learnt: Learnt,
+    stage: Stage,
+    /// Since the first request of `new`; none before it.
+    seconds_since_first_request: Option<f64>,
     /// One bit per cluster that sent anything to `new` since the evidence was fresh.
     clusters_seen: u64,
     /// As of the last window.
@@ -114,6 +143,10 @@ impl Judge {
     pub fn new(criteria: Criteria, now: Timestamp) -> Self {
         let nothing = Evidence {
             watches: Vec::new(),
+            gates: Vec::new(),
+            learnt: Learnt::default(),
+            stage: Stage::default(),
+            seconds_since_first_request: None,
             clusters_seen: 0,
             legacy_available: true,
         };
@@ -124,6 +157,7 @@ impl Judge {
     pub fn restore(criteria: Criteria, evidence: Evidence, now: Timestamp) -> Self {
         let mut judge = Self {
             criteria: Criteria::default(),
+            limits: Limits::default(),
             evidence,
             streak: Streak::default(),
         };
@@ -132,65 +166,203 @@ impl Judge {
     }
 
     /// Judges by other criteria from now on. Criteria that stay keep their evidence, others begin
-    /// afresh, and what was learnt about bunching is kept wherever it applies.
+    /// afresh, and what was learnt of legacy is kept wherever it applies.
     pub fn reconfigure(&mut self, criteria: Criteria, now: Timestamp) {
-        let old = std::mem::take(&mut self.evidence.watches);
-        self.evidence.watches = criteria
-            .rollback
+        let watches = std::mem::take(&mut self.evidence.watches);
+        let gates = std::mem::take(&mut self.evidence.gates);
+        let legacy = |metric: Metric| {
+            let mut of_watches = watches.iter().map(|watch| watch.baseline_of(metric));
+            let mut of_gates = gates.iter().map(|gate| gate.baseline_of(metric));
+            let mut yardsticks = watches.iter().map(|watch| watch.yardstick_of(metric));
+            Legacy {
+                baseline: of_watches.find_map(|it| it).or(of_gates.find_map(|it| it)),
+                yardstick: yardsticks.find_map(|it| it),
+            }
+        };
+        let watch = |criterion: &Criterion| {
+            let same = watches
+                .iter()
+                .find(|watch| watch.is_of(*criterion, &criteria));
+            same.cloned()
+                .unwrap_or_else(|| Watch::new(*criterion, &criteria, legacy(criterion.metric), now))
+        };
+        self.evidence.watches = criteria.rollback.iter().map(watch).collect();
+        self.evidence.gates = criteria
+            .advance
             .iter()
-            .map(|criterion| {
-                if let Some(same) = old.iter().find(|watch| watch.criterion() == *criterion) {
-                    return same.clone();
-                }
-                let dispersion = old
-                    .iter()
-                    .find_map(|watch| watch.dispersion_for(*criterion));
-                Watch::new(*criterion, dispersion.cloned().unwrap_or_default(), now)
+            .map(|requirement| {
+                let same = gates.iter().find(|gate| gate.requirement() == *requirement);
+                same.cloned().unwrap_or_else(|| {
+                    let baseline = legacy(requirement.metric).baseline;
+                    Gate::new(*requirement, &criteria, baseline, now)
+                })
             })
             .collect();
+        self.evidence.learnt.reconfigure(&criteria);
+        self.limits = Limits::of(&criteria);
         self.criteria = criteria;
     }
 
-    /// Forgets all evidence against `new`; what was learnt about bunching on legacy stays.
+    /// Forgets all evidence about `new`; what was learnt of legacy stays.
     pub fn refresh(&mut self, now: Timestamp) {
         for watch in &mut self.evidence.watches {
-            watch.refresh(now);
+            watch.refresh(&self.criteria, now);
         }
+        self.evidence.seconds_since_first_request = None;
         self.evidence.clusters_seen = 0;
         self.streak.forgive();
+        self.begin_stage(self.evidence.stage.aim, now);
+    }
+
+    /// A stage begins: what an advance needs must be proven anew, for a heavier load is a new
+    /// question. Evidence of harm goes on, so that a failure from just before the change counts.
+    pub fn begin_stage(&mut self, aim: Aim, now: Timestamp) {
+        for gate in &mut self.evidence.gates {
+            gate.refresh(&self.criteria, now);
+        }
+        self.evidence.stage = Stage {
+            aim,
+            ..Stage::default()
+        };
     }
 
     /// Judges one window, which ends at `now`. Each window must be given once.
     pub fn observe(&mut self, window: &Window, now: Timestamp) -> Verdict {
-        self.streak.read(&window.streak);
-        self.evidence.legacy_available = window.legacy_available;
-        let clusters = window.new.errors.clusters.iter().take(Cluster::COUNT);
-        for (cluster, counts) in clusters.enumerate() {
-            let seen = counts.n > 0 || self.streak.failures(cluster) > 0;
-            self.evidence.clusters_seen |= u64::from(seen) << cluster;
+        self.take_note(window);
+        let is_warm = self.warm_up(window);
+        let slower = match &window.slower {
+            Some(slower) => Cow::Borrowed(slower),
+            None => Cow::Owned(self.slower(window)),
+        };
+        let evidence = &mut self.evidence;
+        evidence.learnt.renew_if_due();
+        let sheet = Sheet {
+            window,
+            begin: beginning(window, now),
+            criteria: &self.criteria,
+            limits: &self.limits,
+            learnt: &evidence.learnt,
+        };
+        let mut slower = slower.as_slice();
+        for watch in &mut evidence.watches {
+            let (own, others) = slower.split_at(watch.lanes().min(slower.len()));
+            slower = others;
+            if is_warm || !watch.criterion().metric.is_latency() {
+                watch.observe(sheet, own);
+            } else {
+                watch.learn(window, &self.limits);
+            }
         }
-        let begin = beginning(window, now);
-        self.with_counts(window, |watch, counts, criteria| {
-            watch.observe(counts, criteria, begin);
-        });
+        for gate in &mut evidence.gates {
+            if is_warm || !gate.requirement().metric.is_latency() {
+                gate.observe(sheet);
+            }
+        }
+        evidence.learnt.learn(window, &self.limits);
+        evidence.stage.requests += window.new.errors.total.n;
+        if self.suspected().is_none() {
+            self.evidence.stage.healthy_seconds += window.seconds.max(0.0);
+        }
         self.verdict()
     }
 
     /// Takes in a window in which nothing is judged, as long as a rollback or an emergency keeps
-    /// everyone on legacy: its bunching is learnt all the same, and failures of `new` are not held
+    /// everyone on legacy: legacy is learnt from all the same, and failures of `new` are not held
     /// against it later.
     pub fn learn(&mut self, window: &Window) {
         self.streak.read(&window.streak);
         self.streak.forgive();
-        self.evidence.legacy_available = window.legacy_available;
-        self.with_counts(window, |watch, counts, _| watch.learn(counts));
+        let evidence = &mut self.evidence;
+        evidence.legacy_available = window.legacy_available;
+        evidence.learnt.renew_if_due();
+        for watch in &mut evidence.watches {
+            watch.learn(window, &self.limits);
+        }
+        for gate in &mut evidence.gates {
+            gate.learn(window, &self.limits);
+        }
+        evidence.learnt.learn(window, &self.limits);
+    }
+
+    /// What is slower than legacy in a window that is judged next. A recording of the window holds
+    /// these numbers in place of the durations.
+    pub fn slower(&self, window: &Window) -> Slower {
+        let mut counted = Vec::new();
+        for watch in &self.evidence.watches {
+            watch.count_slower(window, &mut counted);
+        }
+        counted
     }
 
     /// Each criterion as it stands, in the criteria's order.
     pub fn conditions(&self) -> Vec<Condition> {
         let bench = self.bench();
         let watches = self.evidence.watches.iter();
-        watches.map(|watch| watch.condition(bench)).collect()
+        watches
+            .map(|watch| report::condition(watch, bench))
+            .collect()
+    }
+
+    /// Each requirement of an advance as it stands in this stage, in the criteria's order; those
+    /// left out that do not count where the stage leads.
+    pub fn needs(&self) -> Vec<Need> {
+        let bench = self.bench();
+        let gates = self.counting_gates();
+        gates
+            .map(|gate| report::need(gate, self.gate_threshold(), bench))
+            .collect()
+    }
+
+    /// Every criterion whose evidence suffices to act now, whatever it asks for, with the figures
+    /// of its sentence.
+    pub fn breaches(&self) -> impl Iterator<Item = LimitBreach> {
+        let bench = self.bench();
+        let watches = self.evidence.watches.iter();
+        watches
+            .filter(move |watch| watch.finding(bench).rank() >= Finding::Breached.rank())
+            .map(move |watch| limit_breach(watch, bench))
+    }
+
+    /// All that is lacking before the split may advance, what matters most first.
+    pub fn lacking(&self) -> impl Iterator<Item = Lack> {
+        let calm = self.suspected().map(|watch| Lack::Calm {
+            criterion: watch.criterion(),
+            evidence: watch.evidence(),
+            limit: CALM * self.bench().threshold(),
+        });
+        let criteria = &self.criteria;
+        let stage = self.evidence.stage;
+        let needed = criteria.observe;
+        let time = (stage.healthy_seconds < needed.as_secs_f64()).then(|| Lack::Time {
+            healthy: Duration::try_from_secs_f64(stage.healthy_seconds).unwrap_or_default(),
+            needed,
+        });
+        let requests = (stage.requests < criteria.min_requests).then_some(Lack::Requests {
+            counted: stage.requests,
+            needed: criteria.min_requests,
+        });
+        let threshold = self.gate_threshold();
+        let unproven = self
+            .counting_gates()
+            .filter(move |gate| gate.evidence() < threshold);
+        let proofs = unproven.map(move |gate| Lack::Proof {
+            requirement: gate.requirement(),
+            evidence: gate.evidence(),
+            threshold,
+            estimate: gate.estimate(threshold),
+        });
+        let first = [self.doubt(), self.silence(), calm, time, requests];
+        first.into_iter().flatten().chain(proofs)
+    }
+
+    /// The evidence against each criterion's promise, in the criteria's order.
+    pub fn evidence_of_harm(&self) -> impl Iterator<Item = f64> {
+        self.evidence.watches.iter().map(Watch::evidence)
+    }
+
+    /// The evidence for each requirement, in the criteria's order.
+    pub fn evidence_of_health(&self) -> impl Iterator<Item = f64> {
+        self.evidence.gates.iter().map(Gate::evidence)
     }
 
     /// All that must be kept to go on after a restart.
@@ -198,55 +370,65 @@ impl Judge {
         &self.evidence
     }
 
-    fn with_counts(&mut self, window: &Window, mut act: impl FnMut(&mut Watch, Counts, &Criteria)) {
-        let mut latency_index = 0;
-        for watch in &mut self.evidence.watches {
-            let metric = watch.criterion().metric;
-            let counts = Counts::of(window, metric, latency_index);
-            if matches!(metric, Metric::Latency(_)) {
-                latency_index += 1;
-            }
-            if let Some(counts) = counts {
-                act(watch, counts, &self.criteria);
-            }
+    /// Whose failures they are, and whether legacy could take everyone.
+    fn take_note(&mut self, window: &Window) {
+        self.streak.read(&window.streak);
+        self.evidence.legacy_available = window.legacy_available;
+        let clusters = window.new.errors.clusters.iter().take(Cluster::COUNT);
+        for (cluster, counts) in clusters.enumerate() {
+            let seen = counts.n > 0 || self.streak.failures(cluster) > 0;
+            self.evidence.clusters_seen |= u64::from(seen) << cluster;
         }
     }
 
+    /// Whether `new` has been in use for long enough for its latency to be judged.
+    fn warm_up(&mut self, window: &Window) -> bool {
+        let since_first = &mut self.evidence.seconds_since_first_request;
+        if window.new.errors.total.n > 0 || since_first.is_some() {
+            *since_first.get_or_insert(0.0) += window.seconds.max(0.0);
+        }
+        let warmup = self.criteria.latency_warmup;
+        warmup.is_zero() || since_first.is_some_and(|seconds| seconds > warmup.as_secs_f64())
+    }
+
     fn verdict(&self) -> Verdict {
+        self.harm().unwrap_or_else(|| {
+            let lacking = self.lacking().next();
+            lacking.map_or(Verdict::Pass, Verdict::Inconclusive)
+        })
+    }
+
+    /// The verdict if it is one about harm.
+    fn harm(&self) -> Option<Verdict> {
         if self.criteria.rollback.is_empty() {
-            return Verdict::Pass;
+            return None;
         }
         let bench = self.bench();
-        let mut worst: Option<(Finding, &Watch)> = None;
-        let mut untested = false;
-        for watch in &self.evidence.watches {
-            let finding = watch.finding(bench);
-            untested |= finding == Finding::Untested;
-            let is_worse = worst.is_none_or(|(than, other)| {
-                let (rank, other_rank) = (finding.rank(), than.rank());
-                rank > other_rank || rank == other_rank && watch.evidence() > other.evidence()
-            });
-            if is_worse {
-                worst = Some((finding, watch));
+        let mut fails: Option<&Watch> = None;
+        let mut holds: Option<(&Watch, Option<Guard>)> = None;
+        let weighs_more = |watch: &Watch, than: &Watch| watch.evidence() > than.evidence();
+        for watch in self.acting() {
+            let guard = match (watch.finding(bench), watch.criterion().action) {
+                (Finding::Breached, Action::Rollback) => {
+                    if fails.is_none_or(|than| weighs_more(watch, than)) {
+                        fails = Some(watch);
+                    }
+                    continue;
+                }
+                (Finding::Breached, _) => None,
+                (Finding::Held(guard), _) => Some(guard),
+                _ => continue,
+            };
+            if holds.is_none_or(|(than, _)| weighs_more(watch, than)) {
+                holds = Some((watch, guard));
             }
         }
-        let limit = match worst {
-            Some((Finding::Breached, watch)) => {
-                return Verdict::Fail(limit_breach(watch, bench));
-            }
-            other => other,
-        };
-        match (self.streak_verdict(bench), limit) {
-            (Some(verdict @ Verdict::Fail(_)), _) => verdict,
-            (_, Some((Finding::Held(guard), watch))) => {
-                Verdict::Hold(limit_breach(watch, bench), guard)
-            }
-            (Some(verdict), _) => verdict,
-            (None, Some((Finding::Doubted(guard), _))) => {
-                Verdict::Inconclusive(Lack::Support(guard))
-            }
-            _ if untested => Verdict::Inconclusive(Lack::Traffic),
-            _ => Verdict::Pass,
+        let breach = |watch| Breach::Limit(limit_breach(watch, bench));
+        match (fails, self.streak_verdict(bench), holds) {
+            (Some(watch), _, _) => Some(Verdict::Fail(breach(watch))),
+            (None, Some(verdict @ Verdict::Fail(_)), _) => Some(verdict),
+            (None, _, Some((watch, guard))) => Some(Verdict::Hold(breach(watch), guard)),
+            (None, verdict, None) => verdict,
         }
     }
 
@@ -269,34 +451,84 @@ impl Judge {
                 watch.criterion().metric == Metric::ErrorRate && watch.legacy_too(bench)
             });
         Some(if !bench.legacy_available {
-            Verdict::Hold(breach, Guard::LegacyUnavailable)
+            Verdict::Hold(breach, Some(Guard::LegacyUnavailable))
         } else if legacy_fails_too {
-            Verdict::Hold(breach, Guard::WhenLegacyToo)
+            Verdict::Hold(breach, Some(Guard::WhenLegacyToo))
         } else {
             Verdict::Fail(breach)
         })
     }
 
+    /// The evidence suffices for some criterion, and a guard withholds it.
+    fn doubt(&self) -> Option<Lack> {
+        let bench = self.bench();
+        let mut doubted: Option<(&Watch, Guard)> = None;
+        for watch in self.acting() {
+            if let Finding::Doubted(guard) = watch.finding(bench)
+                && doubted.is_none_or(|(than, _)| watch.evidence() > than.evidence())
+            {
+                doubted = Some((watch, guard));
+            }
+        }
+        doubted.map(|(_, guard)| Lack::Support(guard))
+    }
+
+    /// Some absolute limit has not been put to the test. Comparisons may idle: at a share of 100 %
+    /// legacy has no traffic.
+    fn silence(&self) -> Option<Lack> {
+        let bench = self.bench();
+        let untested = self.acting().any(|watch| {
+            let is_absolute = matches!(watch.criterion().harm, Harm::Beyond(_));
+            is_absolute && watch.finding(bench) == Finding::Untested
+        });
+        untested.then_some(Lack::Traffic)
+    }
+
+    /// The criterion with the most evidence among those under suspicion.
+    fn suspected(&self) -> Option<&Watch> {
+        let limit = CALM * self.bench().threshold();
+        let suspected = self.acting().filter(|watch| watch.evidence() >= limit);
+        suspected.max_by(|one, other| one.evidence().total_cmp(&other.evidence()))
+    }
+
+    /// Criteria that do more than tell somebody.
+    fn acting(&self) -> impl Iterator<Item = &Watch> {
+        let watches = self.evidence.watches.iter();
+        watches.filter(|watch| watch.criterion().action != Action::Notify)
+    }
+
+    fn counting_gates(&self) -> impl Iterator<Item = &Gate> {
+        let compares = self.evidence.stage.aim.compares();
+        let gates = self.evidence.gates.iter();
+        gates.filter(move |gate| compares || !gate.compares())
+    }
+
+    fn gate_threshold(&self) -> f64 {
+        self.evidence.stage.aim.threshold(&self.criteria)
+    }
+
     fn bench(&self) -> Bench<'_> {
         Bench {
             criteria: &self.criteria,
+            learnt: &self.evidence.learnt,
             clusters_seen: self.evidence.clusters_seen.count_ones(),
             legacy_available: self.evidence.legacy_available,
         }
     }
 }
 
-fn limit_breach(watch: &Watch, bench: Bench<'_>) -> Breach {
+fn limit_breach(watch: &Watch, bench: Bench<'_>) -> LimitBreach {
     let (since, tally) = watch.suspicion();
-    Breach::Limit(LimitBreach {
+    LimitBreach {
         criterion: watch.criterion(),
         evidence: watch.evidence(),
         threshold: bench.threshold(),
+        evidence_cap: bench.criteria.expert.evidence_cap,
         since,
-        new: tally.new,
-        legacy: tally.legacy,
+        new: tally.counts.new,
+        legacy: tally.counts.legacy,
         clusters: guards::bad_clusters(&tally.clusters),
-    })
+    }
 }
 
 /// When a window that ends at `now` began.

@@ -15,7 +15,7 @@ const HALF_LIFE_SECONDS: f64 = 3_600.0;
 /// How often the estimate moves.
 const INTERVAL_SECONDS: f64 = 10.0;
 /// What is believed before anything was seen, and how many observations that belief is worth.
-const PRIOR: f64 = 1.5;
+pub(super) const PRIOR: f64 = 1.5;
 const PRIOR_WEIGHT: f64 = 10.0;
 /// Below 1 would claim more witnesses than requests; above 20 nothing would ever be decided.
 const RANGE: (f64, f64) = (1.0, 20.0);
@@ -85,7 +85,7 @@ impl Dispersion {
 }
 
 /// Pearson's statistic over the clusters, drawn towards the prior while there is little to go by.
-fn estimate(requests: &[f64], events: &[f64]) -> f64 {
+pub(super) fn estimate(requests: &[f64], events: &[f64]) -> f64 {
     let raw = raw_dispersion(requests, events);
     let (dispersion, freedom) = raw.unwrap_or((PRIOR, 0.0));
     let pulled = (PRIOR_WEIGHT * PRIOR + freedom * dispersion) / (PRIOR_WEIGHT + freedom);
@@ -94,7 +94,7 @@ fn estimate(requests: &[f64], events: &[f64]) -> f64 {
 
 /// The unshrunk statistic and how many independent observations it is worth. None where nothing
 /// can be learnt: no event, nothing but events, or a single cluster.
-fn raw_dispersion(requests: &[f64], events: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn raw_dispersion(requests: &[f64], events: &[f64]) -> Option<(f64, f64)> {
     let mut present = 0.0_f64;
     let (mut all_requests, mut all_events) = (0.0, 0.0);
     for (n, e) in requests.iter().zip(events).filter(|(n, _)| **n > 0.0) {

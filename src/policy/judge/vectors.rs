@@ -1,21 +1,22 @@
-//! The reference numbers that come with the analysis specification, for tests.
+//! The reference numbers of the analysis, for tests.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The file's contents, as far as absolute limits can be checked with them.
+/// The file.
+pub(super) const REFERENCE: &str = include_str!("../../../tests/vectors/analysis-vectors.json");
+
+/// What the file expects.
 #[derive(Deserialize)]
 pub(super) struct Vectors {
-    kernels: Vec<Value>,
+    pub(super) kernels: Vec<Value>,
     pub(super) traces: Vec<Trace>,
 }
 
-/// A recorded sequence of one-second windows and what it must lead to.
+/// What a recorded sequence of windows must lead to.
 #[derive(Deserialize)]
 pub(super) struct Trace {
     pub(super) name: String,
-    columns: Vec<String>,
-    windows: Vec<Vec<Value>>,
     pub(super) samples: Vec<Sample>,
     pub(super) expected: Value,
 }
@@ -25,11 +26,11 @@ pub(super) struct Trace {
 pub(super) struct Sample {
     pub(super) window: usize,
     pub(super) evidence: Value,
+    pub(super) good: Value,
 }
 
 pub(super) fn load() -> Vectors {
-    serde_json::from_str(include_str!("../../../tests/vectors/analysis-vectors.json"))
-        .expect("the vectors are valid")
+    serde_json::from_str(REFERENCE).expect("the vectors are valid")
 }
 
 impl Vectors {
@@ -42,29 +43,6 @@ impl Vectors {
             .collect();
         assert!(!vectors.is_empty(), "no vectors of {function}");
         vectors
-    }
-}
-
-impl Trace {
-    pub(super) fn length(&self) -> usize {
-        self.windows.len()
-    }
-
-    /// A count of one window, by the name of its column.
-    pub(super) fn count(&self, window: usize, column: &str) -> u64 {
-        integer(self.cell(window, column))
-    }
-
-    /// The clusters that had an error of `new` in one window.
-    pub(super) fn error_clusters(&self, window: usize) -> Vec<usize> {
-        let cell = self.cell(window, "new_error_clusters");
-        let clusters = cell.as_array().expect("a list").iter();
-        clusters.map(|cluster| integer(cluster) as usize).collect()
-    }
-
-    fn cell(&self, window: usize, column: &str) -> &Value {
-        let position = self.columns.iter().position(|name| name == column);
-        &self.windows[window][position.expect("a column")]
     }
 }
 
@@ -88,6 +66,16 @@ pub(super) fn numbers(value: &Value) -> Vec<f64> {
 #[track_caller]
 pub(super) fn assert_close(actual: f64, expected: f64, relative: f64) {
     let tolerance = relative * expected.abs();
+    assert!(
+        (actual - expected).abs() <= tolerance,
+        "{actual} is not {expected}"
+    );
+}
+
+/// Up to `tolerance`, absolute for small numbers and relative for large ones.
+#[track_caller]
+pub(super) fn assert_near(actual: f64, expected: f64, tolerance: f64) {
+    let tolerance = tolerance * expected.abs().max(1.0);
     assert!(
         (actual - expected).abs() <= tolerance,
         "{actual} is not {expected}"

@@ -1,16 +1,18 @@
-//! One criterion under observation: the evidence on both arms, and what was counted since the
-//! trouble is thought to have begun.
+//! One criterion under observation: the evidence of harm, and whether it would be just to act.
 
 use serde::{Deserialize, Serialize};
 
-use super::detector::Detector;
+use super::comparison::{Baseline, Comparison};
+use super::detector::{self, Detector, Prior, Step};
 use super::guards::{self, Guard};
-use super::kernels::{ALTERNATIVES, BreachKernel};
-use super::overdispersion::Dispersion;
-use super::window::{Clustered, Pair, Window};
-use crate::policy::criteria::{Criteria, Criterion, Metric, Overdispersion, WhenLegacyToo};
-use crate::policy::key::Cluster;
-use crate::policy::rollout::Condition;
+use super::kernels::{self, ALTERNATIVES, BreachKernel};
+use super::latencies::Yardstick;
+use super::learnt::Learnt;
+use super::slower::SlowerTest;
+use super::source::{self, Counts, Event, Limits, Slow};
+use super::trail::{Tally, Trail};
+use super::window::{Pair, Window};
+use crate::policy::criteria::{self, Criteria, Criterion, Harm, Metric, WhenLegacyToo};
 use crate::policy::time::Timestamp;
 
 /// Evidence against legacy, over the seconds in which `new` is bad, that counts as "legacy too".
@@ -21,30 +23,42 @@ const LEGACY_ODDS: f64 = 20.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Watch {
     criterion: Criterion,
-    kernel: BreachKernel,
-    new: Detector,
-    /// Legacy, judged for the same limit over the same seconds.
-    legacy: Detector,
-    /// Counted since each alternative's suspected start.
-    since: [Tally; ALTERNATIVES],
-    /// Counted since the evidence was fresh.
-    all: Tally,
-    dispersion: Dispersion,
+    test: Test,
+    /// For how long the evidence has sufficed without a break.
+    sufficed_seconds: f64,
 }
 
-/// What was counted from some moment on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Tally {
-    pub(super) new: Pair,
-    pub(super) legacy: Pair,
-    /// Events of `new` per cluster.
-    pub(super) clusters: Vec<u64>,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Test {
+    /// An absolute limit.
+    Limit {
+        kernel: BreachKernel,
+        new: Trail,
+        /// Legacy, judged for the same limit over the same seconds.
+        legacy: Detector,
+    },
+    /// A rate, against `rho` times legacy's.
+    Worse {
+        rho: f64,
+        trail: Trail,
+        comparison: Comparison,
+    },
+    /// Latency, against legacy's.
+    Slower(Box<SlowerTest>),
+}
+
+/// What was learnt of legacy that a fresh criterion can go on with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Legacy {
+    pub(super) baseline: Option<Baseline>,
+    pub(super) yardstick: Option<Yardstick>,
 }
 
 /// Where a criterion stands, in rising order of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// Nothing was sent to `new`.
+    /// Nothing was sent to `new`, or there was nothing to compare it with.
     Untested,
     /// The evidence is below the threshold.
     Quiet,
@@ -73,95 +87,227 @@ impl Finding {
 #[derive(Clone, Copy)]
 pub(super) struct Bench<'a> {
     pub(super) criteria: &'a Criteria,
+    pub(super) learnt: &'a Learnt,
     pub(super) clusters_seen: u32,
     pub(super) legacy_available: bool,
 }
 
 impl Bench<'_> {
-    /// The evidence at which each criterion fires: the budget, shared out evenly.
+    /// The evidence at which each criterion acts: the budget, shared out evenly among those that
+    /// roll back.
     pub(super) fn threshold(&self) -> f64 {
-        self.criteria.rollback.len() as f64 / self.criteria.alpha
+        threshold(self.criteria)
     }
 }
 
+fn threshold(criteria: &Criteria) -> f64 {
+    criteria.spenders().max(1) as f64 / criteria.alpha
+}
+
+/// What all criteria of a split are given of one window.
+#[derive(Clone, Copy)]
+pub(super) struct Sheet<'a> {
+    pub(super) window: &'a Window,
+    /// When the window began.
+    pub(super) begin: Timestamp,
+    pub(super) criteria: &'a Criteria,
+    pub(super) limits: &'a Limits,
+    pub(super) learnt: &'a Learnt,
+}
+
 impl Watch {
-    pub(super) fn new(criterion: Criterion, dispersion: Dispersion, now: Timestamp) -> Self {
+    /// A criterion with fresh evidence, and what is known of legacy.
+    pub(super) fn new(
+        criterion: Criterion,
+        criteria: &Criteria,
+        legacy: Legacy,
+        now: Timestamp,
+    ) -> Self {
+        let prior = Prior::of_harm(&criteria.expert);
+        let test = match criterion.harm {
+            Harm::Beyond(limit) => Test::Limit {
+                kernel: BreachKernel::harm(criterion.metric.allowed_share(limit)),
+                new: Trail::new(prior, now),
+                legacy: Detector::new(ALTERNATIVES, prior, now),
+            },
+            Harm::WorseThanLegacy(margin) if criterion.metric.is_latency() => {
+                let quantiles = criteria.compared_quantiles(criterion.metric);
+                let tails = quantiles.into_iter().map(criteria::tail);
+                let yardstick = legacy.yardstick.unwrap_or_default();
+                let test = SlowerTest::new(tails, 1.0 + margin, yardstick, prior, now);
+                Test::Slower(Box::new(test))
+            }
+            Harm::WorseThanLegacy(margin) => Test::Worse {
+                rho: 1.0 + margin,
+                trail: Trail::new(prior, now),
+                comparison: Comparison::with_baseline(legacy.baseline.unwrap_or_default()),
+            },
+        };
         Self {
             criterion,
-            kernel: BreachKernel::new(criterion.allowed_share()),
-            new: Detector::new(now),
-            legacy: Detector::new(now),
-            since: std::array::from_fn(|_| Tally::default()),
-            all: Tally::default(),
-            dispersion,
+            test,
+            sufficed_seconds: 0.0,
         }
     }
 
-    pub(super) fn criterion(&self) -> Criterion {
+    pub(super) const fn criterion(&self) -> Criterion {
         self.criterion
     }
 
-    /// What was learnt about bunching, if it holds for `criterion` too: one estimate for errors,
-    /// one for each latency threshold.
-    pub(super) fn dispersion_for(&self, criterion: Criterion) -> Option<&Dispersion> {
-        let alike = match (self.criterion.metric, criterion.metric) {
-            (Metric::ErrorRate, Metric::ErrorRate) => true,
-            (Metric::Latency(_), Metric::Latency(_)) => self.criterion.limit == criterion.limit,
-            _ => false,
-        };
-        alike.then_some(&self.dispersion)
-    }
-
-    /// The same criterion with fresh evidence; what was learnt about bunching stays.
-    pub(super) fn refresh(&mut self, now: Timestamp) {
-        *self = Watch::new(self.criterion, std::mem::take(&mut self.dispersion), now);
-    }
-
-    /// Judges both arms' counts of one window that began at `begin`.
-    pub(super) fn observe(&mut self, counts: Counts<'_>, settings: &Criteria, begin: Timestamp) {
-        self.dispersion.renew_if_due();
-        let phi = self.phi(settings);
-        let (new, legacy) = (counts.new.total, counts.legacy.total);
-
-        let factors = self.kernel.log_factors(new);
-        let restarted = self.new.step(factors, phi, counts.seconds, begin);
-        let factors = self.kernel.log_factors(legacy);
-        self.legacy.step(factors, phi, counts.seconds, begin);
-
-        for (tally, restarted) in self.since.iter_mut().zip(restarted) {
-            if restarted {
-                tally.clear();
+    /// Whether this is the watch of `criterion` under the settings of `criteria`.
+    pub(super) fn is_of(&self, criterion: Criterion, criteria: &Criteria) -> bool {
+        let tails = criteria.compared_quantiles(criterion.metric);
+        let tails = tails.into_iter().map(criteria::tail);
+        self.criterion == criterion
+            && match &self.test {
+                Test::Slower(slower) => slower.tails().eq(tails),
+                Test::Limit { .. } | Test::Worse { .. } => true,
             }
-            tally.add(&counts);
+    }
+
+    pub(super) fn event(&self) -> Event {
+        Event::of_harm(self.criterion.metric, self.criterion.harm)
+    }
+
+    /// The same criterion with fresh evidence; what was learnt of legacy stays.
+    pub(super) fn refresh(&mut self, criteria: &Criteria, now: Timestamp) {
+        match &mut self.test {
+            Test::Worse { comparison, .. } => comparison.abandon(),
+            Test::Slower(slower) => slower.abandon(),
+            Test::Limit { .. } => {}
         }
-        self.all.add(&counts);
-        self.dispersion.learn(counts.legacy, counts.seconds);
+        let legacy = Legacy {
+            baseline: self.baseline_of(self.criterion.metric),
+            yardstick: self.yardstick_of(self.criterion.metric),
+        };
+        *self = Self::new(self.criterion, criteria, legacy, now);
+    }
+
+    /// Legacy's rate as learnt here, if it is that of `metric`.
+    pub(super) fn baseline_of(&self, metric: Metric) -> Option<Baseline> {
+        match &self.test {
+            Test::Worse { comparison, .. } if self.criterion.metric == metric => {
+                Some(comparison.baseline())
+            }
+            _ => None,
+        }
+    }
+
+    /// Legacy's durations as learnt here, if they are those that `metric` is about.
+    pub(super) fn yardstick_of(&self, metric: Metric) -> Option<Yardstick> {
+        let is_total = |metric| matches!(metric, Metric::TotalLatency(_));
+        match &self.test {
+            Test::Slower(slower)
+                if metric.is_latency() && is_total(metric) == is_total(self.criterion.metric) =>
+            {
+                Some(slower.yardstick().clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// How many quantiles this criterion compares with legacy's.
+    pub(super) fn lanes(&self) -> usize {
+        match &self.test {
+            Test::Slower(slower) => slower.lanes(),
+            Test::Limit { .. } | Test::Worse { .. } => 0,
+        }
+    }
+
+    /// What is slower than legacy in a window, for each quantile that this criterion compares.
+    pub(super) fn count_slower(&self, window: &Window, counted: &mut Vec<Slow>) {
+        if let Test::Slower(slower) = &self.test {
+            let latencies = source::latencies(window, self.criterion.metric);
+            counted.extend(slower.count(latencies));
+        }
+    }
+
+    /// Judges one window. `slow` is what it has for the quantiles that this criterion compares.
+    pub(super) fn observe(&mut self, sheet: Sheet<'_>, slow: &[Slow]) {
+        let threshold = threshold(sheet.criteria);
+        let step = Step {
+            prior: Prior::of_harm(&sheet.criteria.expert),
+            phi: sheet.learnt.phi(self.event(), sheet.criteria),
+            clip: detector::clip(sheet.criteria, ALTERNATIVES, threshold),
+            seconds: sheet.window.seconds,
+            begin: sheet.begin,
+        };
+        let counts = Counts::of(sheet.window, self.event(), sheet.limits);
+        match &mut self.test {
+            Test::Limit {
+                kernel,
+                new,
+                legacy,
+            } => {
+                let Some(counts) = counts else { return };
+                let factors = kernel.log_factors(counts.new.total);
+                new.step(&factors, step, counts.batch());
+                legacy.step(&kernel.log_factors(counts.legacy.total), step);
+            }
+            Test::Worse {
+                rho,
+                trail,
+                comparison,
+            } => {
+                let Some(counts) = counts else { return };
+                comparison.observe(counts.batch(), step, |block, guess, step| {
+                    let factors = kernels::worse(*rho, guess, block.counts);
+                    trail.step(&factors, step, block.batch());
+                });
+            }
+            Test::Slower(slower) => {
+                let durations = source::latencies(sheet.window, self.criterion.metric).legacy;
+                let requests = &sheet.window.new.errors.clusters;
+                slower.observe(slow, durations, requests, step);
+            }
+        }
+        if self.evidence() >= threshold {
+            self.sufficed_seconds += sheet.window.seconds.max(0.0);
+        } else {
+            self.sufficed_seconds = 0.0;
+        }
     }
 
     /// Takes in legacy's counts of a window in which nothing is judged.
-    pub(super) fn learn(&mut self, counts: Counts<'_>) {
-        self.dispersion.renew_if_due();
-        self.dispersion.learn(counts.legacy, counts.seconds);
+    pub(super) fn learn(&mut self, window: &Window, limits: &Limits) {
+        let counts = Counts::of(window, self.event(), limits);
+        match &mut self.test {
+            Test::Limit { .. } => {}
+            Test::Worse { comparison, .. } => {
+                if let Some(counts) = counts {
+                    comparison.learn(counts.legacy.total, window.seconds);
+                }
+            }
+            Test::Slower(slower) => {
+                let durations = source::latencies(window, self.criterion.metric).legacy;
+                slower.learn(durations, window.seconds);
+            }
+        }
     }
 
     pub(super) fn finding(&self, bench: Bench<'_>) -> Finding {
-        if self.new.evidence() < bench.threshold() {
-            return match self.all.new.n {
+        let trail = self.trail();
+        if self.evidence() < bench.threshold() {
+            return match trail.requests() {
                 0 => Finding::Untested,
                 _ => Finding::Quiet,
             };
         }
         let criteria = bench.criteria;
-        let too_young = matches!(self.criterion.metric, Metric::Latency(_))
-            && self.all.new.n < criteria.min_latency_samples;
-        if too_young {
+        if self.sufficed_seconds < self.criterion.sustained.as_secs_f64() {
+            return Finding::Doubted(Guard::Sustained);
+        }
+        if self.criterion.metric.is_latency() && trail.requests() < criteria.min_latency_samples {
             return Finding::Doubted(Guard::MinLatencySamples);
         }
-        let tally = &self.since[self.new.leading()];
-        let doubt =
-            guards::too_few_callers(tally.new.e, &tally.clusters, bench.clusters_seen, criteria);
+        let tally = trail.leading();
+        let events = tally.counts.new.e;
+        let doubt = guards::too_few_callers(events, &tally.clusters, bench.clusters_seen, criteria);
         if let Some(guard) = doubt {
             return Finding::Doubted(guard);
+        }
+        if self.difference_is_small(tally, criteria) {
+            return Finding::Doubted(Guard::MinEffect);
         }
         if !bench.legacy_available {
             return Finding::Held(Guard::LegacyUnavailable);
@@ -172,7 +318,8 @@ impl Watch {
         Finding::Breached
     }
 
-    /// Whether legacy breaches the limit as well, and that is a reason to hold.
+    /// Whether legacy breaches the limit as well, and that is a reason to hold. A comparison has
+    /// taken legacy into account already.
     ///
     /// Two questions, as either arm may be the first to suffer: has legacy's own detector fired,
     /// and what do legacy's counts say since the moment at which `new` is thought to have turned
@@ -180,117 +327,65 @@ impl Watch {
     /// for again; without this, luck alone would decide which of two equally sick arms fires a
     /// tick earlier.
     pub(super) fn legacy_too(&self, bench: Bench<'_>) -> bool {
+        let Test::Limit {
+            kernel,
+            new,
+            legacy,
+        } = &self.test
+        else {
+            return false;
+        };
         if bench.criteria.when_legacy_too == WhenLegacyToo::Rollback {
             return false;
         }
-        let leading = self.new.leading();
-        let factors = self.kernel.log_factors(self.since[leading].legacy);
-        let phi = self.phi(bench.criteria);
+        let factors = kernel.log_factors(new.leading().counts.legacy);
+        let phi = self.phi(bench);
         let odds: f64 = factors.iter().map(|factor| (factor / phi).exp()).sum();
-        odds / ALTERNATIVES as f64 >= LEGACY_ODDS || self.legacy.evidence() >= bench.threshold()
+        odds / ALTERNATIVES as f64 >= LEGACY_ODDS || legacy.evidence() >= bench.threshold()
     }
 
     pub(super) fn evidence(&self) -> f64 {
-        self.new.evidence()
+        match &self.test {
+            Test::Limit { new: trail, .. } | Test::Worse { trail, .. } => trail.evidence(),
+            Test::Slower(slower) => slower.evidence(),
+        }
     }
 
     /// When the trouble is thought to have begun, and what was counted since. Where nothing points
     /// to trouble: everything since the evidence was fresh.
     pub(super) fn suspicion(&self) -> (Option<Timestamp>, &Tally) {
-        let leading = self.new.leading();
-        match self.new.suspected_start(leading) {
-            Some(start) => (Some(start), &self.since[leading]),
-            None => (None, &self.all),
+        self.trail().suspicion()
+    }
+
+    /// The share of events that is allowed, as far as it is known: where legacy is the limit, it is
+    /// as good as legacy's counts in `tally`.
+    pub(super) fn allowed_share(&self, tally: &Tally) -> Option<f64> {
+        match &self.test {
+            Test::Limit { kernel, .. } => Some(kernel.theta()),
+            Test::Worse { rho, .. } => tally.counts.legacy.ratio().map(|ratio| rho * ratio),
+            Test::Slower(_) => tally.counts.legacy.ratio(),
         }
     }
 
-    /// The criterion as status, records and pages show it.
-    pub(super) fn condition(&self, bench: Bench<'_>) -> Condition {
-        let (since, tally) = self.suspicion();
-        let (verdict, withheld_by) = match self.finding(bench) {
-            Finding::Untested => ("inconclusive", None),
-            Finding::Quiet => ("pass", None),
-            Finding::Doubted(guard) => ("inconclusive", Some(guard)),
-            Finding::Held(guard) => ("fail", Some(guard)),
-            Finding::Breached => ("fail", None),
+    pub(super) fn phi(&self, bench: Bench<'_>) -> f64 {
+        bench.learnt.phi(self.event(), bench.criteria)
+    }
+
+    fn trail(&self) -> &Trail {
+        match &self.test {
+            Test::Limit { new: trail, .. } | Test::Worse { trail, .. } => trail,
+            Test::Slower(slower) => slower.leading(),
+        }
+    }
+
+    /// A difference that nobody would act on, however certain it is.
+    fn difference_is_small(&self, tally: &Tally, criteria: &Criteria) -> bool {
+        let least = match (&self.test, self.criterion.metric) {
+            (Test::Worse { .. }, Metric::ClientErrorRate) => criteria.client_error_min_effect,
+            (Test::Worse { .. }, _) => criteria.error_min_effect,
+            (Test::Limit { .. } | Test::Slower(_), _) => return false,
         };
-        Condition {
-            criterion: self.criterion.to_string(),
-            value: tally.new.ratio(),
-            limit: self.kernel.theta(),
-            samples: tally.new.n,
-            events: tally.new.e,
-            evidence: self.new.evidence(),
-            threshold: bench.threshold(),
-            since: since.map(Timestamp::rfc3339),
-            overdispersion: self.phi(bench.criteria),
-            verdict: verdict.to_owned(),
-            withheld_by: withheld_by.map(|guard| guard.to_string()),
-        }
-    }
-
-    fn phi(&self, settings: &Criteria) -> f64 {
-        match settings.overdispersion {
-            Overdispersion::Auto => self.dispersion.phi(),
-            Overdispersion::Fixed(phi) => phi.max(1.0),
-        }
-    }
-}
-
-/// One criterion's counts of one window.
-#[derive(Clone, Copy)]
-pub(super) struct Counts<'a> {
-    pub(super) seconds: f64,
-    pub(super) new: &'a Clustered,
-    pub(super) legacy: &'a Clustered,
-}
-
-impl<'a> Counts<'a> {
-    /// The counts that `metric` is about; `latency_index` is its place among the latency criteria.
-    /// None if the window was counted for other criteria than these.
-    pub(super) fn of(window: &'a Window, metric: Metric, latency_index: usize) -> Option<Self> {
-        let (new, legacy) = match metric {
-            Metric::ErrorRate => (&window.new.errors, &window.legacy.errors),
-            Metric::Latency(_) => (
-                window.new.latency.get(latency_index)?,
-                window.legacy.latency.get(latency_index)?,
-            ),
-        };
-        Some(Self {
-            seconds: window.seconds,
-            new,
-            legacy,
-        })
-    }
-}
-
-impl Tally {
-    fn add(&mut self, counts: &Counts<'_>) {
-        self.new.add(counts.new.total);
-        self.legacy.add(counts.legacy.total);
-        if counts.new.total.e > 0 {
-            for (events, cluster) in self.clusters.iter_mut().zip(&counts.new.clusters) {
-                *events += cluster.e;
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        // Nearly every window of a healthy arm comes here with nothing to wipe.
-        if self.new.e > 0 {
-            self.clusters.fill(0);
-        }
-        self.new = Pair::default();
-        self.legacy = Pair::default();
-    }
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            new: Pair::default(),
-            legacy: Pair::default(),
-            clusters: vec![0; Cluster::COUNT],
-        }
+        let rate = |counts: Pair| counts.ratio().unwrap_or(0.0);
+        rate(tally.counts.new) - rate(tally.counts.legacy) < least
     }
 }

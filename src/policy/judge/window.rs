@@ -5,10 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::latencies::Latencies;
+use crate::policy::arm::PerArm;
 use crate::policy::key::Cluster;
 
 /// What happened on both arms of a split between two readings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// How long the window lasted. Windows need not be equal.
     pub seconds: f64,
@@ -16,6 +18,9 @@ pub struct Window {
     pub new: ArmCounts,
     /// Outcomes decided on `legacy`.
     pub legacy: ArmCounts,
+    /// Requests slower than legacy's quantiles where somebody has counted them beforehand, as in a
+    /// recording; otherwise the judge counts them in the arms' latencies.
+    pub slower: Option<Slower>,
     /// Failures of `new` in a row, up to the end of the window.
     pub streak: StreakReading,
     /// Whether legacy has an endpoint that could take everyone.
@@ -27,12 +32,27 @@ pub struct Window {
 pub struct ArmCounts {
     /// Requests and the errors among them.
     pub errors: Clustered,
-    /// Client errors among the requests.
-    pub client_errors: u64,
-    /// For each latency criterion in its order: requests whose latency is decided, and those that
-    /// reached the threshold's age without a first byte.
+    /// The same requests and the client errors among them.
+    pub client_errors: Clustered,
+    /// Requests, diverted ones included, and those that the arm did not answer well.
+    pub availability: Clustered,
+    /// Requests, diverted ones included, and those that legacy answered in the arm's place.
+    pub fallback: Clustered,
+    /// For each of [`Criteria::latency_thresholds`](crate::policy::criteria::Criteria) in its
+    /// order: requests whose latency is decided, and those that reached the threshold's age without
+    /// a first byte.
     pub latency: Vec<Clustered>,
+    /// The same for limits on the time to the answer's end.
+    pub total_latency: Vec<Clustered>,
+    /// Time to the first byte.
+    pub first_byte: Latencies,
+    /// Time to the answer's end.
+    pub total: Latencies,
 }
+
+/// For each quantile at which a criterion compares the arms, in the criteria's order: the requests
+/// slower than legacy at that quantile. None where legacy has too few requests to have a quantile.
+pub type Slower = Vec<Option<PerArm<Pair>>>;
 
 /// A count of requests and of events among them, in total and per cluster of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +73,7 @@ pub struct Pair {
 }
 
 /// Failures of `new` in a row: transport errors, 5xx and diversions without a success between.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreakReading {
     /// How many.
     pub length: u64,
@@ -65,17 +85,42 @@ impl ArmCounts {
     /// What was counted after `earlier`, an older reading of the same counters.
     #[must_use]
     pub fn since(&self, earlier: &ArmCounts) -> ArmCounts {
-        let none = Clustered::default();
         ArmCounts {
             errors: self.errors.since(&earlier.errors),
-            client_errors: self.client_errors.saturating_sub(earlier.client_errors),
-            latency: self
-                .latency
-                .iter()
-                .enumerate()
-                .map(|(index, counts)| counts.since(earlier.latency.get(index).unwrap_or(&none)))
-                .collect(),
+            client_errors: self.client_errors.since(&earlier.client_errors),
+            availability: self.availability.since(&earlier.availability),
+            fallback: self.fallback.since(&earlier.fallback),
+            latency: each_since(&self.latency, &earlier.latency),
+            total_latency: each_since(&self.total_latency, &earlier.total_latency),
+            first_byte: self.first_byte.since(&earlier.first_byte),
+            total: self.total.since(&earlier.total),
         }
+    }
+
+    /// Adds what another replica counted for the same criteria.
+    pub fn add(&mut self, more: &ArmCounts) {
+        self.errors.add(&more.errors);
+        self.client_errors.add(&more.client_errors);
+        self.availability.add(&more.availability);
+        self.fallback.add(&more.fallback);
+        add_each(&mut self.latency, &more.latency);
+        add_each(&mut self.total_latency, &more.total_latency);
+        self.first_byte.add(&more.first_byte);
+        self.total.add(&more.total);
+    }
+}
+
+fn each_since(now: &[Clustered], earlier: &[Clustered]) -> Vec<Clustered> {
+    let none = Clustered::default();
+    let pairs = now.iter().enumerate();
+    pairs
+        .map(|(index, counts)| counts.since(earlier.get(index).unwrap_or(&none)))
+        .collect()
+}
+
+fn add_each(sums: &mut [Clustered], more: &[Clustered]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        sum.add(more);
     }
 }
 
@@ -92,6 +137,23 @@ impl Clustered {
                 .map(|(now, then)| now.since(*then))
                 .collect(),
         }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, more: &Clustered) {
+        self.total.add(more.total);
+        for (sum, more) in self.clusters.iter_mut().zip(&more.clusters) {
+            sum.add(*more);
+        }
+    }
+
+    /// Counts `pair` in one cluster.
+    ///
+    /// # Panics
+    /// If `cluster` is not below [`Cluster::COUNT`].
+    pub fn count(&mut self, cluster: usize, pair: Pair) {
+        self.total.add(pair);
+        self.clusters[cluster].add(pair);
     }
 }
 
@@ -131,6 +193,55 @@ impl Default for StreakReading {
         Self {
             length: 0,
             clusters: vec![0; Cluster::COUNT],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_counts() -> impl Strategy<Value = ArmCounts> {
+        let pairs = prop::collection::vec((0_usize..64, 0_u64..50, 0_u64..50), 0..20);
+        let latencies = prop::collection::vec((0_usize..642, 1_u64..9), 0..20);
+        (pairs, latencies).prop_map(|(pairs, latencies)| {
+            let mut counts = ArmCounts {
+                latency: vec![Clustered::default(); 2],
+                ..ArmCounts::default()
+            };
+            for (cluster, n, e) in pairs {
+                let pair = Pair { n: n + e, e };
+                counts.errors.count(cluster, pair);
+                counts.latency[1].count(cluster, pair);
+            }
+            for (bucket, count) in latencies {
+                counts.first_byte.record(bucket, count);
+            }
+            counts
+        })
+    }
+
+    proptest! {
+        /// Counters of replicas are added, and a window is a difference of sums; in either order
+        /// the same integers come out, or the leader would judge other windows than its members.
+        #[test]
+        fn the_sum_of_windows_is_the_window_of_sums(
+            first in any_counts(),
+            first_window in any_counts(),
+            second in any_counts(),
+            second_window in any_counts(),
+        ) {
+            let plus = |one: &ArmCounts, other: &ArmCounts| {
+                let mut sum = one.clone();
+                sum.add(other);
+                sum
+            };
+            let (first_later, second_later) =
+                (plus(&first, &first_window), plus(&second, &second_window));
+            let window = plus(&first_later, &second_later).since(&plus(&first, &second));
+            prop_assert_eq!(window, plus(&first_window, &second_window));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::criteria::Action;
 use crate::policy::share::Share;
 
 /// Where a rollout stands.
@@ -42,25 +43,81 @@ pub struct Decision {
 pub struct Condition {
     /// As written, such as `error_rate > 5%`.
     pub criterion: String,
+    /// What it does once it fires.
+    pub action: Action,
     /// The share of events among `samples`, both since `since`; where nothing points to trouble,
     /// since the evidence was fresh.
     pub value: Option<f64>,
-    /// The share of events that is allowed.
-    pub limit: f64,
+    /// The share of events that is allowed; where legacy is the measure, as far as `legacy` tells.
+    pub limit: Option<f64>,
     /// Requests of `new` counted since `since`.
     pub samples: u64,
     /// Events among them.
     pub events: u64,
+    /// The rates that are compatible with these counts, 95 % at every look.
+    pub interval: Option<[f64; 2]>,
+    /// What was counted of legacy over the same time.
+    pub legacy: Observed,
     /// Evidence against "all is well", as odds.
     pub evidence: f64,
     /// The evidence at which it fires.
     pub threshold: f64,
+    /// How close the evidence is to the threshold by orders of magnitude, 0 to 1.
+    pub meter: f64,
     /// When the trouble is thought to have begun, RFC 3339.
     pub since: Option<String>,
-    /// The dispersion factor in use: errors come in bunches of about this size.
+    /// The dispersion factor in use: events come in bunches of about this size.
     pub overdispersion: f64,
     /// `pass`, `fail` or `inconclusive`.
     pub verdict: String,
     /// The guard that withholds a rollback although the evidence suffices.
     pub withheld_by: Option<String>,
+}
+
+/// Something that an advance needs to be proven, and how far the proof is. All counts are those of
+/// the present stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Need {
+    /// As written, such as `error_rate < 1%`.
+    pub requirement: String,
+    /// The share of events among `samples`.
+    pub value: Option<f64>,
+    /// The share of events that must be undercut; where legacy is the measure, as far as `legacy`
+    /// tells.
+    pub limit: Option<f64>,
+    /// Requests of `new`.
+    pub samples: u64,
+    /// Events among them.
+    pub events: u64,
+    /// The rates that are compatible with these counts, 95 % at every look.
+    pub interval: Option<[f64; 2]>,
+    /// What was counted of legacy.
+    pub legacy: Observed,
+    /// Evidence that the requirement is met, as odds.
+    pub evidence: f64,
+    /// The evidence at which it counts as proven.
+    pub threshold: f64,
+    /// How close the evidence is to the threshold by orders of magnitude, 0 to 1.
+    pub meter: f64,
+    /// The dispersion factor in use: events come in bunches of about this size.
+    pub overdispersion: f64,
+    /// `pass` or `inconclusive`.
+    pub verdict: String,
+    /// Requests that it will take at the present pace; none once proven, or if it leads nowhere.
+    pub requests_to_come: Option<f64>,
+    /// The seconds that these take.
+    pub seconds_to_come: Option<f64>,
+    /// What is lacking, in one sentence.
+    pub lacking: Option<String>,
+}
+
+/// What was counted of one arm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Requests.
+    pub samples: u64,
+    /// Events among them.
+    pub events: u64,
+    /// The rates that are compatible with these counts, 95 % at every look.
+    pub interval: Option<[f64; 2]>,
 }

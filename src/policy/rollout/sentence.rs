@@ -4,12 +4,13 @@
 //! how many since when on both arms, how sure, and how sure it had to be.
 
 use super::By;
-use crate::policy::criteria::{Criteria, Criterion, Metric};
+use crate::policy::criteria::{Criteria, Criterion, Harm, Metric};
 use crate::policy::judge::guards::Guard;
 use crate::policy::judge::window::Pair;
-use crate::policy::judge::{Breach, EVIDENCE_CAP, LimitBreach};
+use crate::policy::judge::{Breach, LimitBreach};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
+use crate::policy::wording::{grouped, odds, percent};
 
 /// The engine rolled back.
 pub(super) fn rolled_back(
@@ -22,7 +23,7 @@ pub(super) fn rolled_back(
     let figures = figures(breach);
     let ground = match breach {
         Breach::Limit(limit) => {
-            let at_least = if limit.evidence >= EVIDENCE_CAP {
+            let at_least = if limit.evidence >= limit.evidence_cap {
                 "at least "
             } else {
                 ""
@@ -31,7 +32,7 @@ pub(super) fn rolled_back(
             format!(
                 "Evidence {at_least}{} : 1 against \"{}\"; rollback at {} : 1. \
                  False-rollback budget {budget}% per day.",
-                grouped(two_digits(limit.evidence)),
+                odds(limit.evidence),
                 limit.criterion.promise(),
                 grouped(limit.threshold.round() as u64),
             )
@@ -47,13 +48,19 @@ pub(super) fn held(
     now: Timestamp,
     share: Share,
     breach: &Breach,
-    guard: Guard,
+    guard: Option<Guard>,
 ) -> String {
     let clock = now.clock();
     let figures = figures(breach);
     let because = match guard {
-        Guard::LegacyUnavailable => "legacy has no healthy endpoint",
-        _ => "legacy breaches the same limit",
+        None => {
+            return format!(
+                "Holding new of {split} at {share} at {clock}: {figures}. The criterion asks for \
+                 no more than a hold; a person may roll back."
+            );
+        }
+        Some(Guard::LegacyUnavailable) => "legacy has no healthy endpoint",
+        Some(_) => "legacy breaches the same limit",
     };
     format!(
         "Holding new of {split} at {share} at {clock}: {figures}. Not rolled back, since {because} \
@@ -189,23 +196,40 @@ fn limit_figures(breach: &LimitBreach) -> String {
         Some(ratio) => format!("{} ({})", percent(ratio), of(breach.legacy)),
         None => "without requests".to_owned(),
     };
-    format!(
-        "{} {} ({} requests, {}){since}, legacy {legacy}",
-        event(breach.criterion),
-        percent(breach.new.ratio().unwrap_or(0.0)),
-        of(breach.new),
-        groups(breach.clusters),
-    )
+    let event = event(breach.criterion);
+    let rate = percent(breach.new.ratio().unwrap_or(0.0));
+    let (of, groups) = (of(breach.new), groups(breach.clusters));
+    match breach.criterion.harm {
+        Harm::Beyond(_) => {
+            format!("{event} {rate} ({of} requests, {groups}){since}, legacy {legacy}")
+        }
+        Harm::WorseThanLegacy(_) => {
+            format!("{event} {rate} ({of} requests, {groups}) against legacy {legacy}{since}")
+        }
+    }
 }
 
 /// What is counted: `errors`, or `slower than 500ms`.
 fn event(criterion: Criterion) -> String {
-    match criterion.metric {
-        Metric::ErrorRate => "errors".to_owned(),
-        Metric::Latency(_) => {
-            let criterion = criterion.to_string();
-            let limit = criterion.split(" > ").nth(1).unwrap_or_default();
+    match (criterion.metric, criterion.harm) {
+        (Metric::ErrorRate, _) => "errors".to_owned(),
+        (Metric::ClientErrorRate, _) => "client errors".to_owned(),
+        (Metric::Availability, _) => "not answered well".to_owned(),
+        (Metric::FallbackRate, _) => "answered by legacy instead".to_owned(),
+        (_, Harm::Beyond(_)) => {
+            let promise = criterion.promise();
+            let limit = promise.rsplit(' ').next().unwrap_or_default();
             format!("slower than {limit}")
+        }
+        (metric, Harm::WorseThanLegacy(margin)) => {
+            let quantile = match metric {
+                Metric::Latency(quantile) | Metric::TotalLatency(quantile) => {
+                    format!("p{quantile}")
+                }
+                _ => "latency".to_owned(),
+            };
+            let percent = (margin * 10_000.0).round() / 100.0;
+            format!("slower than legacy's {quantile} and {percent}%")
         }
     }
 }
@@ -221,37 +245,6 @@ fn of(counts: Pair) -> String {
     format!("{} of {}", grouped(counts.e), grouped(counts.n))
 }
 
-/// About two significant digits: `51%`, `5.1%`, `0.10%`.
-fn percent(ratio: f64) -> String {
-    let percent = ratio * 100.0;
-    let decimals = match percent {
-        _ if percent == 0.0 || percent >= 9.95 => 0,
-        _ if percent >= 0.995 => 1,
-        _ if percent >= 0.05 => 2,
-        _ => 3,
-    };
-    format!("{percent:.decimals$}%")
-}
-
-/// Rounded to two significant digits: evidence of 4 098 : 1 is not known to the unit.
-fn two_digits(odds: f64) -> u64 {
-    let unit = 10_f64.powf((odds.max(1.0).log10().floor() - 1.0).max(0.0));
-    ((odds / unit).round() * unit) as u64
-}
-
-/// Thousands apart: `4 050`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,9 +256,10 @@ mod tests {
 
     fn breach(metric: Metric, limit: f64) -> LimitBreach {
         LimitBreach {
-            criterion: Criterion { metric, limit },
+            criterion: Criterion::beyond(metric, limit),
             evidence: 4_098.7,
             threshold: 200.0,
+            evidence_cap: 1e6,
             since: Some(at("14:03:26.4")),
             new: Pair { n: 45, e: 23 },
             legacy: Pair { n: 4_050, e: 4 },
@@ -287,7 +281,7 @@ mod tests {
     #[test]
     fn slow_answers_without_anything_to_compare_with_are_told_alike() {
         let breach = Breach::Limit(LimitBreach {
-            evidence: EVIDENCE_CAP,
+            evidence: 1e6,
             legacy: Pair::default(),
             clusters: 1,
             ..breach(Metric::Latency(95), 0.5)
@@ -319,7 +313,7 @@ mod tests {
                 at("14:03:27"),
                 share,
                 &breach,
-                Guard::LegacyUnavailable
+                Some(Guard::LegacyUnavailable)
             ),
             "Holding new of shop at 10% at 14:03:27: 12 requests in a row failed or were diverted \
              (7 session groups), none succeeded between. Not rolled back, since legacy has no \
@@ -328,23 +322,40 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_two_digits_and_thousands_apart() {
-        for (ratio, text) in [
-            (0.0, "0%"),
-            (1.0, "100%"),
-            (0.0512, "5.1%"),
-            (0.00099, "0.10%"),
-            (0.00012, "0.012%"),
-        ] {
-            assert_eq!(percent(ratio), text);
-        }
-        for (odds, text) in [
-            (7.4, "7"),
-            (821.4, "820"),
-            (17_316.0, "17 000"),
-            (1e6, "1 000 000"),
-        ] {
-            assert_eq!(grouped(two_digits(odds)), text);
-        }
+    fn a_comparison_is_told_with_both_arms_side_by_side() {
+        let worse = |metric, margin| LimitBreach {
+            criterion: Criterion::worse_than_legacy(metric, margin),
+            threshold: 400.0,
+            new: Pair { n: 450, e: 23 },
+            ..breach(metric, 0.0)
+        };
+        let errors = Breach::Limit(worse(Metric::ErrorRate, 0.25));
+        assert_eq!(
+            rolled_back("shop", at("14:03:27"), &errors, &Criteria::default()),
+            "Rolled back new of shop at 14:03:27: errors 5.1% (23 of 450 requests, 17 session \
+             groups) against legacy 0.10% (4 of 4 050) since 14:03:26. Evidence 4 100 : 1 against \
+             \"error_rate at most 1.25 × legacy\"; rollback at 400 : 1. False-rollback budget 1% \
+             per day."
+        );
+        let slow = Breach::Limit(worse(Metric::Latency(95), 0.1));
+        assert_eq!(
+            rolled_back("shop", at("14:03:27"), &slow, &Criteria::default()),
+            "Rolled back new of shop at 14:03:27: slower than legacy's p95 and 10% 5.1% (23 of \
+             450 requests, 17 session groups) against legacy 0.10% (4 of 4 050) since 14:03:26. \
+             Evidence 4 100 : 1 against \"p95 at most 1.1 × legacy\"; rollback at 400 : 1. \
+             False-rollback budget 1% per day."
+        );
+    }
+
+    #[test]
+    fn a_criterion_that_asks_for_a_hold_holds() {
+        let breach = Breach::Limit(breach(Metric::ErrorRate, 0.05));
+        let share = "10%".parse().expect("a share");
+        assert_eq!(
+            held("shop", at("14:03:27"), share, &breach, None),
+            "Holding new of shop at 10% at 14:03:27: errors 51% (23 of 45 requests, 17 session \
+             groups) since 14:03:26, legacy 0.10% (4 of 4 050). The criterion asks for no more \
+             than a hold; a person may roll back."
+        );
     }
 }

@@ -45,8 +45,8 @@ fn requests(fail: bool) -> ArmCounts {
             total: all,
             clusters: vec![one; 64],
         },
-        client_errors: 0,
-        latency: vec![Clustered::default()],
+        latency: vec![Clustered::default(); 2],
+        ..ArmCounts::default()
     }
 }
 
@@ -55,6 +55,7 @@ fn window(new_fails: bool, legacy_fails: bool) -> Event {
         seconds: 0.1,
         new: requests(new_fails),
         legacy: requests(legacy_fails),
+        slower: None,
         streak: StreakReading::default(),
         legacy_available: true,
     })

@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::policy::rollout::Condition;
+use crate::policy::criteria::Action;
+use crate::policy::rollout::{Condition, Observed};
 use crate::policy::share::Share;
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeLoad;
@@ -34,12 +35,16 @@ fn metrics() -> Metrics {
 fn condition() -> Condition {
     Condition {
         criterion: "error_rate > 5%".to_owned(),
+        action: Action::Rollback,
         value: Some(0.2),
-        limit: 0.05,
+        limit: Some(0.05),
         samples: 10,
         events: 2,
+        interval: Some([0.01, 0.6]),
+        legacy: Observed::default(),
         evidence: 100.0,
         threshold: 400.0,
+        meter: 0.77,
         since: None,
         overdispersion: 1.5,
         verdict: "pass".to_owned(),

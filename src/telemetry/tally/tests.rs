@@ -22,7 +22,7 @@ fn outcomes_are_counted_by_arm_and_cluster() {
     assert_eq!(evidence.new.errors.total, Pair { n: 3, e: 1 });
     assert_eq!(evidence.new.errors.clusters[3], Pair { n: 2, e: 0 });
     assert_eq!(evidence.new.errors.clusters[9], Pair { n: 1, e: 1 });
-    assert_eq!(evidence.new.client_errors, 1);
+    assert_eq!(evidence.new.client_errors.total.e, 1);
     assert_eq!(evidence.legacy.errors, Clustered::default());
 }
 
@@ -102,7 +102,7 @@ fn latency_pairs_are_counted_for_each_threshold_in_their_order() {
 #[test]
 fn fallbacks_are_counted_by_reason() {
     let tally = tally();
-    tally.rescued(WORKER, Failure::Reset);
+    tally.rescued(WORKER, Failure::Reset, Some(cluster(0)));
     tally.rescue_failed(WORKER, Failure::Status(503));
     tally.not_replayed(WORKER, Refusal::Budget);
     tally.diverted(WORKER, Diversion::PoolFull, Some(cluster(0)));

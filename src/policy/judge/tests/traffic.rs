@@ -51,19 +51,20 @@ impl Traffic {
             seconds: 0.1,
             new: ArmCounts {
                 errors: self.draw(new_errors, true),
-                client_errors: 0,
                 latency: vec![self.draw(self.new_slow, false)],
+                ..ArmCounts::default()
             },
             legacy: ArmCounts {
                 errors: self.draw(legacy_errors, false),
-                client_errors: 0,
                 latency: vec![self.draw(0.01, false)],
+                ..ArmCounts::default()
             },
+            slower: None,
             streak: StreakReading::default(),
             legacy_available: self.legacy_available,
         };
         window.streak.clone_from(&self.streak);
-        self.now = self.now.plus(std::time::Duration::from_millis(100));
+        self.now = self.now.plus(Duration::from_millis(100));
         window
     }
 
@@ -135,7 +136,7 @@ fn a_dead_arm_at_a_hundred_requests_a_second_is_rolled_back_within_300_ms() {
 fn hours_of_good_traffic_do_not_mask_a_change() {
     let mut traffic = Traffic::healthy(7);
     let mut judge = Judge::new(Criteria::default(), traffic.now);
-    let kernel = BreachKernel::new(0.05);
+    let kernel = BreachKernel::harm(0.05);
     let mut product = 0.0;
     // One-minute windows would do as well; an hour of ticks is the honest input.
     for _ in 0..36_000 {
@@ -166,7 +167,7 @@ fn what_hurts_both_arms_alike_is_held_and_not_rolled_back() {
         (traffic.new_errors, traffic.legacy_errors) = (0.5, 0.5);
         let (_, verdict) = traffic.until(&mut judge, 100, acts).expect("noticed");
         assert!(
-            matches!(verdict, Verdict::Hold(_, Guard::WhenLegacyToo)),
+            matches!(verdict, Verdict::Hold(_, Some(Guard::WhenLegacyToo))),
             "seed {seed}: {verdict:?}"
         );
         traffic.legacy_errors = 0.0;
@@ -199,7 +200,7 @@ fn nobody_is_sent_to_a_legacy_without_endpoints() {
     let (_, verdict) = traffic.until(&mut judge, 1, acts).expect("held");
     assert!(matches!(
         verdict,
-        Verdict::Hold(_, Guard::LegacyUnavailable)
+        Verdict::Hold(_, Some(Guard::LegacyUnavailable))
     ));
     traffic.legacy_available = true;
     assert!(traffic.until(&mut judge, 1, fails).is_some());
@@ -340,7 +341,7 @@ fn criteria_that_stay_keep_their_evidence_and_all_keep_what_was_learnt_about_bun
     assert_ne!(before[0].overdispersion, 1.5);
 
     let mut criteria = Criteria::default();
-    criteria.rollback[0].limit = 0.10;
+    criteria.rollback[0].harm = Harm::Beyond(0.10);
     judge.reconfigure(criteria, traffic.now);
     let after = judge.conditions();
     assert_eq!(after[0].samples, 0, "another limit begins afresh");

@@ -7,6 +7,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::criteria::Harm;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -98,7 +99,7 @@ impl Model {
                 self.terms.rollout_id = id;
             }
             Step::Limit(percent) => {
-                self.terms.criteria.rollback[0].limit = f64::from(*percent) / 100.0;
+                self.terms.criteria.rollback[0].harm = Harm::Beyond(f64::from(*percent) / 100.0);
             }
         }
         true

@@ -1,0 +1,3 @@
+//! Comparisons, gates and settings under small made-up windows.
+
+use super::*;
