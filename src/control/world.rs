@@ -175,7 +175,7 @@ impl World {
                 ..terms(config, settings)
             };
             let mut rollout = state.rollout.clone();
-            let wanted = rollout.handle(Event::Configured(terms), now);
+            let wanted = rollout.handle(Event::Configured(Box::new(terms)), now);
             if state.rollout.standing().exceeds(rollout.standing()) {
                 state.rollout = rollout;
                 effects.extend(wanted.unwrap_or_default());
@@ -262,7 +262,7 @@ impl World {
             state.reading = reading;
             state.read_at = elapsed;
             // Observations are never refused; only operators' wishes are.
-            let wanted = state.rollout.handle(Event::Observed(window), now);
+            let wanted = state.rollout.handle(Event::Observed(Box::new(window)), now);
             effects.extend(wanted.unwrap_or_default());
         }
         effects
@@ -338,7 +338,7 @@ fn memory(splits: &[SplitState], absent: &BTreeMap<String, Record>, emergency: b
 fn configured(rollout: &Rollout, terms: Terms, now: Timestamp) -> (Rollout, Vec<Effect>) {
     let mut rollout = rollout.clone();
     // A configuration is never refused by a rollout; it decides what of it takes effect.
-    let effects = rollout.handle(Event::Configured(terms), now);
+    let effects = rollout.handle(Event::Configured(Box::new(terms)), now);
     (rollout, effects.unwrap_or_default())
 }
 

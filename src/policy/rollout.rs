@@ -132,7 +132,7 @@ impl Rollout {
             Event::Rollback { by } => Ok(self.rolled_back_by(by, now)),
             Event::Resume { by } => self.resume(by, now),
             Event::Emergency { active, by } => Ok(self.declare(active, by, now)),
-            Event::Configured(terms) => Ok(self.configured(terms, now)),
+            Event::Configured(terms) => Ok(self.configured(*terms, now)),
         }
     }
 

@@ -22,6 +22,7 @@ mod reload;
 mod rescue;
 mod rollback;
 mod routing;
+mod simulation;
 mod startup;
 mod stickiness;
 mod stopping;

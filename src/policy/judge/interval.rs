@@ -27,12 +27,12 @@ pub(super) fn confidence_sequence(counts: Pair, alpha: f64, phi: f64) -> Option<
     let low = if counts.e == 0 {
         0.0
     } else {
-        border(0.0, observed, &excludes)
+        border(0.0, observed, excludes)
     };
     let high = if counts.e >= counts.n {
         1.0
     } else {
-        border(1.0, observed, &excludes)
+        border(1.0, observed, excludes)
     };
     Some((low, high))
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::policy::criteria::{Overdispersion, WhenLegacyToo};
 
 mod comparing;
+mod replaying;
 mod traffic;
 
 fn at(milliseconds: i64) -> Timestamp {

@@ -54,8 +54,10 @@ pub struct ArmCounts {
 /// slower than legacy at that quantile. None where legacy has too few requests to have a quantile.
 pub type Slower = Vec<Option<PerArm<Pair>>>;
 
-/// A count of requests and of events among them, in total and per cluster of sessions.
+/// A count of requests and of events among them, in total and per cluster of sessions. Written
+/// without the clusters that have none, which most have in a window of 100 ms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Sparse", try_from = "Sparse")]
 pub struct Clustered {
     /// Over all clusters.
     pub total: Pair,
@@ -157,6 +159,43 @@ impl Clustered {
     }
 }
 
+/// A [`Clustered`] as it is written: requests and events, and the same for each cluster's number.
+#[derive(Serialize, Deserialize)]
+struct Sparse {
+    total: (u64, u64),
+    clusters: Vec<(usize, u64, u64)>,
+}
+
+impl From<Clustered> for Sparse {
+    fn from(counts: Clustered) -> Self {
+        let clusters = counts.clusters.iter().enumerate();
+        Self {
+            total: (counts.total.n, counts.total.e),
+            clusters: clusters
+                .filter(|(_, pair)| **pair != Pair::default())
+                .map(|(cluster, pair)| (cluster, pair.n, pair.e))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<Sparse> for Clustered {
+    type Error = String;
+
+    fn try_from(written: Sparse) -> Result<Self, String> {
+        let (n, e) = written.total;
+        let mut counts = Clustered {
+            total: Pair { n, e },
+            ..Clustered::default()
+        };
+        for (cluster, n, e) in written.clusters {
+            let pair = counts.clusters.get_mut(cluster);
+            *pair.ok_or_else(|| format!("no cluster has the number {cluster}"))? = Pair { n, e };
+        }
+        Ok(counts)
+    }
+}
+
 impl Default for Clustered {
     fn default() -> Self {
         Self {
@@ -224,6 +263,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn counts_are_read_as_they_were_written(counts in any_counts()) {
+            let text = serde_json::to_string(&counts).expect("serialisable");
+            prop_assert_eq!(serde_json::from_str(&text).ok(), Some(counts));
+        }
+
         /// Counters of replicas are added, and a window is a difference of sums; in either order
         /// the same integers come out, or the leader would judge other windows than its members.
         #[test]

@@ -32,7 +32,7 @@ pub struct By {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A window was measured; each must be given once.
-    Observed(Window),
+    Observed(Box<Window>),
     /// An operator fixes the share.
     Set {
         /// The share wanted.
@@ -60,7 +60,7 @@ pub enum Event {
         by: By,
     },
     /// The configuration says this from now on.
-    Configured(Terms),
+    Configured(Box<Terms>),
 }
 
 /// What must be done about an event, in the order in which effects are returned.

@@ -51,14 +51,14 @@ fn requests(fail: bool) -> ArmCounts {
 }
 
 fn window(new_fails: bool, legacy_fails: bool) -> Event {
-    Event::Observed(Window {
+    Event::Observed(Box::new(Window {
         seconds: 0.1,
         new: requests(new_fails),
         legacy: requests(legacy_fails),
         slower: None,
         streak: StreakReading::default(),
         legacy_available: true,
-    })
+    }))
 }
 
 fn good() -> Event {
@@ -178,7 +178,7 @@ fn only_a_new_rollout_id_clears_a_latch_from_the_file() {
         },
         ..terms(None)
     };
-    let effects = rollout.handle(Event::Configured(edited.clone()), at(200));
+    let effects = rollout.handle(Event::Configured(Box::new(edited.clone())), at(200));
     assert_eq!(effects, Ok(vec![Effect::Persist]), "stored, nothing else");
     assert_eq!(rollout.standing().share, Share::ZERO);
 
@@ -186,7 +186,7 @@ fn only_a_new_rollout_id_clears_a_latch_from_the_file() {
         rollout_id: "r2".to_owned(),
         ..edited
     };
-    let decisions = announced(&mut rollout, Event::Configured(renamed), 300);
+    let decisions = announced(&mut rollout, Event::Configured(Box::new(renamed)), 300);
     assert_eq!((&*decisions[0].actor, decisions[0].to), ("file", share(50)));
     assert_eq!(rollout.phase(), Phase::Progressing);
 }
@@ -208,13 +208,17 @@ fn another_backend_is_not_judged_by_what_its_predecessor_did() {
     announced(&mut rollout, good(), 100);
     assert_ne!(judged_requests(&rollout), 0);
     let restored = Rollout::restore("shop", rollout.record(), other.clone(), at(200));
-    let effects = rollout.handle(Event::Configured(other.clone()), at(200));
+    let effects = rollout.handle(Event::Configured(Box::new(other.clone())), at(200));
     assert_eq!(effects, Ok(vec![Effect::Persist]), "stored, nothing else");
     assert_eq!(judged_requests(&rollout), 0);
     assert_eq!(judged_requests(&restored.0), 0, "also over a restart");
 
     announced(&mut rollout, dead(), 300);
-    announced(&mut rollout, Event::Configured(terms(Some(share(10)))), 400);
+    announced(
+        &mut rollout,
+        Event::Configured(Box::new(terms(Some(share(10))))),
+        400,
+    );
     assert_eq!(rollout.phase(), Phase::RolledBack, "the latch stays");
 }
 
@@ -240,9 +244,17 @@ fn a_share_fixed_in_the_file_needs_an_override_which_ends_when_the_file_changes(
         },
         ..terms(Some(share(10)))
     };
-    announced(&mut rollout, Event::Configured(criteria_only), 300);
+    announced(
+        &mut rollout,
+        Event::Configured(Box::new(criteria_only)),
+        300,
+    );
     assert_eq!(rollout.standing().share, share(20), "another edit is none");
-    announced(&mut rollout, Event::Configured(terms(Some(share(30)))), 400);
+    announced(
+        &mut rollout,
+        Event::Configured(Box::new(terms(Some(share(30))))),
+        400,
+    );
     assert_eq!(rollout.standing().share, share(30));
     assert_eq!(rollout.override_share(), None);
 }
@@ -275,7 +287,7 @@ fn an_emergency_outlives_everything_but_its_end() {
         rollout_id: "r2".to_owned(),
         ..terms(None)
     };
-    announced(&mut rollout, Event::Configured(renamed), 500);
+    announced(&mut rollout, Event::Configured(Box::new(renamed)), 500);
     assert_eq!(rollout.standing(), silenced);
 
     announced(&mut rollout, emergency(false), 600);

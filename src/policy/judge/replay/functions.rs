@@ -110,9 +110,9 @@ pub(super) fn call(call: &Map<String, Value>) -> Result<Vec<f64>, String> {
             vec![low, high]
         }
         Call::Dispersion { n_b, e_b } => {
-            let (raw, _) = overdispersion::raw_dispersion(&n_b, &e_b)
+            let (raw, _) = overdispersion::raw_dispersion(&n_b, &e_b, &n_b)
                 .ok_or("these counts tell nothing of dispersion")?;
-            vec![raw, overdispersion::estimate(&n_b, &e_b)]
+            vec![raw, overdispersion::estimate(&n_b, &e_b, &n_b)]
         }
         Call::DetectorBreach {
             theta,

@@ -119,7 +119,7 @@ impl Model {
             Step::Resume => resume(),
             Step::Emergency(active) => emergency(*active),
             Step::FileShare(_) | Step::Id(_) | Step::Limit(_) => {
-                Event::Configured(self.terms.clone())
+                Event::Configured(Box::new(self.terms.clone()))
             }
             Step::Restart => return None,
         })
