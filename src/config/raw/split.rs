@@ -59,8 +59,9 @@ pub(crate) struct Split {
     #[schemars(extend("default" = {}))]
     pub(crate) rollout: Rollout,
     /// ANY of these rolls back: `error_rate > 5%`, `p95 > 500ms` (p50, p90, p95, p99). One that is
-    /// written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`.
-    /// `off` leaves none.
+    /// written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`, and
+    /// errors or client errors a quarter more frequent than legacy's over the same seconds. `off`
+    /// leaves none.
     #[schemars(extend("default" = []))]
     pub(crate) rollback: Rollback,
     /// How the criteria are judged.

@@ -152,8 +152,8 @@ impl Metric {
         ];
         let first_byte = Metric::QUANTILES.map(Metric::Latency);
         let total = Metric::QUANTILES.map(Metric::TotalLatency);
-        let metrics = rates.into_iter().chain(first_byte).chain(total);
-        let mut named = metrics.filter(|metric| metric.to_string() == name);
+        let all = rates.into_iter().chain(first_byte).chain(total);
+        let mut named = all.filter(|metric| metric.to_string() == name);
         named.next()
     }
 
