@@ -17,6 +17,7 @@ pub(crate) fn print() {
         advance: Vec::new(),
         ..Criteria::default()
     };
+    println!("\n## Cost\n");
     println!("| criteria | requests to new in a window | one judgement |");
     println!("| --- | --- | --- |");
     for (name, criteria) in [

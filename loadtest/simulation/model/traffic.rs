@@ -27,8 +27,9 @@ pub(crate) struct Source {
 pub(crate) enum Sessions {
     /// Not at all.
     Independent,
-    /// `size` requests at a time, some sessions being luckier than others: each has an error rate
-    /// of its own, so that two requests of one session correlate by `correlation`.
+    /// `size` requests within the same window, which is the hardest case, some sessions being
+    /// luckier than others: each has an error rate of its own, so that two requests of one session
+    /// correlate by `correlation`.
     Bunched { size: u64, correlation: f64 },
 }
 

@@ -12,7 +12,7 @@ use super::slower::SlowerTest;
 use super::source::{self, Counts, Event, Limits, Slow};
 use super::trail::{Tally, Trail};
 use super::window::{Pair, Window};
-use crate::policy::criteria::{self, Criteria, Criterion, Harm, Metric, WhenLegacyToo};
+use crate::policy::criteria::{self, Action, Criteria, Criterion, Harm, Metric, WhenLegacyToo};
 use crate::policy::time::Timestamp;
 
 /// Evidence against legacy, over the seconds in which `new` is bad, that counts as "legacy too".
@@ -309,13 +309,12 @@ impl Watch {
         if self.difference_is_small(tally, criteria) {
             return Finding::Doubted(Guard::MinEffect);
         }
-        if !bench.legacy_available {
-            return Finding::Held(Guard::LegacyUnavailable);
+        // Only a rollback moves people, and so asks whether legacy is fit for them.
+        match self.criterion.action {
+            Action::Rollback if !bench.legacy_available => Finding::Held(Guard::LegacyUnavailable),
+            Action::Rollback if self.legacy_too(bench) => Finding::Held(Guard::WhenLegacyToo),
+            Action::Rollback | Action::Hold | Action::Notify => Finding::Breached,
         }
-        if self.legacy_too(bench) {
-            return Finding::Held(Guard::WhenLegacyToo);
-        }
-        Finding::Breached
     }
 
     /// Whether legacy breaches the limit as well, and that is a reason to hold. A comparison has
