@@ -28,6 +28,7 @@ mod source;
 mod stage;
 mod streak;
 mod trail;
+mod verdict;
 mod watch;
 pub mod window;
 
@@ -45,6 +46,7 @@ pub use self::lack::Lack;
 pub use self::latencies::BUCKETS as LATENCY_BUCKETS;
 pub use self::pace::Estimate;
 pub use self::stage::Aim;
+pub use self::verdict::{Breach, LimitBreach, Verdict};
 
 use self::gate::Gate;
 use self::guards::Guard;
@@ -53,7 +55,7 @@ use self::source::Limits;
 use self::stage::Stage;
 use self::streak::Streak;
 use self::watch::{Bench, Finding, Legacy, Sheet, Watch};
-use self::window::{Pair, Slower, Window};
+use self::window::{Slower, Window};
 use super::criteria::{Action, Criteria, Criterion, Harm, Metric};
 use super::key::Cluster;
 use super::rollout::{Condition, Need};
@@ -61,56 +63,6 @@ use super::time::Timestamp;
 
 /// An advance is not made while the evidence of harm exceeds this part of what would act.
 const CALM: f64 = 0.1;
-
-/// What one look at a split has found.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// No criterion is breached, and everything is proven that an advance needs.
-    Pass,
-    /// Roll back.
-    Fail(Breach),
-    /// A limit is breached, but rolling back would help nobody (and which guard says so), or the
-    /// criterion asks for no more than a hold.
-    Hold(Breach, Option<Guard>),
-    /// Something is lacking.
-    Inconclusive(Lack),
-}
-
-/// A broken limit, with the figures for the sentence that reports it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Breach {
-    /// The evidence against a criterion's promise suffices.
-    Limit(LimitBreach),
-    /// Requests to `new` failed or were diverted one after the other.
-    Streak {
-        /// How many.
-        length: u64,
-        /// From how many session groups.
-        clusters: u32,
-    },
-}
-
-/// A criterion whose evidence suffices. Counts are those since the suspected start.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LimitBreach {
-    /// The criterion.
-    pub criterion: Criterion,
-    /// Evidence against its promise, as odds; [`LimitBreach::evidence_cap`] means at least that.
-    pub evidence: f64,
-    /// The evidence that was needed.
-    pub threshold: f64,
-    /// Evidence beyond this is not told apart any more.
-    pub evidence_cap: f64,
-    /// When the trouble is thought to have begun.
-    pub since: Option<Timestamp>,
-    /// Requests of `new` and the events among them.
-    pub new: Pair,
-    /// The same of legacy.
-    pub legacy: Pair,
-    /// From how many session groups the events of `new` come; the requests, where latency is
-    /// compared with legacy's.
-    pub clusters: u32,
-}
 
 /// Watches the criteria of one split. Give it every window: [`Judge::observe`] while `new` is on
 /// trial, [`Judge::learn`] while it is not. Tell it of every new stage: [`Judge::begin_stage`].
@@ -320,7 +272,7 @@ impl Judge {
         let watches = self.evidence.watches.iter();
         watches
             .filter(move |watch| watch.finding(bench).rank() >= Finding::Breached.rank())
-            .map(move |watch| limit_breach(watch, bench))
+            .map(move |watch| LimitBreach::of(watch, bench))
     }
 
     /// All that is lacking before the split may advance, what matters most first.
@@ -423,7 +375,7 @@ impl Judge {
                 holds = Some((watch, guard));
             }
         }
-        let breach = |watch| Breach::Limit(limit_breach(watch, bench));
+        let breach = |watch| Breach::Limit(LimitBreach::of(watch, bench));
         match (fails, self.streak_verdict(bench), holds) {
             (Some(watch), _, _) => Some(Verdict::Fail(breach(watch))),
             (None, Some(verdict @ Verdict::Fail(_)), _) => Some(verdict),
@@ -514,20 +466,6 @@ impl Judge {
             clusters_seen: self.evidence.clusters_seen.count_ones(),
             legacy_available: self.evidence.legacy_available,
         }
-    }
-}
-
-fn limit_breach(watch: &Watch, bench: Bench<'_>) -> LimitBreach {
-    let (since, tally) = watch.suspicion();
-    LimitBreach {
-        criterion: watch.criterion(),
-        evidence: watch.evidence(),
-        threshold: bench.threshold(),
-        evidence_cap: bench.criteria.expert.evidence_cap,
-        since,
-        new: tally.counts.new,
-        legacy: tally.counts.legacy,
-        clusters: guards::bad_clusters(&tally.clusters),
     }
 }
 

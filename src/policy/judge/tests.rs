@@ -4,7 +4,7 @@ use super::detector::{Detector, Prior, Step};
 use super::kernels::{self, ALTERNATIVES, BreachKernel, Contrast};
 use super::replay::{Ending, File};
 use super::vectors::{REFERENCE, assert_close, assert_near, integer, load, number, numbers};
-use super::window::{ArmCounts, Clustered, StreakReading};
+use super::window::{ArmCounts, Clustered, Pair, StreakReading};
 use super::*;
 use crate::policy::criteria::{Overdispersion, WhenLegacyToo};
 
