@@ -60,8 +60,8 @@ pub(crate) struct Split {
     pub(crate) rollout: Rollout,
     /// ANY of these rolls back: `error_rate > 5%`, `p95 > 500ms` (p50, p90, p95, p99). One that is
     /// written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`, and
-    /// errors or client errors a quarter more frequent than legacy's over the same seconds. `off`
-    /// leaves none.
+    /// errors or client errors a quarter more frequent than legacy's over the same seconds; these
+    /// two comparisons stay whatever is written, and cannot be written here yet. `off` leaves none.
     #[schemars(extend("default" = []))]
     pub(crate) rollback: Rollback,
     /// How the criteria are judged.
