@@ -255,14 +255,27 @@ impl Store {
             OpenError::damaged(&self.file, detail)
         };
         let Versioned { version } = serde_json::from_str(json).map_err(damaged)?;
-        if version > Record::VERSION {
-            return Err(OpenError::Newer {
+        match version {
+            Record::VERSION => serde_json::from_str(json).map_err(damaged),
+            1 => {
+                tracing::info!(
+                    split,
+                    "its state is an earlier version's: latch and shares stay, evidence is \
+                     gathered afresh"
+                );
+                let written = serde_json::from_str(json).map_err(damaged)?;
+                Record::from_version_1(written).map_err(damaged)
+            }
+            version if version > Record::VERSION => Err(OpenError::Newer {
                 file: self.file.clone(),
                 found: u64::from(version),
                 known: u64::from(Record::VERSION),
-            });
+            }),
+            version => {
+                let detail = format!("the record of {split} claims version {version}");
+                Err(OpenError::damaged(&self.file, detail))
+            }
         }
-        serde_json::from_str(json).map_err(damaged)
     }
 }
 

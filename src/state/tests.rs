@@ -11,8 +11,8 @@ use redb::backends::FileBackend;
 
 use super::*;
 use crate::policy::arm::PerArm;
-use crate::policy::criteria::Criteria;
-use crate::policy::rollout::{By, Effect, Event, Rollout, Terms};
+use crate::policy::criteria::{Action, Criteria};
+use crate::policy::rollout::{By, Effect, Event, Phase, Rollout, Terms};
 use crate::policy::share::Share;
 
 /// A rollout that an operator has set to `basis_points`, and the decision that says so.
@@ -242,14 +242,14 @@ fn a_newer_file_or_record_is_refused() {
     let other = tempfile::tempdir().unwrap();
     let store = Store::open(other.path()).unwrap();
     let future = |transaction: &WriteTransaction| {
-        let json = r#"{"version": 2, "moon": "full"}"#;
+        let json = r#"{"version": 3, "moon": "full"}"#;
         transaction.open_table(ROLLOUTS)?.insert("shop", json)?;
         Ok(())
     };
     store.write(future).unwrap();
     let error = store.load().expect_err("refused");
     assert!(
-        matches!(error, OpenError::Newer { found: 2, .. }),
+        matches!(error, OpenError::Newer { found: 3, .. }),
         "{error:?}"
     );
 }
@@ -266,6 +266,83 @@ fn an_unreadable_record_is_refused_with_the_name_of_its_split() {
     store.write(scribble).unwrap();
     let message = store.load().expect_err("refused").to_string();
     assert!(message.contains("record of shop"), "{message}");
+
+    let claim = |transaction: &WriteTransaction| {
+        let mut rollouts = transaction.open_table(ROLLOUTS)?;
+        rollouts.insert("shop", VERSION_1.replace(":1,", ":0,").as_str())?;
+        Ok(())
+    };
+    store.write(claim).unwrap();
+    let message = store.load().expect_err("refused").to_string();
+    assert!(message.contains("shop claims version 0"), "{message}");
+}
+
+/// As version 1 wrote it after a rollback by hand of a share that another hand had set; of the
+/// evidence, which nothing here can read, only the beginning.
+const VERSION_1: &str = r#"{"version":1,"rollout_id":"r1","file_share":null,"phase":"rolled_back",
+"operator_share":2500,"emergency":false,"last_hold":null,"last_decision":{"at":
+"2026-11-20T13:50:22.285Z","split":"shop","actor":"local","action":"rollback","reason":
+"carts are empty","from":2500,"to":0,"conditions":[{"criterion":"error_rate > 5%","value":1.0,
+"limit":0.05,"samples":5,"events":5,"evidence":2084.086312559114,"threshold":200.0,"since":
+"2026-11-20T13:49:40.383Z","overdispersion":1.5,"verdict":"fail","withheld_by":"when_legacy_too"},
+{"criterion":"p95 > 500ms","value":null,"limit":0.05,"samples":0,"events":0,"evidence":
+0.5000795196759277,"threshold":200.0,"since":null,"overdispersion":1.5,"verdict":"inconclusive",
+"withheld_by":null}],"sentence":
+"Rolled back new of shop at 13:50:22 by local (carts are empty); it was at 25%."},"evidence":
+{"watches":[{"criterion":{"metric":"error_rate","limit":0.05},"kernel":0.05}],"clusters_seen":
+1152921509170258952,"legacy_available":true}}"#;
+
+#[test]
+fn a_record_of_version_1_keeps_its_latch_and_shares_and_gathers_evidence_afresh() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let written: serde_json::Value = serde_json::from_str(VERSION_1).unwrap();
+    let decision = written["last_decision"].to_string();
+    let as_version_1 = |transaction: &WriteTransaction| {
+        transaction
+            .open_table(ROLLOUTS)?
+            .insert("shop", VERSION_1)?;
+        transaction
+            .open_table(AUDIT)?
+            .insert(0, decision.as_str())?;
+        Ok(())
+    };
+    store.write(as_version_1).unwrap();
+
+    let record = store.load().unwrap().rollouts["shop"].clone();
+    let (other, _) = rollout_at(0);
+    let now = Timestamp::default();
+    let restore = |record| Rollout::restore("shop", record, other.terms().clone(), now);
+    let (mut restored, effects) = restore(record.clone());
+    assert_eq!(effects, [], "nothing has changed");
+    assert_eq!(restored.phase(), Phase::RolledBack);
+    assert_eq!(restored.standing().share, Share::ZERO);
+    assert_eq!(
+        restored.override_share(),
+        Share::from_basis_points(2_500).ok()
+    );
+    let fresh = Rollout::new("shop", other.terms().clone(), now);
+    assert_eq!(restored.conditions(), fresh.conditions());
+
+    let by = By {
+        actor: "alice".to_owned(),
+        reason: "mended".to_owned(),
+    };
+    restored.handle(Event::Resume { by }, now).unwrap();
+    assert_eq!(restored.standing().share.basis_points(), 2_500);
+
+    let decisions = store.history(1).unwrap();
+    assert_eq!(restore(record.clone()).0.last_decision(), decisions.first());
+    let condition = &decisions[0].conditions[0];
+    assert_eq!(
+        (condition.limit, condition.action),
+        (Some(0.05), Action::Rollback)
+    );
+
+    // What is no longer configured is kept as well, and from now on as this version's.
+    store.save_all([("shop", &record)], false).unwrap();
+    assert_eq!(record.version, Record::VERSION);
+    assert_eq!(store.load().unwrap().rollouts["shop"], record);
 }
 
 #[test]

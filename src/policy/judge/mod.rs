@@ -90,10 +90,10 @@ pub struct Evidence {
     legacy_available: bool,
 }
 
-impl Judge {
-    /// A judge without any evidence.
-    pub fn new(criteria: Criteria, now: Timestamp) -> Self {
-        let nothing = Evidence {
+/// Nothing is known yet.
+impl Default for Evidence {
+    fn default() -> Self {
+        Self {
             watches: Vec::new(),
             gates: Vec::new(),
             learnt: Learnt::default(),
@@ -101,8 +101,14 @@ impl Judge {
             seconds_since_first_request: None,
             clusters_seen: 0,
             legacy_available: true,
-        };
-        Self::restore(criteria, nothing, now)
+        }
+    }
+}
+
+impl Judge {
+    /// A judge without any evidence.
+    pub fn new(criteria: Criteria, now: Timestamp) -> Self {
+        Self::restore(criteria, Evidence::default(), now)
     }
 
     /// A judge that goes on from `evidence`. Criteria it says nothing about begin afresh.

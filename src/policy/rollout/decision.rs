@@ -43,7 +43,8 @@ pub struct Decision {
 pub struct Condition {
     /// As written, such as `error_rate > 5%`.
     pub criterion: String,
-    /// What it does once it fires.
+    /// What it does once it fires. Decisions of version 1 do not say: they knew only rollbacks.
+    #[serde(default)]
     pub action: Action,
     /// The share of events among `samples`, both since `since`; where nothing points to trouble,
     /// since the evidence was fresh.
@@ -56,13 +57,17 @@ pub struct Condition {
     pub events: u64,
     /// The rates that are compatible with these counts, 95 % at every look.
     pub interval: Option<[f64; 2]>,
-    /// What was counted of legacy over the same time.
+    /// What was counted of legacy over the same time. Decisions of version 1 tell it in their
+    /// sentence only.
+    #[serde(default)]
     pub legacy: Observed,
     /// Evidence against "all is well", as odds.
     pub evidence: f64,
     /// The evidence at which it fires.
     pub threshold: f64,
-    /// How close the evidence is to the threshold by orders of magnitude, 0 to 1.
+    /// How close the evidence is to the threshold by orders of magnitude, 0 to 1. Decisions of
+    /// version 1 do not say: 0.
+    #[serde(default)]
     pub meter: f64,
     /// When the trouble is thought to have begun, RFC 3339.
     pub since: Option<String>,
