@@ -329,6 +329,7 @@ impl Rollout {
         let moves_share = terms.share != self.terms.share;
         let other_criteria = terms.criteria != self.terms.criteria;
         let other_backends = terms.backends != self.terms.backends;
+        let other_legacy = terms.backends.legacy != self.terms.backends.legacy;
         if !is_new_rollout && !moves_share && !other_criteria && !other_backends {
             return Vec::new();
         }
@@ -339,6 +340,9 @@ impl Rollout {
         }
         if other_criteria {
             self.judge.reconfigure(terms.criteria.clone(), now);
+        }
+        if other_legacy {
+            self.judge.forget(now);
         }
         self.terms = terms;
         if is_new_rollout {

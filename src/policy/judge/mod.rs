@@ -172,6 +172,15 @@ impl Judge {
         self.begin_stage(self.evidence.stage.aim, now);
     }
 
+    /// Forgets all evidence, and what was learnt of legacy: it is another one.
+    pub fn forget(&mut self, now: Timestamp) {
+        let aim = self.evidence.stage.aim;
+        self.evidence = Evidence::default();
+        self.reconfigure(self.criteria.clone(), now);
+        self.streak.forgive();
+        self.begin_stage(aim, now);
+    }
+
     /// A stage begins: what an advance needs must be proven anew, for a heavier load is a new
     /// question. Evidence of harm goes on, so that a failure from just before the change counts.
     pub fn begin_stage(&mut self, aim: Aim, now: Timestamp) {

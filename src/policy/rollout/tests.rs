@@ -223,6 +223,30 @@ fn another_backend_is_not_judged_by_what_its_predecessor_did() {
 }
 
 #[test]
+fn another_legacy_is_learnt_from_scratch() {
+    let mut rollout = at_ten_percent();
+    announced(&mut rollout, good(), 100);
+    let other = Terms {
+        backends: PerArm {
+            legacy: "older".to_owned(),
+            new: "new".to_owned(),
+        },
+        ..terms(Some(share(10)))
+    };
+    let (restored, _) = Rollout::restore("shop", rollout.record(), other.clone(), at(200));
+    let before = rollout.record().evidence;
+    announced(
+        &mut rollout,
+        Event::Configured(Box::new(other.clone())),
+        200,
+    );
+    let fresh = Rollout::new("shop", other, at(200)).record().evidence;
+    assert_ne!(before, fresh);
+    assert_eq!(rollout.record().evidence, fresh);
+    assert_eq!(restored.record().evidence, fresh, "also over a restart");
+}
+
+#[test]
 fn a_share_fixed_in_the_file_needs_an_override_which_ends_when_the_file_changes() {
     let mut rollout = at_ten_percent();
     let refusal = rollout.handle(set(20), at(100)).expect_err("refused");
