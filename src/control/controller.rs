@@ -157,7 +157,8 @@ impl Controller {
         Ok(())
     }
 
-    fn tick(&mut self) {
+    /// Lets everything be judged that was counted since the last time.
+    pub(super) fn tick(&mut self) {
         let effects = self.world.observe();
         if effects.is_empty() {
             return;
@@ -229,6 +230,9 @@ impl Controller {
         author: Author,
         reply: oneshot::Sender<Result<String, Refused>>,
     ) {
+        // What was counted until now is judged by what held until now: failures from before a
+        // resume are not held against what it begins.
+        self.tick();
         let by = By {
             actor: author.actor,
             reason: author.reason,

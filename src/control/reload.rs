@@ -130,6 +130,8 @@ impl Reloads {
 impl Controller {
     /// Puts what was read in force, or refuses it, and tells whoever asked.
     pub(super) async fn conclude_reload(&mut self, loaded: Loaded) {
+        // As before a command: a new `rollout.id` begins with nothing that was counted before.
+        self.tick();
         let outcome = match loaded.outcome {
             Ok(config) => self.put_in_force(config).await,
             Err(Unread::Problems(problems)) => {

@@ -12,8 +12,11 @@ use super::*;
 use crate::clock::Clock;
 use crate::config;
 use crate::control::reload::Loaded;
-use crate::policy::rollout::Standing;
+use crate::policy::arm::Arm;
+use crate::policy::class::Class;
+use crate::policy::rollout::{Phase, Standing};
 use crate::state::Saved;
+use crate::telemetry::WorkerId;
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 
 /// A controller without threads.
@@ -200,6 +203,47 @@ async fn a_disk_that_hangs_delays_no_rollback() {
         let refused = site.controller.decide_one("b", &set(60)).await;
         assert!(matches!(refused, Err(Refused::StoreFailed(_))));
         assert_eq!(site.shares(), ["0%", "50%"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failures_from_before_a_resume_do_not_undo_it() {
+    in_a_local_set(async {
+        for by_command in [true, false] {
+            let store = tempfile::tempdir().expect("a temporary directory");
+            let store = crate::state::Store::open(store.path()).expect("it is writable");
+            let keeper = Keeper::start(Some(store)).expect("threads can be made");
+            let mut site = Site::new("share: 50%", "share: 50%", keeper);
+            let event = Event::Rollback { by: by() };
+            assert!(site.controller.decide_one("a", &event).await.is_ok());
+
+            let tally = &site.controller.world.routing.splits[0].tally;
+            for key in 0..20_u8 {
+                let cluster = Salt::new("a").hash(&[key]).cluster();
+                tally
+                    .arm(WorkerId(0), Arm::New)
+                    .book(Class::Transport, Some(cluster));
+                tally.streak().failure(cluster);
+            }
+            if by_command {
+                let split = "a".to_owned();
+                let author = Author {
+                    actor: "alice".to_owned(),
+                    reason: String::new(),
+                };
+                let (reply, _answer) = oneshot::channel();
+                let controller = &mut site.controller;
+                let resume = Command::Resume { split };
+                controller.carry_out(resume, author, reply).await;
+            } else {
+                site.reload("share: 50%, rollout: {id: r2}", "share: 50%")
+                    .await;
+            }
+            site.controller.tick();
+            let rollout = &site.controller.world.splits[0].rollout;
+            assert_eq!(rollout.phase(), Phase::Progressing, "{by_command}");
+        }
     })
     .await;
 }
