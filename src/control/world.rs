@@ -250,14 +250,16 @@ impl World {
             let span = elapsed.since(state.read_at);
             plan.budget
                 .refill(requests_since(&reading, &state.reading), span);
-            let legacy = self.routing.backend(plan.arms.legacy);
+            let is_available =
+                |backend| self.routing.backend(backend).backend.has_available(elapsed);
             let window = Window {
                 seconds: span.as_secs_f64(),
                 new: evidence_since(&reading, &state.reading, Arm::New),
                 legacy: evidence_since(&reading, &state.reading, Arm::Legacy),
                 slower: None,
                 streak: reading.streak.clone(),
-                legacy_available: legacy.backend.has_available(elapsed),
+                legacy_available: is_available(plan.arms.legacy),
+                new_available: is_available(plan.arms.new),
             };
             state.reading = reading;
             state.read_at = elapsed;

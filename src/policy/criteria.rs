@@ -5,6 +5,7 @@
 //! what an advance needs, and is met once there is evidence *for* health. Between the two lies
 //! "nobody knows yet", which does nothing.
 
+mod counted;
 mod sentence;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::counted::LatencyLimits;
 pub use self::sentence::{InvalidCriterion, InvalidRequirement};
 
 /// What rolls a split back, what lets it advance, and the settings of the judgement.
@@ -64,6 +66,10 @@ pub struct Criteria {
     pub when_legacy_too: WhenLegacyToo,
     /// Settings that nobody needs to touch.
     pub expert: Expert,
+    /// What the data plane counts where it counts more than these criteria name: the limits of the
+    /// plan's other stages too. None: those of these criteria.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<LatencyLimits>,
 }
 
 /// The priors of the detectors.
@@ -180,27 +186,6 @@ pub enum WhenLegacyToo {
 }
 
 impl Criteria {
-    /// The pairs of counters that a tally has room for, per measure of latency.
-    pub const MAX_LATENCY_LIMITS: usize = 6;
-
-    /// The distinct limits on the time to the first byte, of criteria before requirements. The data
-    /// plane counts an exact pair for each; at most [`Criteria::MAX_LATENCY_LIMITS`] are
-    /// configurable.
-    pub fn latency_thresholds(&self) -> Vec<Duration> {
-        let limits = self.first_byte_limits();
-        limits.into_iter().map(Duration::from_secs_f64).collect()
-    }
-
-    /// [`Criteria::latency_thresholds`] in seconds, as the criteria hold them.
-    pub(super) fn first_byte_limits(&self) -> Vec<f64> {
-        self.limits_of(|metric| matches!(metric, Metric::Latency(_)))
-    }
-
-    /// The distinct limits on the time to the end of the answer, in seconds.
-    pub(super) fn total_limits(&self) -> Vec<f64> {
-        self.limits_of(|metric| matches!(metric, Metric::TotalLatency(_)))
-    }
-
     /// The quantiles, in hundredths, at which a comparison of `metric` looks.
     pub(super) fn compared_quantiles(&self, metric: Metric) -> Vec<u8> {
         match metric {
@@ -218,28 +203,6 @@ impl Criteria {
         rollbacks
             .filter(|criterion| criterion.action == Action::Rollback)
             .count()
-    }
-
-    fn limits_of(&self, is_meant: impl Fn(Metric) -> bool) -> Vec<f64> {
-        let harms = self.rollback.iter().filter_map(|criterion| {
-            let Harm::Beyond(limit) = criterion.harm else {
-                return None;
-            };
-            is_meant(criterion.metric).then_some(limit)
-        });
-        let proofs = self.advance.iter().filter_map(|requirement| {
-            let Proof::Within(limit) = requirement.proof else {
-                return None;
-            };
-            is_meant(requirement.metric).then_some(limit)
-        });
-        let mut limits = Vec::new();
-        for limit in harms.chain(proofs) {
-            if !limits.contains(&limit) {
-                limits.push(limit);
-            }
-        }
-        limits
     }
 }
 
@@ -277,6 +240,7 @@ impl Default for Criteria {
             latency_overdispersion: Overdispersion::Auto,
             when_legacy_too: WhenLegacyToo::Hold,
             expert: Expert::default(),
+            counted: None,
         }
     }
 }

@@ -69,6 +69,7 @@ impl Traffic {
             slower: None,
             streak: StreakReading::default(),
             legacy_available: true,
+            new_available: true,
         }
     }
 }

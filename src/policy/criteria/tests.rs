@@ -155,6 +155,44 @@ fn thresholds_are_those_of_criteria_and_requirements_each_once() {
     );
 }
 
+#[test]
+fn several_stages_are_counted_in_one_list_of_distinct_limits() {
+    let read = |rollback: &[&str], advance: &[&str]| Criteria {
+        rollback: rollback
+            .iter()
+            .map(|text| text.parse().expect("valid"))
+            .collect(),
+        advance: advance
+            .iter()
+            .map(|text| text.parse().expect("valid"))
+            .collect(),
+        ..Criteria::default()
+    };
+    let stages = [
+        read(&["p95 > 500ms", "total_p99 > 3s"], &["p95 < 200ms"]),
+        read(&["p95 > 400ms", "total_p95 > 3s"], &["total_p50 < 1s"]),
+        read(&["p99 > 500ms", "error_rate > 5%"], &["p95 < 200ms"]),
+    ];
+    let counted = LatencyLimits::of(stages.iter());
+    assert_eq!(counted.first_byte, [0.5, 0.2, 0.4]);
+    assert_eq!(counted.total, [3.0, 1.0]);
+    assert_eq!(
+        LatencyLimits::of(stages[..1].iter()),
+        stages[0].latency_limits()
+    );
+
+    let stage = Criteria {
+        counted: Some(counted),
+        ..stages[1].clone()
+    };
+    let milliseconds = |limits: &[u64]| -> Vec<Duration> {
+        let limits = limits.iter().copied();
+        limits.map(Duration::from_millis).collect()
+    };
+    assert_eq!(stage.latency_thresholds(), milliseconds(&[500, 200, 400]));
+    assert_eq!(stage.total_thresholds(), milliseconds(&[3_000, 1_000]));
+}
+
 fn any_metric() -> impl Strategy<Value = Metric> {
     prop_oneof![
         Just(Metric::ErrorRate),

@@ -10,10 +10,10 @@ use super::comparison::{Baseline, Comparison};
 use super::detector::{Detector, Prior, Step};
 use super::kernels::{self, Contrast, DEGREES_OF_HEALTH, GoodKernel};
 use super::pace::{Estimate, Pace};
-use super::source::{Counts, Event, Limits};
+use super::source::{Counts, Event};
 use super::watch::Sheet;
 use super::window::Window;
-use crate::policy::criteria::{Criteria, Metric, Proof, Requirement};
+use crate::policy::criteria::{Criteria, LatencyLimits, Metric, Proof, Requirement};
 use crate::policy::time::Timestamp;
 
 /// One requirement.
@@ -131,7 +131,7 @@ impl Gate {
     }
 
     /// Takes in legacy's counts of a window in which nothing is judged.
-    pub(super) fn learn(&mut self, window: &Window, limits: &Limits) {
+    pub(super) fn learn(&mut self, window: &Window, limits: &LatencyLimits) {
         let counts = Counts::of(window, self.event(), limits);
         if let (Test::NotWorse { comparison, .. }, Some(counts)) = (&mut self.test, counts) {
             comparison.learn(counts.legacy.total, window.seconds);

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::overdispersion::{Dispersion, PRIOR};
-use super::source::{Counts, Event, Limits};
+use super::source::{Counts, Event};
 use super::window::Window;
-use crate::policy::criteria::{Criteria, Metric, Overdispersion};
+use crate::policy::criteria::{Criteria, LatencyLimits, Metric, Overdispersion};
 
 /// The dispersions of all events that the criteria speak of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,14 +66,19 @@ impl Kind {
 }
 
 impl Learnt {
-    /// Learns about these criteria from now on, and keeps what was learnt about them before.
+    /// Learns about these criteria from now on, and keeps what was learnt about them before. Limits
+    /// that are counted for other stages are learnt about as well: when such a stage begins, its
+    /// bunches are known.
     pub(super) fn reconfigure(&mut self, criteria: &Criteria) {
         let harms = criteria.rollback.iter();
         let harms = harms.map(|criterion| Event::of_harm(criterion.metric, criterion.harm));
         let proofs = criteria.advance.iter();
         let proofs = proofs.map(|needed| Event::of_proof(needed.metric, needed.proof));
+        let limits = criteria.latency_limits();
+        let first_byte = limits.first_byte.into_iter().map(Kind::SlowFirstByte);
+        let counted = first_byte.chain(limits.total.into_iter().map(Kind::SlowTotal));
         let mut kinds: Vec<Learner> = Vec::new();
-        for kind in harms.chain(proofs).filter_map(Kind::of) {
+        for kind in harms.chain(proofs).filter_map(Kind::of).chain(counted) {
             if kinds.iter().any(|learner| learner.kind == kind) {
                 continue;
             }
@@ -94,7 +99,7 @@ impl Learnt {
     }
 
     /// Takes in legacy's counts; to be called after a window was judged.
-    pub(super) fn learn(&mut self, window: &Window, limits: &Limits) {
+    pub(super) fn learn(&mut self, window: &Window, limits: &LatencyLimits) {
         for learner in &mut self.kinds {
             if let Some(counts) = Counts::of(window, learner.kind.event(), limits) {
                 learner.dispersion.learn(counts.legacy, window.seconds);

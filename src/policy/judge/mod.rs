@@ -51,12 +51,11 @@ pub use self::verdict::{Breach, LimitBreach, Verdict};
 use self::gate::Gate;
 use self::guards::Guard;
 use self::learnt::Learnt;
-use self::source::Limits;
 use self::stage::Stage;
 use self::streak::Streak;
 use self::watch::{Bench, Finding, Legacy, Sheet, Watch};
 use self::window::{Slower, Window};
-use super::criteria::{Action, Criteria, Criterion, Harm, Metric};
+use super::criteria::{Action, Criteria, Criterion, Harm, LatencyLimits, Metric};
 use super::key::Cluster;
 use super::rollout::{Condition, Need};
 use super::time::Timestamp;
@@ -69,7 +68,7 @@ const CALM: f64 = 0.1;
 #[derive(Clone, Debug)]
 pub struct Judge {
     criteria: Criteria,
-    limits: Limits,
+    limits: LatencyLimits,
     evidence: Evidence,
     streak: Streak,
 }
@@ -115,7 +114,7 @@ impl Judge {
     pub fn restore(criteria: Criteria, evidence: Evidence, now: Timestamp) -> Self {
         let mut judge = Self {
             criteria: Criteria::default(),
-            limits: Limits::default(),
+            limits: LatencyLimits::default(),
             evidence,
             streak: Streak::default(),
         };
@@ -157,7 +156,7 @@ impl Judge {
             })
             .collect();
         self.evidence.learnt.reconfigure(&criteria);
-        self.limits = Limits::of(&criteria);
+        self.limits = criteria.latency_limits();
         self.criteria = criteria;
     }
 

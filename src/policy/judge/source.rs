@@ -4,23 +4,7 @@ use super::kernels::Contrast;
 use super::trail::{Batch, Clusters};
 use super::window::{ArmCounts, Clustered, Latencies, Pair, Window};
 use crate::policy::arm::PerArm;
-use crate::policy::criteria::{Criteria, Harm, Metric, Proof};
-
-/// The distinct latency limits of the criteria, in the order in which windows count them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Limits {
-    first_byte: Vec<f64>,
-    total: Vec<f64>,
-}
-
-impl Limits {
-    pub(super) fn of(criteria: &Criteria) -> Self {
-        Self {
-            first_byte: criteria.first_byte_limits(),
-            total: criteria.total_limits(),
-        }
-    }
-}
+use crate::policy::criteria::{Harm, LatencyLimits, Metric, Proof};
 
 /// What is counted as an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +52,7 @@ pub(super) struct Counts<'a> {
 
 impl<'a> Counts<'a> {
     /// None if the window was counted for other criteria than these.
-    pub(super) fn of(window: &'a Window, event: Event, limits: &Limits) -> Option<Self> {
+    pub(super) fn of(window: &'a Window, event: Event, limits: &LatencyLimits) -> Option<Self> {
         Some(Self {
             new: clustered(&window.new, event, limits)?,
             legacy: clustered(&window.legacy, event, limits)?,
@@ -86,7 +70,11 @@ impl<'a> Counts<'a> {
     }
 }
 
-fn clustered<'a>(arm: &'a ArmCounts, event: Event, limits: &Limits) -> Option<&'a Clustered> {
+fn clustered<'a>(
+    arm: &'a ArmCounts,
+    event: Event,
+    limits: &LatencyLimits,
+) -> Option<&'a Clustered> {
     let counted = |limits: &[f64], counts: &'a [Clustered]| {
         let place = limits
             .iter()

@@ -9,6 +9,7 @@ use super::*;
 use crate::policy::criteria::{Overdispersion, WhenLegacyToo};
 
 mod comparing;
+mod counting;
 mod replaying;
 mod traffic;
 

@@ -9,10 +9,12 @@ use super::kernels::{self, ALTERNATIVES, BreachKernel};
 use super::latencies::Yardstick;
 use super::learnt::Learnt;
 use super::slower::SlowerTest;
-use super::source::{self, Counts, Event, Limits, Slow};
+use super::source::{self, Counts, Event, Slow};
 use super::trail::{Tally, Trail};
 use super::window::{Pair, Window};
-use crate::policy::criteria::{self, Action, Criteria, Criterion, Harm, Metric, WhenLegacyToo};
+use crate::policy::criteria::{
+    self, Action, Criteria, Criterion, Harm, LatencyLimits, Metric, WhenLegacyToo,
+};
 use crate::policy::time::Timestamp;
 
 /// Evidence against legacy, over the seconds in which `new` is bad, that counts as "legacy too".
@@ -111,7 +113,7 @@ pub(super) struct Sheet<'a> {
     /// When the window began.
     pub(super) begin: Timestamp,
     pub(super) criteria: &'a Criteria,
-    pub(super) limits: &'a Limits,
+    pub(super) limits: &'a LatencyLimits,
     pub(super) learnt: &'a Learnt,
 }
 
@@ -269,7 +271,7 @@ impl Watch {
     }
 
     /// Takes in legacy's counts of a window in which nothing is judged.
-    pub(super) fn learn(&mut self, window: &Window, limits: &Limits) {
+    pub(super) fn learn(&mut self, window: &Window, limits: &LatencyLimits) {
         let counts = Counts::of(window, self.event(), limits);
         match &mut self.test {
             Test::Limit { .. } => {}

@@ -25,6 +25,14 @@ pub struct Window {
     pub streak: StreakReading,
     /// Whether legacy has an endpoint that could take everyone.
     pub legacy_available: bool,
+    /// Whether `new` has an endpoint that could take requests.
+    #[serde(default = "available")]
+    pub new_available: bool,
+}
+
+/// What holds where nobody wrote it down.
+const fn available() -> bool {
+    true
 }
 
 /// Outcomes decided on one arm: a cumulative reading, or a window's difference of two.
@@ -248,18 +256,37 @@ mod tests {
         (pairs, latencies).prop_map(|(pairs, latencies)| {
             let mut counts = ArmCounts {
                 latency: vec![Clustered::default(); 2],
+                total_latency: vec![Clustered::default(); 1],
                 ..ArmCounts::default()
             };
             for (cluster, n, e) in pairs {
                 let pair = Pair { n: n + e, e };
                 counts.errors.count(cluster, pair);
                 counts.latency[1].count(cluster, pair);
+                counts.total_latency[0].count(cluster, pair);
             }
             for (bucket, count) in latencies {
                 counts.first_byte.record(bucket, count);
             }
             counts
         })
+    }
+
+    #[test]
+    fn a_window_that_says_nothing_of_endpoints_of_new_is_read_as_if_there_were_some() {
+        let window = Window {
+            seconds: 0.1,
+            new: ArmCounts::default(),
+            legacy: ArmCounts::default(),
+            slower: None,
+            streak: StreakReading::default(),
+            legacy_available: true,
+            new_available: true,
+        };
+        let mut written = serde_json::to_value(&window).expect("serialisable");
+        let fields = written.as_object_mut().expect("a structure");
+        assert!(fields.remove("new_available").is_some());
+        assert_eq!(serde_json::from_value(written).ok(), Some(window));
     }
 
     proptest! {

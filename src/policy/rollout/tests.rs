@@ -58,6 +58,7 @@ fn window(new_fails: bool, legacy_fails: bool) -> Event {
         slower: None,
         streak: StreakReading::default(),
         legacy_available: true,
+        new_available: true,
     }))
 }
 

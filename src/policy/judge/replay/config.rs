@@ -274,7 +274,7 @@ impl Flat {
                 ));
             }
         }
-        let limits = criteria.first_byte_limits().into_iter();
+        let limits = criteria.latency_limits().first_byte.into_iter();
         Ok(Setting {
             latency: limits
                 .map(|limit| limit == ROLLBACK_LIMIT_SECONDS)

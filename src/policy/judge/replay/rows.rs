@@ -223,6 +223,7 @@ impl Flat {
             new,
             streak: StreakReading::default(),
             legacy_available: true,
+            new_available: true,
         })
     }
 }

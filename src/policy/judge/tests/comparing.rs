@@ -85,6 +85,7 @@ fn errors(new: (u64, u64), legacy: (u64, u64)) -> Window {
         slower: None,
         streak: StreakReading::default(),
         legacy_available: true,
+        new_available: true,
     }
 }
 

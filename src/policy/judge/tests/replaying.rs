@@ -71,6 +71,7 @@ impl Live {
             slower: None,
             streak: StreakReading::default(),
             legacy_available: true,
+            new_available: true,
         }
     }
 

@@ -62,6 +62,7 @@ impl Traffic {
             slower: None,
             streak: StreakReading::default(),
             legacy_available: self.legacy_available,
+            new_available: true,
         };
         window.streak.clone_from(&self.streak);
         self.now = self.now.plus(Duration::from_millis(100));
