@@ -59,7 +59,7 @@ impl Explain {
             salt: Salt::new(&split.salt),
             key: &self.key,
             pinned: split.pins.get(&self.key).copied(),
-            share: split.share.unwrap_or(Share::ZERO),
+            share: split.course.file_share().unwrap_or(Share::ZERO),
             emergency: false,
         }))
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::policy::arm::{Arm, PerArm};
-use crate::policy::criteria::Criteria;
+use crate::policy::plan::{Course, Rules};
 use crate::policy::share::Share;
 
 pub use crate::policy::route::{Matches, PathMatch};
@@ -307,8 +307,10 @@ pub struct Split {
     pub keyless: Keyless,
     /// Seeds the hash. Default: the split's name.
     pub salt: String,
-    /// The share fixed in the file; absent: the operator's `set` alone decides, from 0.
-    pub share: Option<Share>,
+    /// Who moves the share, and what is judged.
+    pub course: Course,
+    /// Rules of the whole rollout.
+    pub rules: Rules,
     /// Both arms work on one data, key and session store.
     pub shared_state: bool,
     /// What happens when `new` fails.
@@ -323,8 +325,6 @@ pub struct Split {
     pub response_headers: bool,
     /// Written by the user; a new value clears a rollback's latch.
     pub rollout_id: String,
-    /// What rolls this split back, and how that is judged.
-    pub criteria: Criteria,
 }
 
 /// One place where a session key may be.

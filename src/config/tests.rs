@@ -90,8 +90,11 @@ fn the_quickstart_means_what_it_says() {
     assert_eq!(config.backends[1].endpoints, ["127.0.0.1:9002"]);
     let split = &config.splits[0];
     assert_eq!(split.arms[Arm::New], BackendId(1));
-    assert_eq!(split.share, Share::from_basis_points(1_000).ok());
-    assert_eq!(split.criteria, Criteria::default());
+    assert_eq!(
+        split.course.file_share(),
+        Share::from_basis_points(1_000).ok()
+    );
+    assert_eq!(*split.course.criteria(None), Criteria::default());
     assert_eq!(split.salt, "api");
     assert_eq!(split.rollout_id, "1");
     assert_eq!(config.routes[0].target, Target::Split(SplitId(0)));
@@ -123,7 +126,8 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
     assert_eq!(split.pins["old customer"], Arm::Legacy);
     assert_eq!(split.fallback.body_limit, 65_536);
     let rollback: Vec<String> = split
-        .criteria
+        .course
+        .criteria(None)
         .rollback
         .iter()
         .map(Criterion::to_string)
@@ -138,7 +142,10 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
             "client_error_rate worse than legacy by 25%",
         ]
     );
-    assert_eq!(split.criteria.overdispersion, Overdispersion::Auto);
+    assert_eq!(
+        split.course.criteria(None).overdispersion,
+        Overdispersion::Auto
+    );
     assert_eq!(config.splits[1].fallback.breaker, None);
     let route = &config.routes[0].matches;
     assert_eq!(route.path, Some(PathMatch::Prefix("/checkout".to_owned())));
@@ -517,7 +524,10 @@ fn substituted_values_are_what_the_place_wants() {
     .expect("valid");
     assert_eq!(config.process.workers, 4);
     assert_eq!(config.splits[0].salt, "4");
-    assert_eq!(config.splits[0].share, Share::from_basis_points(500).ok());
+    assert_eq!(
+        config.splits[0].course.file_share(),
+        Share::from_basis_points(500).ok()
+    );
 }
 
 #[test]

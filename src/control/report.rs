@@ -73,7 +73,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
         name: settings.name.clone(),
         phase: rollout.phase(),
         share: standing.share.to_string(),
-        file_share: settings.share.map(|share| share.to_string()),
+        file_share: settings.course.file_share().map(|share| share.to_string()),
         override_share: rollout.override_share().map(|share| share.to_string()),
         emergency: standing.emergency,
         rollout_id: settings.rollout_id.clone(),

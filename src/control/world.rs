@@ -346,9 +346,9 @@ fn configured(rollout: &Rollout, terms: Terms, now: Timestamp) -> (Rollout, Vec<
 
 fn terms(config: &Config, settings: &model::Split) -> Terms {
     Terms {
-        share: settings.share,
+        share: settings.course.file_share(),
         rollout_id: settings.rollout_id.clone(),
-        criteria: settings.criteria.clone(),
+        criteria: settings.course.criteria(None).clone(),
         backends: config.names_of_arms(settings),
     }
 }

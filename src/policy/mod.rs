@@ -6,12 +6,14 @@
 pub mod addresses;
 pub mod arm;
 pub mod assign;
+pub mod calendar;
 pub mod class;
 pub mod criteria;
 pub mod duration;
 pub mod fallback;
 pub mod judge;
 pub mod key;
+pub mod plan;
 pub mod rate;
 pub mod rollout;
 pub mod route;

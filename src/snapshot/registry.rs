@@ -133,7 +133,7 @@ impl Registry {
     }
 
     fn split(&self, settings: &model::Split, backends: PerArm<String>) -> KeptSplit {
-        let thresholds = settings.criteria.latency_thresholds();
+        let thresholds = settings.course.criteria(None).latency_thresholds();
         let kept = self.splits.get(&settings.name);
         // Counts about other thresholds or another arm's backend would be evidence about something
         // else.
@@ -147,12 +147,12 @@ impl Registry {
                 || Arc::new(SplitTally::new(self.workers, thresholds)),
                 |kept| Arc::clone(&kept.tally),
             );
-        let min_clusters = settings.criteria.min_bad_clusters;
+        let min_clusters = settings.course.criteria(None).min_bad_clusters;
         let fallback = &settings.fallback;
         let same_breaker = kept.filter(|kept| {
             kept.backends == backends
                 && kept.settings.fallback.breaker == fallback.breaker
-                && kept.settings.criteria.min_bad_clusters == min_clusters
+                && kept.settings.course.criteria(None).min_bad_clusters == min_clusters
         });
         let breaker = match same_breaker {
             Some(kept) => kept.breaker.clone(),

@@ -12,6 +12,7 @@ use crate::config::notation::Written;
 use crate::config::raw::{self, List};
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::criteria::{Criteria, Criterion, Harm, Overdispersion};
+use crate::policy::plan::{Course, Rules};
 
 /// Bytes of a secret that a machine cannot guess (RFC 7518 §3.2 asks as many of HS256).
 const MIN_SECRET_BYTES: usize = 32;
@@ -50,7 +51,11 @@ impl Compiler<'_, '_> {
             key,
             keyless,
             salt: split.salt.unwrap_or_else(|| name.clone()),
-            share: split.share.map(|Written(share)| share),
+            course: Course::ByHand {
+                share: split.share.map(|Written(share)| share),
+                criteria: Box::new(self.criteria(&path, split.rollback, split.analysis)),
+            },
+            rules: Rules::default(),
             shared_state: split.shared_state,
             fallback: fallback(split.fallback),
             pins: self.pins(&path, split.pins),
@@ -58,7 +63,6 @@ impl Compiler<'_, '_> {
             stream_grace: split.stream_grace.0,
             response_headers: split.response_headers,
             rollout_id: split.rollout.id,
-            criteria: self.criteria(&path, split.rollback, split.analysis),
             name,
         }
     }

@@ -11,7 +11,7 @@ use crate::config::model::{
 use crate::identity::pin;
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Cause;
-use crate::policy::criteria::Criteria;
+use crate::policy::plan::{Course, Rules};
 
 const NOW: u64 = 1_795_000_000;
 const CLIENT: &str = "203.0.113.7";
@@ -23,7 +23,11 @@ fn split(key: Vec<KeySource>, keyless: Keyless) -> Split {
         key,
         keyless,
         salt: "checkout".to_owned(),
-        share: None,
+        course: Course::ByHand {
+            share: None,
+            criteria: Box::default(),
+        },
+        rules: Rules::default(),
         shared_state: false,
         fallback: FallbackSettings {
             enabled: true,
@@ -38,7 +42,6 @@ fn split(key: Vec<KeySource>, keyless: Keyless) -> Split {
         stream_grace: Duration::from_secs(30),
         response_headers: false,
         rollout_id: String::new(),
-        criteria: Criteria::default(),
     }
 }
 

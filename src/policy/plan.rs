@@ -1,0 +1,208 @@
+//! How far a split is to be moved, in which steps, and when a step may be taken.
+//!
+//! A plan that falls or repeats would have the engine lower a share and call it progress, so a
+//! [`Plan`] that exists has at least one stage and strictly rising shares; nothing later asks again.
+
+use std::time::Duration;
+
+use super::calendar::Calendar;
+use super::criteria::Criteria;
+use super::share::Share;
+
+/// Who moves a split's share.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Course {
+    /// A person: in the file, or where that says nothing with `set`, from 0.
+    ByHand {
+        /// The share fixed in the file.
+        share: Option<Share>,
+        /// What rolls it back.
+        criteria: Box<Criteria>,
+    },
+    /// The engine, stage by stage.
+    Planned(Plan),
+}
+
+/// The stages of a migration: at least one, each with a larger share than the one before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    stages: Vec<Stage>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// The part of keys that goes to `new`.
+    pub share: Share,
+    /// What rolls back, what an advance needs, how long to observe and how many requests.
+    pub criteria: Criteria,
+    /// Whether a person must approve before the stage is left for a larger share.
+    pub approval: bool,
+    /// When the engine may leave the stage for a larger share; absent: at any time.
+    pub calendar: Option<Calendar>,
+    /// Watched time after which the stage counts as undecided; absent: never.
+    pub timeout: Option<Duration>,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+}
+
+/// What becomes of a stage that is undecided for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// The rollout is paused until a person decides.
+    #[default]
+    Hold,
+    /// As if a criterion were breached.
+    Rollback,
+    /// The next stage begins although not everything is proven; never while something speaks
+    /// against `new`, or while it has had no requests.
+    Advance,
+}
+
+/// Rules of the whole rollout, whatever its stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// Where a rollback goes.
+    pub retreat: Retreat,
+    /// Time over which a rollback lowers the share, step by step; zero: at once. Harm that goes on
+    /// meanwhile ends it at 0 at once.
+    pub ramp: Duration,
+    /// Watched time after any change of the share in which the engine does not raise it.
+    pub cool_down: Duration,
+    /// Changes of the share within a watched day after which the engine raises it no more.
+    pub max_changes_per_day: usize,
+    /// Whether the engine only says what it would do.
+    pub advise: bool,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retreat {
+    /// Everyone back to legacy.
+    #[default]
+    Zero,
+    /// To the share of the stage before; from the first one, or for the second time in a row, to 0.
+    PreviousStage,
+}
+
+/// The stages are no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPlan {
+    /// There is none.
+    #[error("a plan needs at least one stage")]
+    Empty,
+    /// The share of one, by its index, is not above that of the stage before it.
+    #[error("stage {} is not above the stage before it", .0 + 1)]
+    NotRising(usize),
+}
+
+impl Course {
+    /// The plan, where the engine moves the share.
+    pub const fn plan(&self) -> Option<&Plan> {
+        match self {
+            Course::ByHand { .. } => None,
+            Course::Planned(plan) => Some(plan),
+        }
+    }
+
+    /// The share that the file fixes.
+    pub const fn file_share(&self) -> Option<Share> {
+        match self {
+            Course::ByHand { share, .. } => *share,
+            Course::Planned(_) => None,
+        }
+    }
+
+    /// What is judged in the stage with this index, from 0; before the first stage what is judged
+    /// there.
+    pub fn criteria(&self, stage: Option<usize>) -> &Criteria {
+        match self {
+            Course::ByHand { criteria, .. } => criteria,
+            Course::Planned(plan) => {
+                let last = plan.stages.len() - 1;
+                &plan.stages[stage.unwrap_or(0).min(last)].criteria
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// A plan of these stages.
+    ///
+    /// # Errors
+    /// [`InvalidPlan`] with the first thing that is wrong.
+    pub fn new(stages: Vec<Stage>) -> Result<Self, InvalidPlan> {
+        if stages.is_empty() {
+            return Err(InvalidPlan::Empty);
+        }
+        let falls = stages
+            .windows(2)
+            .position(|pair| pair[1].share <= pair[0].share);
+        match falls {
+            Some(before) => Err(InvalidPlan::NotRising(before + 1)),
+            None => Ok(Self { stages }),
+        }
+    }
+
+    /// The stages, in order; at least one.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The index of the last stage whose share is not above `share`.
+    pub fn highest_within(&self, share: Share) -> Option<usize> {
+        self.stages.iter().rposition(|stage| stage.share <= share)
+    }
+
+    /// The share of each stage.
+    pub fn shares(&self) -> impl Iterator<Item = Share> {
+        self.stages.iter().map(|stage| stage.share)
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            retreat: Retreat::Zero,
+            ramp: Duration::ZERO,
+            cool_down: Duration::ZERO,
+            max_changes_per_day: 24,
+            advise: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(percentages: &[u16]) -> Result<Plan, InvalidPlan> {
+        let stages = percentages.iter().map(|percent| Stage {
+            share: Share::from_basis_points(percent * 100).expect("a share"),
+            criteria: Criteria::default(),
+            approval: false,
+            calendar: None,
+            timeout: None,
+            on_timeout: OnTimeout::Hold,
+        });
+        Plan::new(stages.collect())
+    }
+
+    #[test]
+    fn only_rising_stages_are_a_plan() {
+        assert_eq!(plan(&[]), Err(InvalidPlan::Empty));
+        assert_eq!(plan(&[0, 10, 10]), Err(InvalidPlan::NotRising(2)));
+        assert_eq!(plan(&[20, 10]), Err(InvalidPlan::NotRising(1)));
+        assert!(plan(&[0, 100]).is_ok());
+        assert!(plan(&[5]).is_ok());
+    }
+
+    #[test]
+    fn an_edited_plan_goes_on_at_the_highest_stage_that_raises_nobody() {
+        let plan = plan(&[10, 30, 50]).expect("a plan");
+        for (percent, stage) in [(0, None), (10, Some(0)), (29, Some(0)), (100, Some(2))] {
+            let share = Share::from_basis_points(percent * 100).expect("a share");
+            assert_eq!(plan.highest_within(share), stage, "{percent}");
+        }
+    }
+}
