@@ -18,5 +18,6 @@ pub mod rate;
 pub mod rollout;
 pub mod route;
 pub mod share;
+pub mod signal;
 pub mod time;
 pub mod wording;
