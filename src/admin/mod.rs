@@ -18,6 +18,7 @@
 mod access;
 mod api;
 mod error;
+mod history;
 mod readiness;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,7 @@ pub fn service(state: AdminState) -> Router {
         .route("/api/v1/reload", post(api::reload))
         .route("/-/reload", post(api::reload))
         .route("/api/v1/explain", get(api::explain))
+        .route("/api/v1/history", get(history::history))
         .fallback(api::unknown_path)
         .method_not_allowed_fallback(api::wrong_method)
         .layer(middleware::from_fn_with_state(state.clone(), access::guard));

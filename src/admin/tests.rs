@@ -100,6 +100,9 @@ async fn stand_in(
         match message {
             Message::Status { reply } => drop(reply.send(empty_status())),
             Message::Metrics { reply } => drop(reply.send("cutover_up 1\n".to_owned())),
+            Message::History { query, reply } => {
+                drop(reply.send(Ok(json!(format!("{query:?}")).to_string())));
+            }
             Message::Explain { split, key, reply } => {
                 let answer = match split.as_str() {
                     "checkout" => Ok(explain(Question {
@@ -236,6 +239,39 @@ async fn a_token_opens_what_its_role_allows_and_nothing_more() {
             assert_eq!(answer.status, change, "POST {path} with {secret:?}");
             assert_eq!(service.carried_out().is_some(), change == 200, "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_history_is_asked_for_within_bounds() {
+    let service = Service::open().await;
+    for (query, asked) in [
+        ("", "split: None, since: None, limit: 20"),
+        (
+            "?split=a%20b&limit=1000",
+            r#"split: Some("a b"), since: None, limit: 1000"#,
+        ),
+        ("?since=90m", "since: Some(Ago(5400s))"),
+        (
+            "?since=1970-01-01T00:00:01Z",
+            "since: Some(At(Timestamp(1000)))",
+        ),
+    ] {
+        let answer = service.get(&format!("/api/v1/history{query}")).send().await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text);
+        let text: String = serde_json::from_str(&answer.text).unwrap();
+        assert!(text.contains(asked), "{query}: {text}");
+        assert_eq!(answer.header(header::CONTENT_TYPE), "application/json");
+    }
+    for query in [
+        "?limit=0",
+        "?limit=1001",
+        "?limit=-1",
+        "?since=soon",
+        "?splt=a",
+    ] {
+        let answer = service.get(&format!("/api/v1/history{query}")).send().await;
+        assert_eq!(answer.kind(), "bad_request", "{query}");
     }
 }
 

@@ -15,6 +15,7 @@ mod client;
 mod exit;
 mod explain;
 mod file;
+mod history;
 mod judge;
 mod offline;
 mod operate;
@@ -79,6 +80,15 @@ enum Command {
     /// firing, and the last decision with its reason; then each backend's endpoints. What the
     /// figures count starts with the process.
     Status(status::Arguments),
+
+    /// Tell what was decided, by whom, and why.
+    ///
+    /// Example: cutover history checkout --since 7d
+    ///
+    /// Decisions of people, of the engine and of edited files, the latest at the bottom. They
+    /// survive restarts; the last 10,000 are kept. With `-o json` the latest comes first, each with
+    /// every criterion as it stood.
+    History(history::Arguments),
 
     /// Send a share of the sessions to the new API.
     ///
@@ -195,6 +205,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(ink),
             Command::Check(check) => check.run(),
             Command::Status(status) => status.run(ink),
+            Command::History(history) => history.run(ink),
             Command::Set(set) => set.run(),
             Command::Rollback(rollback) => rollback.run(),
             Command::Resume(resume) => resume.run(),

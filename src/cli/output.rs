@@ -30,8 +30,26 @@ impl Answer {
         // Maps with keys that are not text are the only values that cannot be written, and no
         // answer has one.
         let text = serde_json::to_string_pretty(value).expect("answers have text keys");
-        Self::success(text + "\n")
+        Self::success(without_raw_controls(text) + "\n")
     }
+}
+
+/// JSON may hold DEL and the C1 controls as they are, and some terminals obey them. Outside of its
+/// texts there are none, so each can be written as an escape.
+fn without_raw_controls(json: String) -> String {
+    let steers = |character: char| character.is_control() && character != '\n';
+    if !json.contains(steers) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 64);
+    for character in json.chars() {
+        if steers(character) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// For whom the answer is.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use clap::CommandFactory;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admin::{AdminState, Readiness, service};
 use crate::config::model::{Role, Token};
+use crate::control::history::HistoryQuery;
 use crate::control::protocol::{
     Author, Command as Order, ConfigStatus, ControlHandle, Message, Refused, Status,
 };
@@ -71,6 +72,7 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
     match message {
         Message::Status { reply } => drop(reply.send(status())),
         Message::Metrics { reply } => drop(reply.send(String::new())),
+        Message::History { query, reply } => drop(reply.send(Ok(history(&query)))),
         Message::Explain { reply, .. } => {
             drop(reply.send(Err(Refused::NoSuchSplit("no splits".into()))));
         }
@@ -94,6 +96,18 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
             reply.send(answer).unwrap();
         }
     }
+}
+
+/// What was asked for, as the sentence of a decision with control characters in it.
+fn history(query: &HistoryQuery) -> String {
+    let sentence = format!("{query:?}\u{1b}[2J\u{9b}2J");
+    json!({"decisions": [
+        {"at": "2026-11-20T14:00:01.000Z", "split": "a", "actor": "engine", "action": "rollback",
+         "reason": "error_rate > 5%", "from": 2500, "to": 0, "conditions": [], "sentence": "Later."},
+        {"at": "2026-11-20T14:00:00.000Z", "split": "a", "actor": "alice\u{7f}", "action": "set",
+         "reason": "", "from": 0, "to": 2500, "conditions": [], "sentence": sentence},
+    ]})
+    .to_string()
 }
 
 fn status() -> Status {
@@ -275,6 +289,40 @@ fn a_status_is_text_for_people_and_json_for_programs() {
     let json = instance.run(&["status", "-o", "json"]).unwrap().text;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["version"], "9.9.9");
+}
+
+#[test]
+fn a_history_ends_with_the_latest_and_nothing_in_it_steers_the_terminal() {
+    let instance = Instance::start();
+    let words = ["history", "a", "--limit", "7", "--since", "90m"];
+    let text = instance.run(&words).unwrap().text;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    for part in [
+        "alice",
+        "set",
+        "0% -> 25%",
+        r#"split: Some("a")"#,
+        "Ago(5400s)",
+        "limit: 7",
+    ] {
+        assert!(lines[1].contains(part), "{part}: {text}");
+    }
+    assert!(
+        lines[2].ends_with("25% -> 0%  Later. Reason: error_rate > 5%"),
+        "{text}"
+    );
+    let json = instance.run(&["history", "-o", "json"]).unwrap().text;
+    let read: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(read["decisions"][1]["actor"], "alice\u{7f}");
+    for text in [text, json] {
+        let steers = |character: char| character.is_control() && character != '\n';
+        assert!(!text.contains(steers), "{text:?}");
+    }
+    for words in [["--limit", "0"], ["--limit", "1001"], ["--since", "soon"]] {
+        let words = [&["cutover", "history"][..], &words].concat();
+        assert!(Cli::try_parse_from(words).is_err());
+    }
 }
 
 #[test]

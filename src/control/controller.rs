@@ -199,6 +199,7 @@ impl Controller {
                     &self.last_reload,
                 ));
             }
+            Message::History { query, reply } => self.tell_history(query, reply),
             Message::Explain { split, key, reply } => {
                 let _ = reply.send(self.explain(&split, &key));
             }
@@ -395,7 +396,7 @@ impl Controller {
         sentences.join("\n")
     }
 
-    fn find(&self, split: &str) -> Result<usize, Refused> {
+    pub(super) fn find(&self, split: &str) -> Result<usize, Refused> {
         self.world.split(split).ok_or_else(|| {
             let names = self.world.config.splits.iter();
             let names = names.map(|split| split.name.as_str());

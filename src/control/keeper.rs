@@ -17,18 +17,25 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::writer::Writer;
 use crate::policy::rollout::{Decision, Record};
-use crate::state::Store;
+use crate::state::{Reading, Store, StoreError};
 
 /// Writes that may wait. Decisions are rare; a longer queue means that the disk hangs.
 const QUEUE: usize = 256;
 /// A disk that others keep busy takes two or three seconds now and then; nothing judges meanwhile
 /// where a share is to rise.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Readings at the same time. A disk that hangs must not fill the queue of the writes with them,
+/// nor the process with threads that wait for it.
+const READERS: usize = 4;
+/// Somebody waits for what is read, and nothing else does.
+const READING: Duration = Duration::from_secs(10);
 
 /// Everything that a restart needs.
 #[derive(Debug)]
@@ -42,8 +49,9 @@ pub struct Memory {
 /// The thread that writes to the state store.
 #[derive(Debug)]
 pub struct Keeper {
-    writes: Option<SyncSender<Write>>,
+    writes: Option<SyncSender<Order>>,
     condition: Arc<Condition>,
+    readers: Arc<Semaphore>,
     /// Resolves when the thread has written everything and closed the store.
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -63,12 +71,16 @@ struct Condition {
 pub struct NotKept(pub String);
 
 #[derive(Debug)]
-enum Write {
+enum Order {
     Save {
         memory: Memory,
         done: Option<oneshot::Sender<Result<(), NotKept>>>,
     },
     Audit(Box<Decision>),
+    Read(
+        oneshot::Sender<(Result<Reading, NotKept>, OwnedSemaphorePermit)>,
+        OwnedSemaphorePermit,
+    ),
 }
 
 impl Keeper {
@@ -81,6 +93,7 @@ impl Keeper {
             return Ok(Self {
                 writes: None,
                 condition: Condition::new(false),
+                readers: Arc::new(Semaphore::new(READERS)),
                 ended: None,
             });
         };
@@ -98,6 +111,7 @@ impl Keeper {
         Ok(Self {
             writes: Some(writes),
             condition,
+            readers: Arc::new(Semaphore::new(READERS)),
             ended: Some(ended),
         })
     }
@@ -115,7 +129,7 @@ impl Keeper {
     /// [`NotKept`] with the reason.
     pub fn save(&self, memory: Memory) -> impl Future<Output = Result<(), NotKept>> + use<> {
         let (done, kept) = oneshot::channel();
-        let sent = self.send(Write::Save {
+        let sent = self.send(Order::Save {
             memory,
             done: Some(done),
         });
@@ -143,13 +157,48 @@ impl Keeper {
     /// Saves without waiting; a failure shows in the gauge.
     pub fn save_evidence(&self, memory: Memory) {
         // The next save is five seconds away and carries everything again.
-        let _ = self.send(Write::Save { memory, done: None });
+        let _ = self.send(Order::Save { memory, done: None });
     }
 
     /// Adds a decision to the audit without waiting; a failure shows in the gauge and the log.
     pub fn audit(&self, decision: Decision) {
-        if let Err(error) = self.send(Write::Audit(Box::new(decision))) {
+        if let Err(error) = self.send(Order::Audit(Box::new(decision))) {
             tracing::error!(%error, "a decision is missing from the audit");
+        }
+    }
+
+    /// Reads what is on the disk, with everything asked for before, on a thread of its own; the
+    /// future resolves when it has been read, or when that has failed or taken too long.
+    ///
+    /// # Errors
+    /// [`NotKept`] with the reason.
+    pub fn read<T: Send + 'static, R>(
+        &self,
+        read: R,
+    ) -> impl Future<Output = Result<T, NotKept>> + use<T, R>
+    where
+        R: FnOnce(&Reading) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, reading) = oneshot::channel();
+        let permit = Arc::clone(&self.readers).try_acquire_owned();
+        let sent = permit
+            .map_err(|_| NotKept("others are reading it: ask again in a moment".to_owned()))
+            .and_then(|permit| self.send(Order::Read(reply, permit)));
+        async move {
+            sent?;
+            let read = async {
+                let (reading, permit) = reading.await.map_err(|_| NotKept::ended())?;
+                let reading = reading?;
+                let reader = spawn_blocking(move || {
+                    let result = read(&reading);
+                    drop((reading, permit));
+                    result
+                });
+                let result = reader.await.map_err(|error| NotKept(error.to_string()))?;
+                result.map_err(|error| NotKept(error.to_string()))
+            };
+            let too_late = || NotKept("the disk does not answer".to_owned());
+            timeout(READING, read).await.map_err(|_| too_late())?
         }
     }
 
@@ -171,16 +220,17 @@ impl Keeper {
         let keeper = Self {
             writes: Some(writes),
             condition: Condition::new(true),
+            readers: Arc::new(Semaphore::new(READERS)),
             ended: None,
         };
         (keeper, queue)
     }
 
-    fn send(&self, write: Write) -> Result<(), NotKept> {
+    fn send(&self, order: Order) -> Result<(), NotKept> {
         let Some(writes) = &self.writes else {
             return Err(NotKept("there is no state store".to_owned()));
         };
-        writes.try_send(write).map_err(|error| {
+        writes.try_send(order).map_err(|error| {
             let error = match error {
                 TrySendError::Full(_) => NotKept("the state store does not keep up".to_owned()),
                 TrySendError::Disconnected(_) => NotKept::ended(),
@@ -209,16 +259,21 @@ impl NotKept {
 }
 
 /// Writes what comes; the store is closed when this returns.
-fn run(mut writer: Writer, queue: &Receiver<Write>, condition: &Condition) {
-    for write in queue {
-        let done = match write {
-            Write::Save { memory, done } => {
+fn run(mut writer: Writer, queue: &Receiver<Order>, condition: &Condition) {
+    for order in queue {
+        let done = match order {
+            Order::Save { memory, done } => {
                 writer.remember(memory);
                 done
             }
-            Write::Audit(decision) => {
+            Order::Audit(decision) => {
                 writer.add(decision);
                 None
+            }
+            Order::Read(reply, permit) => {
+                // Whoever asked may have gone.
+                let _ = reply.send((writer.reading().map_err(NotKept), permit));
+                continue;
             }
         };
         // Whoever waits, the stop among them, is told how the disk is now.

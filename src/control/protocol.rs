@@ -11,6 +11,8 @@ use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Phase};
 
+use super::history::{HistoryQuery, Written};
+
 /// Who asks, and why; recorded with the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
@@ -100,6 +102,13 @@ pub enum Message {
         /// Receives the explanation.
         reply: oneshot::Sender<Result<Explanation, Refused>>,
     },
+    /// Tell what was decided.
+    History {
+        /// Which decisions.
+        query: HistoryQuery,
+        /// Receives a [`History`](super::history::History) as JSON.
+        reply: oneshot::Sender<Written>,
+    },
     /// Render everything measured in the Prometheus text format.
     Metrics {
         /// Receives the text.
@@ -154,6 +163,14 @@ impl ControlHandle {
     /// [`ControlStopped`] while the process exits.
     pub async fn status(&self) -> Result<Status, ControlStopped> {
         self.ask(|reply| Message::Status { reply }).await
+    }
+
+    /// What was decided: a [`History`](super::history::History) as JSON.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error if the store cannot be read.
+    pub async fn history(&self, query: HistoryQuery) -> Result<Written, ControlStopped> {
+        self.ask(|reply| Message::History { query, reply }).await
     }
 
     /// Renders everything measured in the Prometheus text format.

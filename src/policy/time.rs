@@ -18,6 +18,22 @@ impl Timestamp {
         Timestamp(milliseconds)
     }
 
+    /// Reads `2026-11-20T14:03:27.123Z`, any other offset of RFC 3339, or a date with or without a
+    /// time; where no offset is given it is UTC, since records are.
+    ///
+    /// # Errors
+    /// [`InvalidTime`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, InvalidTime> {
+        let text = text.trim();
+        let point = text.parse::<jiff::Timestamp>().or_else(|_| {
+            let civil: jiff::civil::DateTime = text.parse()?;
+            let point = civil.to_zoned(jiff::tz::TimeZone::UTC)?;
+            Ok::<_, jiff::Error>(point.timestamp())
+        });
+        let point = point.map_err(|_| InvalidTime)?;
+        Ok(Timestamp(point.as_millisecond()))
+    }
+
     /// Milliseconds since the Unix epoch.
     pub const fn milliseconds(self) -> i64 {
         self.0
@@ -59,6 +75,11 @@ impl Timestamp {
     }
 }
 
+/// The text is no point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time is written like `2026-11-20T14:03:27Z` or `2026-11-20`, in UTC")]
+pub struct InvalidTime;
+
 /// Whole milliseconds since the process started.
 ///
 /// What workers share as atomics (ejections, the breaker) must fit a machine word and never go
@@ -87,5 +108,27 @@ impl Elapsed {
     pub fn plus(self, span: std::time::Duration) -> Elapsed {
         let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Elapsed(self.0.saturating_add(milliseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_it_is_printed_and_as_people_write_it() {
+        let at = Timestamp::from_milliseconds(1_795_183_407_123);
+        assert_eq!(Timestamp::parse(&at.rfc3339()), Ok(at));
+        let midnight = Timestamp::parse("2026-11-20T00:00:00Z");
+        for text in [
+            "2026-11-20",
+            "2026-11-20T00:00",
+            "2026-11-20T01:00:00+01:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), midnight, "{text}");
+        }
+        for text in ["", "yesterday", "14:00", "2026-13-01", "1h"] {
+            assert_eq!(Timestamp::parse(text), Err(InvalidTime), "{text}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! makes them where that hurts nobody.
 
 mod error;
+mod reading;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,6 +28,7 @@ use redb::{
 use serde::Deserialize;
 
 pub use self::error::{OpenError, StoreError};
+pub use self::reading::{Reading, Wanted};
 use crate::policy::rollout::{Decision, Record};
 use crate::policy::time::Timestamp;
 
@@ -188,22 +190,6 @@ impl Store {
             }
             Ok(())
         })
-    }
-
-    /// The last decisions, at most `limit`, the latest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if they cannot be read.
-    pub fn history(&self, limit: usize) -> Result<Vec<Decision>, StoreError> {
-        let transaction = self.database.begin_read()?;
-        let audit = transaction.open_table(AUDIT)?;
-        let latest = audit.iter()?.rev().take(limit);
-        latest
-            .map(|entry| {
-                let (_, json) = entry?;
-                serde_json::from_str(json.value()).map_err(StoreError::Value)
-            })
-            .collect()
     }
 
     fn write(

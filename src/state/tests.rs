@@ -39,6 +39,17 @@ pub(crate) fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
     (rollout, decision)
 }
 
+impl Store {
+    /// The last decisions of all splits, at most so many, the latest first.
+    pub(crate) fn history(&self, limit: usize) -> Result<Vec<Decision>, StoreError> {
+        self.reading()?.history(&Wanted {
+            split: None,
+            since: None,
+            limit,
+        })
+    }
+}
+
 /// A file on a disk that can be full.
 #[derive(Debug)]
 struct Disk {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cutover::control::protocol::SplitStatus;
 use cutover::policy::arm::Arm;
 use cutover::policy::rollout::{Decision, Phase};
-use cutover::state::Store;
+use cutover::state::{Store, Wanted};
 
 use crate::harness::client::get;
 use crate::harness::keys::keys;
@@ -123,7 +123,17 @@ async fn a_dead_arm_is_cut_off_once_and_for_good_and_no_client_sees_it_fail() {
     let site = proxy.kill();
     let state = site.path().join("state");
     let store = Store::open(&state).expect("a kill damages nothing");
-    let history = store.history(10).expect("nor the audit");
+    let history = {
+        let everything = Wanted {
+            split: None,
+            since: None,
+            limit: 10,
+        };
+        let reading = store.reading().expect("nor the audit");
+        reading
+            .history(&everything)
+            .expect("nor one of its entries")
+    };
     assert_eq!(history, std::slice::from_ref(&decided));
     drop(store);
     let proxy = site.launch(&[]).await;

@@ -11,6 +11,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::clock::Clock;
 use crate::config;
+use crate::control::history::HistoryQuery;
 use crate::control::reload::Loaded;
 use crate::policy::arm::Arm;
 use crate::policy::class::Class;
@@ -203,6 +204,39 @@ async fn a_disk_that_hangs_delays_no_rollback() {
         let refused = site.controller.decide_one("b", &set(60)).await;
         assert!(matches!(refused, Err(Refused::StoreFailed(_))));
         assert_eq!(site.shares(), ["0%", "50%"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_in_time_is_an_error_and_delays_no_rollback() {
+    in_a_local_set(async {
+        let (keeper, _disk) = Keeper::hanging();
+        let mut site = Site::new("share: 50%", "share: 50%", keeper);
+        let ask = |controller: &Controller| {
+            let (reply, answer) = oneshot::channel();
+            let query = HistoryQuery {
+                split: None,
+                since: None,
+                limit: 20,
+            };
+            controller.tell_history(query, reply);
+            answer
+        };
+        let waiting: Vec<_> = (0..4).map(|_| ask(&site.controller)).collect();
+        let event = Event::Rollback { by: by() };
+        assert!(site.controller.decide_one("a", &event).await.is_ok());
+        assert_eq!(site.shares(), ["0%", "50%"]);
+        let one_too_many = ask(&site.controller).await.expect("an answer");
+        let refused = one_too_many.expect_err("the queue is the decisions'");
+        assert!(
+            refused.to_string().contains("others are reading"),
+            "{refused}"
+        );
+        for answer in waiting {
+            let refused = answer.await.expect("an answer").expect_err("no disk");
+            assert!(refused.to_string().contains("does not answer"), "{refused}");
+        }
     })
     .await;
 }

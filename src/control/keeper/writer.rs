@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Memory;
 use crate::policy::rollout::Decision;
-use crate::state::{OpenError, Store, StoreError};
+use crate::state::{OpenError, Reading, Store, StoreError};
 
 /// Opening reads the whole file; what nobody waits for is tried no sooner after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -109,6 +109,15 @@ impl Writer {
             }
         }
         result
+    }
+
+    /// What is on the disk at this moment.
+    ///
+    /// # Errors
+    /// A sentence; after a failure the file is opened again by the next attempt to write.
+    pub(super) fn reading(&self) -> Result<Reading, String> {
+        let store = self.store.as_ref().ok_or("the state store fails")?;
+        store.reading().map_err(|error| error.to_string())
     }
 
     /// Decisions that the audit lacks.
