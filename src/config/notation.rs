@@ -191,9 +191,9 @@ impl Notation for Size {
 
 impl Notation for Criterion {
     const FORMAT: &'static str = "criterion";
-    const ADVICE: &'static str =
-        "a sentence such as `error_rate > 5%` or `p95 > 500ms` (p50, p90, p95, p99)";
-    const PATTERN: &'static str = r"^\s*(error_rate|p50|p90|p95|p99)\s*>|\$\{";
+    const ADVICE: &'static str = "a sentence such as `error_rate > 5%` or `p95 > 500ms` (p50, p90, p95, p99, or \
+         total_p95 for the whole answer)";
+    const PATTERN: &'static str = r"^\s*(error_rate|(total_)?p(50|90|95|99))\s*>|\$\{";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()

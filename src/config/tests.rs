@@ -102,6 +102,15 @@ fn the_quickstart_means_what_it_says() {
 }
 
 #[test]
+fn a_limit_may_be_on_the_whole_answer() {
+    let rollback = "rollback: ['total_p95 > 2s', 'total_p99 > 10s then hold']";
+    assert_eq!(split_problems(rollback), Vec::new());
+    for wrong in ["rollback: [total_p42 > 2s]", "rollback: [total > 2s]"] {
+        assert!(!split_problems(wrong).is_empty(), "{wrong}");
+    }
+}
+
+#[test]
 fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
     let directory = production_directory();
     let config = load_text(PRODUCTION, directory.path(), &environment).expect("valid");

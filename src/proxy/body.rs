@@ -71,7 +71,13 @@ impl Record {
     }
 
     fn truncated(self) {
-        self.worker.flights.truncated(self.slot);
+        let age = self.started.elapsed();
+        self.worker.flights.truncated(self.slot, age);
+    }
+
+    fn cut_short(self) {
+        let age = self.started.elapsed();
+        self.worker.flights.cut_short(self.slot, age);
     }
 }
 
@@ -264,9 +270,9 @@ impl Body for ResponseBody {
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
         if self.leash.as_ref().is_some_and(Leash::is_over) {
-            // It ends because of a decision: the arm has kept what the head promised.
+            // It ends because of a decision.
             if let Some(record) = self.record.take() {
-                record.finished(None);
+                record.cut_short();
             }
             return Poll::Ready(Err(Truncated));
         }

@@ -16,7 +16,7 @@ use crate::policy::arm::Arm;
 use crate::policy::class::Class;
 use crate::policy::key::Cluster;
 use crate::telemetry::WorkerId;
-use crate::telemetry::tally::{ArmTally, SplitTally};
+use crate::telemetry::tally::{ArmTally, Measure, SplitTally};
 
 use super::worker::View;
 
@@ -55,8 +55,8 @@ impl Subject {
 struct Flight {
     subject: Subject,
     started: Instant,
-    /// Bit i: latency threshold i is not decided yet.
-    undecided: u8,
+    /// By [`Measure::index`]; bit i: latency threshold i is not decided yet.
+    undecided: [u8; Measure::ALL.len()],
     /// The class that the head promised, once there is a head and nothing is booked.
     promised: Option<Class>,
     /// Whether the head promised no error.
@@ -77,7 +77,8 @@ pub struct Slot(usize);
 impl Flights {
     /// A request begins.
     pub fn add(&self, subject: Subject, started: Instant) -> Slot {
-        let undecided = (1_u8 << subject.split_tally().thresholds().len()) - 1;
+        let thresholds = subject.split_tally().thresholds();
+        let undecided = Measure::ALL.map(|measure| (1_u8 << thresholds.on(measure).len()) - 1);
         Slot(self.entries.borrow_mut().insert(Flight {
             subject,
             started,
@@ -88,8 +89,8 @@ impl Flights {
         }))
     }
 
-    /// The first byte has come at `age`, promising `class`: every threshold is decided, and so is
-    /// an error.
+    /// The first byte has come at `age`, promising `class`: every threshold on it is decided, and so
+    /// is an error.
     pub fn first_byte(&self, slot: Slot, age: Duration, class: Class) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
@@ -97,9 +98,7 @@ impl Flights {
             flight.fail(age, class);
             return;
         }
-        flight.decide_reached(age);
-        flight.decide_rest();
-        flight.record_first_byte(age);
+        flight.answer(Measure::FirstByte, age);
         flight.promised = Some(class);
         flight.promised_well = true;
     }
@@ -114,21 +113,43 @@ impl Flights {
     pub fn finished(&self, slot: Slot, age: Duration, class: Class) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
-        if flight.is_booked && class.is_error() && flight.promised_well {
-            // Booked a success by its age, and then its trailers said otherwise.
-            let cluster = flight.subject.cluster;
-            flight.subject.arm_tally().book(class, cluster);
+        if !flight.promised_well {
+            // The end of an error is no news: its head has decided everything.
+            return;
+        }
+        if !class.is_error() {
+            flight.answer(Measure::Total, age);
+        } else {
+            flight.give_up(Measure::Total, age);
+            if flight.is_booked {
+                // Booked a success by its age, and then its trailers said otherwise.
+                let cluster = flight.subject.cluster;
+                flight.subject.arm_tally().book(class, cluster);
+            }
         }
         flight.book(class);
-        if flight.subject.cluster.is_some() {
-            flight.subject.arm_tally().total(age);
+    }
+
+    /// The proxy ended the answer, at `age`: the arm has kept what the head promised, and nobody
+    /// knows how long it would have gone on.
+    pub fn cut_short(&self, slot: Slot, age: Duration) {
+        let mut entries = self.entries.borrow_mut();
+        let flight = &mut entries[slot.0];
+        flight.decide_reached(Measure::Total, age);
+        if let Some(class) = flight.promised {
+            flight.book(class);
         }
     }
 
-    /// The answer broke off after its head.
-    pub fn truncated(&self, slot: Slot) {
+    /// The answer broke off at `age`, after its head.
+    pub fn truncated(&self, slot: Slot, age: Duration) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
+        if !flight.promised_well {
+            // Booked as the error that its head was; it is not another one.
+            return;
+        }
+        flight.give_up(Measure::Total, age);
         if flight.is_booked {
             let cluster = flight.subject.cluster;
             flight.subject.arm_tally().book_late_truncation(cluster);
@@ -141,13 +162,20 @@ impl Flights {
     pub fn dismiss(&self, slot: Slot) {
         let mut entries = self.entries.borrow_mut();
         let flight = &mut entries[slot.0];
-        flight.undecided = 0;
+        flight.undecided = Default::default();
         flight.is_booked = true;
     }
 
-    /// The request is over. What nobody booked was cancelled by the client.
+    /// The request is over. What nobody booked was cancelled by the client: that decides no
+    /// threshold, except those whose age it has reached since the last sweep.
     pub fn remove(&self, slot: Slot) {
         let mut flight = self.entries.borrow_mut().remove(slot.0);
+        if flight.undecided != [0; Measure::ALL.len()] {
+            let age = flight.started.elapsed();
+            for measure in Measure::ALL {
+                flight.decide_reached(measure, age);
+            }
+        }
         flight.book(Class::Cancelled);
     }
 
@@ -155,7 +183,9 @@ impl Flights {
     pub fn sweep(&self, now: Instant) {
         for (_, flight) in self.entries.borrow_mut().iter_mut() {
             let age = now.saturating_duration_since(flight.started);
-            flight.decide_reached(age);
+            for measure in Measure::ALL {
+                flight.decide_reached(measure, age);
+            }
             if age >= HEALTHY_STREAM_AGE
                 && let Some(class) = flight.promised
             {
@@ -166,47 +196,70 @@ impl Flights {
 }
 
 impl Flight {
+    /// Books that what is measured came at `age`, and with it every threshold.
+    fn answer(&mut self, measure: Measure, age: Duration) {
+        self.decide_reached(measure, age);
+        self.decide_rest(measure);
+        self.record(measure, age);
+    }
+
+    /// Books a failure of the whole request.
+    fn fail(&mut self, age: Duration, class: Class) {
+        for measure in Measure::ALL {
+            self.give_up(measure, age);
+        }
+        self.book(class);
+    }
+
+    /// Books that what is measured will never come. A failure younger than a threshold says nothing
+    /// about that threshold, and nothing about quantiles: fast errors are not fast answers. But one
+    /// that has reached a threshold's age was slow, whatever else it was.
+    fn give_up(&mut self, measure: Measure, age: Duration) {
+        self.decide_reached(measure, age);
+        self.undecided[measure.index()] = 0;
+        let thresholds = self.subject.split_tally().thresholds().on(measure);
+        if thresholds.iter().any(|threshold| age >= *threshold) {
+            self.record(measure, age);
+        }
+    }
+
     /// Books an exceedance of every undecided threshold that `age` has reached.
-    fn decide_reached(&mut self, age: Duration) {
-        if self.undecided == 0 {
+    fn decide_reached(&mut self, measure: Measure, age: Duration) {
+        let undecided = &mut self.undecided[measure.index()];
+        if *undecided == 0 {
             return;
         }
-        for (index, threshold) in self.subject.split_tally().thresholds().iter().enumerate() {
-            if self.undecided & (1 << index) != 0 && age >= *threshold {
+        let thresholds = self.subject.split_tally().thresholds().on(measure);
+        for (index, threshold) in thresholds.iter().enumerate() {
+            if *undecided & (1 << index) != 0 && age >= *threshold {
                 let cluster = self.subject.cluster;
-                self.subject.arm_tally().latency(index, true, cluster);
-                self.undecided &= !(1 << index);
+                let tally = self.subject.arm_tally();
+                tally.latency(measure, index, true, cluster);
+                *undecided &= !(1 << index);
             }
         }
     }
 
-    /// Books a failure. One younger than a threshold says nothing about that threshold, and nothing
-    /// about quantiles: fast errors are not fast answers. But one that has reached a threshold's
-    /// age was slow, whatever else it was.
-    fn fail(&mut self, age: Duration, class: Class) {
-        self.decide_reached(age);
-        let thresholds = self.subject.split_tally().thresholds();
-        if thresholds.iter().any(|threshold| age >= *threshold) {
-            self.record_first_byte(age);
+    /// Books every threshold that is left as kept.
+    fn decide_rest(&mut self, measure: Measure) {
+        let undecided = &mut self.undecided[measure.index()];
+        while *undecided != 0 {
+            let index = undecided.trailing_zeros() as usize;
+            let cluster = self.subject.cluster;
+            let tally = self.subject.arm_tally();
+            tally.latency(measure, index, false, cluster);
+            *undecided &= *undecided - 1;
         }
-        self.undecided = 0;
-        self.book(class);
     }
 
     /// A quantile speaks of the same requests as the counts: of those that are evidence.
-    fn record_first_byte(&self, age: Duration) {
+    fn record(&self, measure: Measure, age: Duration) {
         if self.subject.cluster.is_some() {
-            self.subject.arm_tally().first_byte(age);
-        }
-    }
-
-    /// Books every threshold that is left as kept.
-    fn decide_rest(&mut self) {
-        while self.undecided != 0 {
-            let index = self.undecided.trailing_zeros() as usize;
-            let cluster = self.subject.cluster;
-            self.subject.arm_tally().latency(index, false, cluster);
-            self.undecided &= self.undecided - 1;
+            let tally = self.subject.arm_tally();
+            match measure {
+                Measure::FirstByte => tally.first_byte(age),
+                Measure::Total => tally.total(age),
+            }
         }
     }
 

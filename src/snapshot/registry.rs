@@ -13,7 +13,7 @@ use crate::identity::identify::{Identifier, IdentifierError};
 use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
 use crate::policy::route::Router;
-use crate::telemetry::tally::{AttemptTally, SplitTally};
+use crate::telemetry::tally::{AttemptTally, SplitTally, Thresholds};
 use crate::upstream::backend::{Backend, BackendError};
 use crate::upstream::breaker::Breaker;
 use crate::upstream::budget::Budget;
@@ -133,13 +133,13 @@ impl Registry {
     }
 
     fn split(&self, settings: &model::Split, backends: PerArm<String>) -> KeptSplit {
-        let thresholds = settings.course.criteria(None).latency_thresholds();
+        let thresholds = Thresholds::of(settings.course.criteria(None));
         let kept = self.splits.get(&settings.name);
         // Counts about other thresholds or another arm's backend would be evidence about something
         // else.
         let tally = kept
             .filter(|kept| {
-                kept.tally.thresholds() == thresholds
+                *kept.tally.thresholds() == thresholds
                     && kept.settings.salt == settings.salt
                     && kept.backends == backends
             })

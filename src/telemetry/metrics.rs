@@ -67,7 +67,7 @@ impl Metrics {
             &mut output,
             &scene.splits,
             "cutover_request_duration_seconds",
-            "Time from a request's head to the end of its answer, by assigned arm.",
+            "Time from a request's head to the end of its answer, by assigned arm; a failure counts with its age once it has reached a limit on the whole answer.",
             |figures| &figures.total,
         );
         output

@@ -13,8 +13,13 @@
 //! What is booked when is ruled by the data plane; the tally only knows that
 //! [`Class::Cancelled`] is never a decided request.
 
+mod latency;
+
 use std::time::Duration;
 
+pub use self::latency::{Measure, Thresholds};
+
+use self::latency::Latency;
 use super::counter::{Counter, WorkerId, add_all};
 use super::histogram::{Histogram, HistogramShard};
 use super::streak::Streak;
@@ -34,22 +39,24 @@ const DIVERSIONS: usize = Diversion::LABELS.len();
 /// latency thresholds stay the same.
 #[derive(Debug)]
 pub struct SplitTally {
-    thresholds: Vec<Duration>,
+    thresholds: Thresholds,
     workers: Box<[SplitShard]>,
     streak: Streak,
 }
 
 impl SplitTally {
-    /// A tally for `workers` workers and the thresholds of the latency criteria in their order.
+    /// A tally for `workers` workers and the thresholds of the latency criteria.
     ///
     /// # Panics
-    /// With more than [`Criteria::MAX_LATENCY_LIMITS`] thresholds, which no valid configuration
-    /// has.
-    pub fn new(workers: usize, thresholds: Vec<Duration>) -> SplitTally {
-        assert!(
-            thresholds.len() <= Criteria::MAX_LATENCY_LIMITS,
-            "the configuration limits the latency criteria"
-        );
+    /// With more than [`Criteria::MAX_LATENCY_LIMITS`] thresholds on one measure, which no valid
+    /// configuration has.
+    pub fn new(workers: usize, thresholds: Thresholds) -> SplitTally {
+        for measure in Measure::ALL {
+            assert!(
+                thresholds.on(measure).len() <= Criteria::MAX_LATENCY_LIMITS,
+                "the configuration limits the latency criteria"
+            );
+        }
         SplitTally {
             thresholds,
             workers: (0..workers).map(|_| SplitShard::default()).collect(),
@@ -57,8 +64,8 @@ impl SplitTally {
         }
     }
 
-    /// The thresholds of the latency criteria, in their order.
-    pub fn thresholds(&self) -> &[Duration] {
+    /// The thresholds of the latency criteria.
+    pub fn thresholds(&self) -> &Thresholds {
         &self.thresholds
     }
 
@@ -125,7 +132,8 @@ impl SplitTally {
     pub fn reading(&self) -> SplitReading {
         let mut reading = SplitReading {
             evidence: PerArm::from_fn(|_| ArmCounts {
-                latency: vec![Clustered::default(); self.thresholds.len()],
+                latency: vec![Clustered::default(); self.thresholds.first_byte.len()],
+                total_latency: vec![Clustered::default(); self.thresholds.total.len()],
                 ..ArmCounts::default()
             }),
             streak: self.streak.reading(),
@@ -201,17 +209,10 @@ pub struct ArmTally {
     outcomes: [[Counter; CLASSES]; Cluster::COUNT],
     /// By class, without a cluster.
     overridden: [Counter; CLASSES],
-    /// By threshold, then by cluster.
-    latency: [[Latency; Cluster::COUNT]; Criteria::MAX_LATENCY_LIMITS],
+    /// By [`Measure::index`].
+    latency: [Latency; Measure::ALL.len()],
     first_byte: HistogramShard,
     total: HistogramShard,
-}
-
-/// Requests of one cluster on either side of one threshold.
-#[derive(Debug, Default)]
-struct Latency {
-    within: Counter,
-    exceeded: Counter,
 }
 
 impl ArmTally {
@@ -230,20 +231,22 @@ impl ArmTally {
         self.book(Class::Transport, cluster);
     }
 
-    /// Whether a request reached the age of `threshold`, an index into
-    /// [`SplitTally::thresholds`], without its first byte. Without a cluster it is no evidence.
+    /// Whether a request reached the age of `threshold`, an index into the
+    /// [`SplitTally::thresholds`] on `measure`, without what is measured. Without a cluster it is
+    /// no evidence.
     ///
     /// # Panics
     /// If `threshold` is not below [`Criteria::MAX_LATENCY_LIMITS`].
-    pub fn latency(&self, threshold: usize, exceeded: bool, cluster: Option<Cluster>) {
-        let Some(cluster) = cluster else { return };
-        let latency = &self.latency[threshold][cluster.index()];
-        let counter = if exceeded {
-            &latency.exceeded
-        } else {
-            &latency.within
-        };
-        counter.increment();
+    pub fn latency(
+        &self,
+        measure: Measure,
+        threshold: usize,
+        exceeded: bool,
+        cluster: Option<Cluster>,
+    ) {
+        if let Some(cluster) = cluster {
+            self.latency[measure.index()].count(threshold, exceeded, cluster);
+        }
     }
 
     /// The time from the request's head to the first byte of the answer. To be called for the
@@ -284,18 +287,9 @@ impl ArmTally {
                 *sum += count;
             }
         }
-        // Zipped with the reading, which has only as many thresholds as are configured.
-        for (counts, latency) in evidence.latency.iter_mut().zip(&self.latency) {
-            for (pair, latency) in counts.clusters.iter_mut().zip(latency) {
-                let exceeded = latency.exceeded.value();
-                let decided = Pair {
-                    n: latency.within.value() + exceeded,
-                    e: exceeded,
-                };
-                pair.add(decided);
-                counts.total.add(decided);
-            }
-        }
+        let [first_byte, total] = &self.latency;
+        first_byte.add_to(&mut evidence.latency);
+        total.add_to(&mut evidence.total_latency);
         add_all(&mut figures.overridden, &self.overridden);
         self.first_byte.add_to(&mut figures.first_byte);
         self.total.add_to(&mut figures.total);
@@ -307,7 +301,7 @@ impl Default for ArmTally {
         Self {
             outcomes: std::array::from_fn(|_| <[Counter; CLASSES]>::default()),
             overridden: <[Counter; CLASSES]>::default(),
-            latency: std::array::from_fn(|_| std::array::from_fn(|_| Latency::default())),
+            latency: std::array::from_fn(|_| Latency::default()),
             first_byte: HistogramShard::default(),
             total: HistogramShard::default(),
         }

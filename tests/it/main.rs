@@ -28,3 +28,4 @@ mod stickiness;
 mod stopping;
 mod streams;
 mod upstreams;
+mod whole_answers;

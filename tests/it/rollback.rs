@@ -39,7 +39,7 @@ fn patient(failure: Script) -> (Upstream, Arc<AtomicBool>) {
 }
 
 /// Waits until the last decision is `action`.
-async fn decision(proxy: &Proxy, action: &str) -> Decision {
+pub(crate) async fn decision(proxy: &Proxy, action: &str) -> Decision {
     let started = Instant::now();
     loop {
         let split = proxy.split("api").await;

@@ -261,14 +261,18 @@ impl Compiler<'_, '_> {
             when_legacy_too: analysis.when_legacy_too.into(),
             ..Criteria::default()
         };
-        let latency_limits = criteria.latency_thresholds().len();
-        if latency_limits > Criteria::MAX_LATENCY_LIMITS {
-            let message = format!("{latency_limits} latency limits");
-            let most = Criteria::MAX_LATENCY_LIMITS;
+        let most = Criteria::MAX_LATENCY_LIMITS;
+        let limits = criteria.latency_limits();
+        if limits.first_byte.len() > most {
+            let message = format!("{} latency limits", limits.first_byte.len());
             let remedy = format!(
                 "keep at most {most}, counting the defaults `p95 > 500ms` and `p95 < 200ms`"
             );
             self.problem(&path, message, remedy);
+        }
+        if limits.total.len() > most {
+            let message = format!("{} limits on the whole answer", limits.total.len());
+            self.problem(&path, message, format!("keep at most {most}"));
         }
         criteria
     }

@@ -58,8 +58,9 @@ pub(crate) struct Split {
     /// The attempt at this migration.
     #[schemars(extend("default" = {}))]
     pub(crate) rollout: Rollout,
-    /// ANY of these rolls back: `error_rate > 5%`, `p95 > 500ms` (p50, p90, p95, p99). One that is
-    /// written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`, and
+    /// ANY of these rolls back: `error_rate > 5%`, `p95 > 500ms` (p50, p90, p95, p99), or
+    /// `total_p95 > 2s` for the whole answer, where a stream that is still running then is too slow.
+    /// One that is written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`, and
     /// errors or client errors a quarter more frequent than legacy's over the same seconds; these
     /// two comparisons stay whatever is written, and cannot be written here yet. `off` leaves none.
     #[schemars(extend("default" = []))]

@@ -209,24 +209,26 @@ fn limit_figures(breach: &LimitBreach) -> String {
     }
 }
 
-/// What is counted: `errors`, or `slower than 500ms`.
+/// What is counted: `errors`, `slower than 500ms`, or `whole answers slower than 2s`.
 fn event(criterion: Criterion) -> String {
     match (criterion.metric, criterion.harm) {
         (Metric::ErrorRate, _) => "errors".to_owned(),
         (Metric::ClientErrorRate, _) => "client errors".to_owned(),
         (Metric::Availability, _) => "not answered well".to_owned(),
         (Metric::FallbackRate, _) => "answered by legacy instead".to_owned(),
-        (_, Harm::Beyond(_)) => {
+        (metric, Harm::Beyond(_)) => {
             let promise = criterion.promise();
             let limit = promise.rsplit(' ').next().unwrap_or_default();
-            format!("slower than {limit}")
+            let what = match metric {
+                Metric::TotalLatency(_) => "whole answers slower",
+                _ => "slower",
+            };
+            format!("{what} than {limit}")
         }
         (metric, Harm::WorseThanLegacy(margin)) => {
             let quantile = match metric {
-                Metric::Latency(quantile) | Metric::TotalLatency(quantile) => {
-                    format!("p{quantile}")
-                }
-                _ => "latency".to_owned(),
+                Metric::LatencyProfile => "latency".to_owned(),
+                quantile => quantile.to_string(),
             };
             let percent = (margin * 10_000.0).round() / 100.0;
             format!("slower than legacy's {quantile} and {percent}%")

@@ -10,7 +10,7 @@ use crate::policy::share::Share;
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::fixture::cluster;
-use crate::telemetry::tally::{AttemptTally, SplitReading, SplitTally};
+use crate::telemetry::tally::{AttemptTally, SplitReading, SplitTally, Thresholds};
 
 const WORKER: WorkerId = WorkerId(0);
 const PROCESS: ProcessScene<'static> = ProcessScene {
@@ -78,7 +78,7 @@ fn render(splits: Vec<SplitScene<'_>>) -> String {
 
 /// Something of everything.
 fn render_all() -> String {
-    let tally = SplitTally::new(1, Vec::new());
+    let tally = SplitTally::new(1, Thresholds::default());
     let new = tally.arm(WORKER, Arm::New);
     new.book(Class::Success, Some(cluster(1)));
     new.first_byte(Duration::from_millis(3));
@@ -124,7 +124,7 @@ fn families(text: &str) -> BTreeSet<(&str, &str)> {
 
 #[test]
 fn requests_are_shown_by_arm_class_and_whether_they_are_evidence() {
-    let tally = SplitTally::new(1, Vec::new());
+    let tally = SplitTally::new(1, Thresholds::default());
     let new = tally.arm(WORKER, Arm::New);
     new.book(Class::ServerError, Some(cluster(1)));
     new.book(Class::ServerError, None);
@@ -146,7 +146,7 @@ fn requests_are_shown_by_arm_class_and_whether_they_are_evidence() {
 
 #[test]
 fn the_breaker_is_in_one_of_its_states() {
-    let reading = SplitTally::new(1, Vec::new()).reading();
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
     let text = render(vec![split("checkout", &reading, &[])]);
     let samples = samples(&text);
     for state in BREAKER_STATES {
@@ -157,7 +157,7 @@ fn the_breaker_is_in_one_of_its_states() {
 
 #[test]
 fn a_histogram_is_cumulative_and_exact_at_its_edges() {
-    let tally = SplitTally::new(1, Vec::new());
+    let tally = SplitTally::new(1, Thresholds::default());
     let legacy = tally.arm(WORKER, Arm::Legacy);
     for elapsed in [
         Duration::ZERO,
@@ -188,9 +188,9 @@ fn a_histogram_is_cumulative_and_exact_at_its_edges() {
 
 #[test]
 fn a_split_that_was_removed_is_gone_and_a_tally_that_began_anew_goes_down() {
-    let counted = SplitTally::new(1, Vec::new());
+    let counted = SplitTally::new(1, Thresholds::default());
     counted.unverifiable_token(WORKER);
-    let fresh = SplitTally::new(1, Vec::new()).reading();
+    let fresh = SplitTally::new(1, Thresholds::default()).reading();
     let counted = counted.reading();
     let metrics = metrics();
     let scene = |splits| Scene {
@@ -214,7 +214,7 @@ fn a_split_that_was_removed_is_gone_and_a_tally_that_began_anew_goes_down() {
 
 #[test]
 fn evidence_that_underflowed_is_a_finite_number() {
-    let reading = SplitTally::new(1, Vec::new()).reading();
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
     let none = Condition {
         evidence: 0.0,
         ..condition()
@@ -226,7 +226,7 @@ fn evidence_that_underflowed_is_a_finite_number() {
 
 #[test]
 fn a_name_with_special_characters_ends_no_label() {
-    let reading = SplitTally::new(1, Vec::new()).reading();
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
     let text = render(vec![split("a\"b\\c\nd", &reading, &[])]);
     assert_accepted_by_promtool(&text);
     let count = r#"cutover_request_duration_seconds_count{split="a\"b\\c\nd",arm="new"}"#;

@@ -7,7 +7,14 @@ const WORKER: WorkerId = WorkerId(0);
 const THRESHOLD: Duration = Duration::from_millis(200);
 
 fn tally() -> SplitTally {
-    SplitTally::new(1, vec![THRESHOLD])
+    SplitTally::new(1, on_first_byte(&[THRESHOLD]))
+}
+
+fn on_first_byte(limits: &[Duration]) -> Thresholds {
+    Thresholds {
+        first_byte: limits.to_vec(),
+        total: Vec::new(),
+    }
 }
 
 #[test]
@@ -59,7 +66,7 @@ fn overridden_requests_are_shown_apart_and_are_no_evidence() {
     let new = tally.arm(WORKER, Arm::New);
     new.book(Class::ServerError, None);
     new.book_late_truncation(None);
-    new.latency(0, true, None);
+    new.latency(Measure::FirstByte, 0, true, None);
     tally.diverted(WORKER, Diversion::Breaker, None);
 
     let reading = tally.reading();
@@ -87,12 +94,22 @@ fn a_late_truncation_adds_one_request_and_one_error() {
 
 #[test]
 fn latency_pairs_are_counted_for_each_threshold_in_their_order() {
-    let tally = SplitTally::new(1, vec![THRESHOLD, 2 * THRESHOLD]);
+    let thresholds = Thresholds {
+        first_byte: vec![THRESHOLD, 2 * THRESHOLD],
+        total: vec![3 * THRESHOLD],
+    };
+    let tally = SplitTally::new(1, thresholds);
     let legacy = tally.arm(WORKER, Arm::Legacy);
-    legacy.latency(0, true, Some(cluster(1)));
-    legacy.latency(1, false, Some(cluster(1)));
+    legacy.latency(Measure::FirstByte, 0, true, Some(cluster(1)));
+    legacy.latency(Measure::FirstByte, 1, false, Some(cluster(1)));
+    legacy.latency(Measure::Total, 0, false, Some(cluster(2)));
+    legacy.latency(Measure::Total, 0, true, Some(cluster(3)));
 
-    let latency = tally.reading().evidence.legacy.latency;
+    let counts = tally.reading().evidence.legacy;
+    assert_eq!(counts.total_latency.len(), 1);
+    assert_eq!(counts.total_latency[0].total, Pair { n: 2, e: 1 });
+    assert_eq!(counts.total_latency[0].clusters[3], Pair { n: 1, e: 1 });
+    let latency = counts.latency;
     assert_eq!(latency.len(), 2);
     assert_eq!(latency[0].total, Pair { n: 1, e: 1 });
     assert_eq!(latency[1].total, Pair { n: 1, e: 0 });
@@ -146,7 +163,7 @@ fn attempts_are_counted_by_result() {
 fn a_window_between_readings_is_consistent_while_workers_write_and_nothing_is_lost() {
     const WORKERS: usize = 4;
     const ROUNDS: u64 = 100_000;
-    let tally = SplitTally::new(WORKERS, vec![THRESHOLD]);
+    let tally = SplitTally::new(WORKERS, on_first_byte(&[THRESHOLD]));
     let finished = AtomicBool::new(false);
 
     std::thread::scope(|scope| {
@@ -158,7 +175,7 @@ fn a_window_between_readings_is_consistent_while_workers_write_and_nothing_is_lo
                     for round in 0..ROUNDS {
                         // Only errors, so that `n` and `e` change together.
                         arm.book(Class::Transport, cluster);
-                        arm.latency(0, round % 2 == 0, cluster);
+                        arm.latency(Measure::FirstByte, 0, round % 2 == 0, cluster);
                         arm.first_byte(Duration::from_millis(round % 10));
                     }
                 })
