@@ -1,5 +1,9 @@
 //! The endpoints. Each one asks the control plane a question and passes the answer on.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -9,6 +13,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Json, http};
+use bytes::Bytes;
+use http_body::Frame;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +23,7 @@ use crate::telemetry::metrics::CONTENT_TYPE;
 
 use super::access::Caller;
 use super::error::ApiError;
-use super::wire::{Because, Done, Emergency, ErrorKind, SetShare, check_reason};
+use super::wire::{Because, Done, Emergency, ErrorKind, Record, SetShare, check_reason};
 use super::{AdminState, Stage};
 
 /// No valid body comes near this.
@@ -123,6 +129,61 @@ pub(super) async fn reload(
     carry_out(&state, Command::Reload, caller, body.reason).await
 }
 
+pub(super) async fn record(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<Record>,
+) -> Result<Json<Done>, ApiError> {
+    let span = body.span;
+    carry_out(
+        &state,
+        Command::Record { split, span },
+        caller,
+        String::new(),
+    )
+    .await
+}
+
+pub(super) async fn end_recording(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+) -> Result<Json<Done>, ApiError> {
+    carry_out(
+        &state,
+        Command::EndRecording { split },
+        caller,
+        String::new(),
+    )
+    .await
+}
+
+pub(super) async fn recording(
+    State(state): State<AdminState>,
+    SplitName(split): SplitName,
+) -> Result<impl IntoResponse, ApiError> {
+    let export = state.control.recording(&split).await??;
+    let body = Body::new(Pieces(export.pieces.into()));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body))
+}
+
+/// A body of text that lies ready. It is sent piece by piece, so that the judge, whose thread this
+/// is, has its turn between any two.
+struct Pieces(VecDeque<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
 /// Which key of which split is to be explained.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,7 +275,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
+async fn read(body: Body) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT));
     match read.await {
         Ok(Ok(bytes)) => Ok(bytes),

@@ -59,6 +59,12 @@ pub fn service(state: AdminState) -> Router {
         .route("/api/v1/splits/{split}/share", post(api::set_share))
         .route("/api/v1/splits/{split}/rollback", post(api::rollback))
         .route("/api/v1/splits/{split}/resume", post(api::resume))
+        .route(
+            "/api/v1/splits/{split}/recording",
+            get(api::recording)
+                .post(api::record)
+                .delete(api::end_recording),
+        )
         .route("/api/v1/emergency", post(api::emergency))
         .route("/api/v1/reload", post(api::reload))
         .route("/-/reload", post(api::reload))

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::model::Role;
 use crate::control::protocol::{Author, Command, ConfigStatus, Message, Refused, Status};
+use crate::control::recorder::Export;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::share::Share;
@@ -102,6 +103,15 @@ async fn stand_in(
             Message::Metrics { reply } => drop(reply.send("cutover_up 1\n".to_owned())),
             Message::History { query, reply } => {
                 drop(reply.send(Ok(json!(format!("{query:?}")).to_string())));
+            }
+            Message::Recording { reply, .. } => {
+                let pieces = [
+                    Bytes::from_static(b"{\"traces\":"),
+                    Bytes::from_static(b"[]}"),
+                ];
+                drop(reply.send(Ok(Export {
+                    pieces: pieces.into(),
+                })));
             }
             Message::Explain { split, key, reply } => {
                 let answer = match split.as_str() {
@@ -230,9 +240,19 @@ async fn a_token_opens_what_its_role_allows_and_nothing_more() {
             "/metrics",
             "/api/v1/status",
             "/api/v1/explain?split=checkout&key=a",
+            "/api/v1/splits/a/recording",
         ] {
             let answer = service.get(path).bearer(secret).send().await;
             assert_eq!(answer.status, read, "GET {path} with {secret:?}");
+        }
+        let recording = "/api/v1/splits/a/recording";
+        for asking in [
+            service.post(recording, &json!({"for": "5m"})),
+            service.asking(Method::DELETE, recording),
+        ] {
+            let answer = asking.bearer(secret).send().await;
+            assert_eq!(answer.status, change, "with {secret:?}");
+            assert_eq!(service.carried_out().is_some(), change == 200);
         }
         for path in ["/api/v1/splits/a/rollback", "/api/v1/reload", "/-/reload"] {
             let answer = service.post(path, &json!({})).bearer(secret).send().await;

@@ -3,6 +3,8 @@
 //! The service reads and the CLI writes the very same types, so they cannot drift apart. Unknown
 //! fields are refused: a misspelt `overide` would otherwise do something else than was asked.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Refused;
@@ -45,6 +47,15 @@ pub struct Because {
     /// Recorded with the decision.
     #[serde(default)]
     pub reason: String,
+}
+
+/// Asks for a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// For how long, such as `5m`.
+    #[serde(rename = "for", with = "span")]
+    pub span: Duration,
 }
 
 /// A change was made.
@@ -136,6 +147,29 @@ pub fn check_reason(reason: &str) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// A duration as people write it, `5m`.
+mod span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::policy::duration;
+
+    pub(super) fn serialize<S: Serializer>(
+        span: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&duration::print(*span))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        duration::parse(&text).map_err(D::Error::custom)
+    }
 }
 
 /// A share as people write it, `25%`, where the rest of the program stores basis points.

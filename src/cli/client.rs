@@ -26,8 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// disk, and a failing disk is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A status of a thousand splits is far below this.
-const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+/// A status of a thousand splits is far below this, and so is a recording, which ends at 64 MiB.
+const ANSWER_LIMIT: usize = 80 * 1024 * 1024;
 
 /// Where the running instance is, and what allows us to ask it.
 #[derive(Debug, Args)]
@@ -65,7 +65,22 @@ impl Connection {
         self.ask(Method::POST, path, body)
     }
 
+    /// Asks for an end.
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(Method::DELETE, path, String::new())
+    }
+
     fn ask(&self, method: Method, path: &str, body: String) -> Result<Value, Failure> {
+        let text = self.fetch(method, path, body)?;
+        serde_json::from_slice(&text).map_err(|_| self.not_cutover(StatusCode::OK))
+    }
+
+    /// The text at `path`, as it comes.
+    pub(super) fn text(&self, path: &str) -> Result<Bytes, Failure> {
+        self.fetch(Method::GET, path, String::new())
+    }
+
+    fn fetch(&self, method: Method, path: &str, body: String) -> Result<Bytes, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -75,7 +90,7 @@ impl Connection {
             })?;
         let (status, text) = runtime.block_on(self.exchange(method, path, body))?;
         if status.is_success() {
-            serde_json::from_slice(&text).map_err(|_| self.not_cutover(status))
+            Ok(text)
         } else {
             let body: ErrorBody =
                 serde_json::from_slice(&text).map_err(|_| self.not_cutover(status))?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::policy::judge::replay::recorded::Agreement;
 use crate::policy::judge::replay::{Ending, File, Outcome};
 
 use super::exit::{Exit, Failure};
@@ -27,9 +28,18 @@ impl Judge {
         let outcome = File::parse(&text)
             .and_then(|file| file.judge())
             .map_err(|problem| Failure::new(Exit::Failure, format!("{path}: {problem}")))?;
-        Ok(match self.output.format {
+        let answer = match self.output.format {
             Format::Json => Answer::json(&outcome),
             Format::Table => Answer::success(for_people(&outcome, ink)),
+        };
+        let mut agreements = outcome.traces.iter().filter_map(|it| it.agreement.as_ref());
+        Ok(Answer {
+            exit: if agreements.all(Agreement::is_whole) {
+                Exit::Success
+            } else {
+                Exit::Failure
+            },
+            ..answer
         })
     }
 }
@@ -106,6 +116,37 @@ fn trace(ending: &Ending, ink: Ink) -> String {
             text.push_str(lack);
             text.push('\n');
         }
+    }
+    if ending.is_truncated {
+        text.push_str("The recording was cut short: it had reached the most that is kept.\n");
+    }
+    if let Some(agreement) = &ending.agreement {
+        text.push_str(&agrees(agreement, ink));
+    }
+    text
+}
+
+/// Whether it is what happened live.
+fn agrees(agreement: &Agreement, ink: Ink) -> String {
+    let samples = count(agreement.samples as u64);
+    if agreement.is_whole() {
+        let precision = match agreement.rounded {
+            0 => "to the last bit",
+            _ => "but for rounding",
+        };
+        let as_live = ink.paint(Tone::Good, "As it was live");
+        return format!(
+            "{as_live}: evidence, overdispersion and verdict are the same {precision}, at all \
+             {samples} windows with samples.\n"
+        );
+    }
+    let different = count(agreement.different as u64);
+    let mut text = ink.paint(Tone::Bad, "Not as it was live");
+    text.push_str(&format!(
+        ": {different} of {samples} windows with samples differ, such as\n"
+    ));
+    for difference in &agreement.differences {
+        text.push_str(&format!("  {difference}\n"));
     }
     text
 }

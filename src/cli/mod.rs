@@ -20,6 +20,7 @@ mod judge;
 mod offline;
 mod operate;
 mod output;
+mod record;
 mod serve;
 mod smoke;
 mod status;
@@ -159,6 +160,15 @@ enum Command {
     /// answer. The exit code is 1 if any fails.
     Test(smoke::Smoke),
 
+    /// Record what a split is judged by, for `cutover judge`.
+    ///
+    /// Example: cutover record checkout --for 5m --output checkout.json
+    ///
+    /// Waits until the time is over, or until Ctrl-C, and writes what was recorded: what the judge
+    /// knew at the beginning, every window of counts after that, and what it found in them. It holds
+    /// counts only, neither keys nor addresses, and changes nothing.
+    Record(record::Record),
+
     /// Judge recorded traffic again: what would it have done?
     ///
     /// Example: cutover judge recording.json
@@ -166,7 +176,8 @@ enum Command {
     /// Reads windows of counts, recorded from a rollout or made up, and judges them with the code
     /// that runs live: whether and why it would have rolled back, when it could have advanced, and
     /// what is lacking. With `-o json` it prints the evidence after each window for which the file
-    /// asks, and the results of single function calls.
+    /// asks, and the results of single function calls. For a recording of `cutover record` it says
+    /// whether the evidence is what it was live, and the exit code is 1 if it is not.
     Judge(judge::Judge),
 
     /// Print the JSON Schema of the configuration file.
@@ -214,6 +225,7 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::Pin(pin) => pin.run(),
             Command::Test(smoke) => smoke.run(ink),
+            Command::Record(record) => record.run(),
             Command::Judge(judge) => judge.run(ink),
             Command::Schema => Ok(offline::schema()),
             Command::Completions(completions) => Ok(completions.run()),

@@ -316,6 +316,7 @@ mod tests {
                 diverted: 0,
                 breaker: "closed".into(),
                 last_decision: None,
+                recording: None,
             }],
             backends: vec![BackendStatus {
                 name: "shiny".into(),

@@ -2,15 +2,16 @@
 //!
 //! [`controller`] is the loop: it takes one event at a time (a tick, a command, a changed file),
 //! lets the pure state machines decide, and carries out their effects in order. [`world`] is what
-//! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read of it;
-//! [`watch`] notices that a file
-//! has changed; [`protocol`] is how everyone else reaches it; [`report`] is what it says of itself.
+//! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read
+//! of it; [`watch`] notices that a file has changed; [`recorder`] writes down what the judges see;
+//! [`protocol`] is how everyone else reaches it; [`report`] is what it says of itself.
 
 pub mod controller;
 pub mod data_plane;
 pub mod history;
 pub mod keeper;
 pub mod protocol;
+pub mod recorder;
 pub mod reload;
 pub mod report;
 mod warm_up;

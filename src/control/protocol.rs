@@ -4,6 +4,8 @@
 //! it only through [`ControlHandle`], and read the same [`Status`]. The types here are also the
 //! wire format of the admin API, so none of the surfaces can know what another does not.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,6 +14,7 @@ use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Phase};
 
 use super::history::{HistoryQuery, Written};
+use super::recorder::Export;
 
 /// Who asks, and why; recorded with the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,18 @@ pub enum Command {
     },
     /// Read the configuration file again, now.
     Reload,
+    /// Begin to record what the judge of a split is given.
+    Record {
+        /// Name of the split.
+        split: String,
+        /// For how long.
+        span: Duration,
+    },
+    /// End a recording, and forget it.
+    EndRecording {
+        /// Name of the split.
+        split: String,
+    },
 }
 
 /// Why a command was not carried out. Nothing changed.
@@ -113,6 +128,13 @@ pub enum Message {
     Metrics {
         /// Receives the text.
         reply: oneshot::Sender<String>,
+    },
+    /// Hand out what was recorded of a split so far.
+    Recording {
+        /// Name of the split.
+        split: String,
+        /// Receives the recording.
+        reply: oneshot::Sender<Result<Export, Refused>>,
     },
     /// Report the state of everything.
     Status {
@@ -195,6 +217,15 @@ impl ControlHandle {
             .await
     }
 
+    /// Hands out what was recorded of a split so far.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error where nothing was recorded.
+    pub async fn recording(&self, split: &str) -> Result<Result<Export, Refused>, ControlStopped> {
+        let split = split.to_owned();
+        self.ask(|reply| Message::Recording { split, reply }).await
+    }
+
     async fn ask<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,
@@ -273,6 +304,20 @@ pub struct SplitStatus {
     pub breaker: String,
     /// The most recent decision, if there was one.
     pub last_decision: Option<Decision>,
+    /// What is recorded of the split, if anything is.
+    #[serde(default)]
+    pub recording: Option<RecordingStatus>,
+}
+
+/// A recording of one split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingStatus {
+    /// Windows recorded so far.
+    pub windows: u64,
+    /// Bytes of text so far.
+    pub bytes: u64,
+    /// Why it has ended; absent while it goes on.
+    pub ended: Option<String>,
 }
 
 /// What was measured on one arm; overridden requests are not in it.

@@ -90,6 +90,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
             .map_or("off", |breaker| breaker.state(world.clock.elapsed()))
             .to_owned(),
         last_decision: rollout.last_decision().cloned(),
+        recording: world.recorder.status(&settings.name),
     }
 }
 
@@ -183,7 +184,6 @@ pub fn metrics(
             last_reload_successful: last_reload.problems.is_empty(),
             last_reload_at: last_reload.loaded_at,
             store_healthy: keeper.is_healthy(),
-            audit_dropped: keeper.dropped_decisions(),
             worker_connections: &(data_plane.connections)(),
             connections_accepted: edge.accepted,
             edge_load: (data_plane.edge_load)(),

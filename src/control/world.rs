@@ -22,6 +22,7 @@ use crate::telemetry::histogram::Histogram;
 use crate::telemetry::tally::{SplitReading, SplitTally};
 
 use super::keeper::Memory;
+use super::recorder::Recorder;
 
 /// Time between two looks at the counters.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -39,6 +40,8 @@ pub struct World {
     pub splits: Vec<SplitState>,
     /// Whether an emergency covers all splits.
     pub emergency: bool,
+    /// What is being recorded of the splits.
+    pub recorder: Recorder,
     registry: Registry,
     generation: u64,
     /// Records of splits that the configuration no longer names: a split that returns must not
@@ -95,6 +98,7 @@ impl World {
             routing: Arc::clone(&routing),
             splits: Vec::new(),
             emergency: saved.emergency,
+            recorder: Recorder::default(),
             registry,
             generation: 0,
             absent: saved.rollouts,
@@ -191,6 +195,9 @@ impl World {
         self.splits = plan.splits;
         self.registry = plan.registry;
         self.absent = plan.absent;
+        let splits = &self.splits;
+        self.recorder
+            .keep(|name| splits.iter().any(|state| state.rollout.split() == name));
         plan.effects
     }
 
@@ -263,9 +270,13 @@ impl World {
             };
             state.reading = reading;
             state.read_at = elapsed;
+            let recorded = self.recorder.copy(state.rollout.split(), &window);
             // Observations are never refused; only operators' wishes are.
             let wanted = state.rollout.handle(Event::Observed(Box::new(window)), now);
             effects.extend(wanted.unwrap_or_default());
+            if let Some(window) = recorded {
+                self.recorder.take_in(&state.rollout, window, now);
+            }
         }
         effects
     }
@@ -316,11 +327,6 @@ impl Plan {
     /// What the new configuration warns of.
     pub fn warnings(&self) -> &[Problem] {
         &self.config.warnings
-    }
-
-    /// What its rollouts want done once it is in force.
-    pub fn effects(&self) -> &[Effect] {
-        &self.effects
     }
 
     /// Everything that a restart would need if this plan were in force.

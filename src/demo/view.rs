@@ -180,6 +180,7 @@ mod tests {
             diverted: 0,
             breaker: "half_open".into(),
             last_decision: None,
+            recording: None,
         }
     }
 

@@ -204,6 +204,11 @@ impl Rollout {
         self.last_decision.as_ref()
     }
 
+    /// What watches it.
+    pub const fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
     /// Each rollback criterion as it stands.
     pub fn conditions(&self) -> Vec<Condition> {
         self.judge.conditions()

@@ -15,6 +15,7 @@ mod detector;
 mod gate;
 pub mod guards;
 mod interval;
+mod journal;
 mod kernels;
 mod lack;
 mod latencies;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::journal::{Look, Mark};
 pub use self::lack::Lack;
 pub use self::latencies::BUCKETS as LATENCY_BUCKETS;
 pub use self::pace::Estimate;
@@ -50,6 +52,7 @@ pub use self::verdict::{Breach, LimitBreach, Verdict};
 
 use self::gate::Gate;
 use self::guards::Guard;
+use self::journal::Journal;
 use self::learnt::Learnt;
 use self::stage::Stage;
 use self::streak::Streak;
@@ -71,6 +74,7 @@ pub struct Judge {
     limits: LatencyLimits,
     evidence: Evidence,
     streak: Streak,
+    journal: Journal,
 }
 
 /// All a judge knows; persisted, so that a restart neither forgets nor spends the false-rollback
@@ -117,14 +121,23 @@ impl Judge {
             limits: LatencyLimits::default(),
             evidence,
             streak: Streak::default(),
+            journal: Journal::default(),
         };
-        judge.reconfigure(criteria, now);
+        judge.adopt(criteria, now);
         judge
     }
 
     /// Judges by other criteria from now on. Criteria that stay keep their evidence, others begin
     /// afresh, and what was learnt of legacy is kept wherever it applies.
     pub fn reconfigure(&mut self, criteria: Criteria, now: Timestamp) {
+        if criteria != self.criteria {
+            let criteria = Box::new(criteria.clone());
+            self.journal.mark(Mark::Criteria(criteria));
+        }
+        self.adopt(criteria, now);
+    }
+
+    fn adopt(&mut self, criteria: Criteria, now: Timestamp) {
         let watches = std::mem::take(&mut self.evidence.watches);
         let gates = std::mem::take(&mut self.evidence.gates);
         let legacy = |metric: Metric| {
@@ -162,27 +175,34 @@ impl Judge {
 
     /// Forgets all evidence about `new`; what was learnt of legacy stays.
     pub fn refresh(&mut self, now: Timestamp) {
+        self.journal.mark(Mark::Afresh);
         for watch in &mut self.evidence.watches {
             watch.refresh(&self.criteria, now);
         }
         self.evidence.seconds_since_first_request = None;
         self.evidence.clusters_seen = 0;
         self.streak.forgive();
-        self.begin_stage(self.evidence.stage.aim, now);
+        self.enter_stage(self.evidence.stage.aim, now);
     }
 
     /// Forgets all evidence, and what was learnt of legacy: it is another one.
     pub fn forget(&mut self, now: Timestamp) {
+        self.journal.mark(Mark::Forgotten);
         let aim = self.evidence.stage.aim;
         self.evidence = Evidence::default();
-        self.reconfigure(self.criteria.clone(), now);
+        self.adopt(self.criteria.clone(), now);
         self.streak.forgive();
-        self.begin_stage(aim, now);
+        self.enter_stage(aim, now);
     }
 
     /// A stage begins: what an advance needs must be proven anew, for a heavier load is a new
     /// question. Evidence of harm goes on, so that a failure from just before the change counts.
     pub fn begin_stage(&mut self, aim: Aim, now: Timestamp) {
+        self.journal.mark(Mark::Stage(aim));
+        self.enter_stage(aim, now);
+    }
+
+    fn enter_stage(&mut self, aim: Aim, now: Timestamp) {
         for gate in &mut self.evidence.gates {
             gate.refresh(&self.criteria, now);
         }
@@ -196,7 +216,7 @@ impl Judge {
     pub fn observe(&mut self, window: &Window, now: Timestamp) -> Verdict {
         self.take_note(window);
         let is_warm = self.warm_up(window);
-        let slower = match &window.slower {
+        let counted = match &window.slower {
             Some(slower) => Cow::Borrowed(slower),
             None => Cow::Owned(self.slower(window)),
         };
@@ -209,7 +229,7 @@ impl Judge {
             limits: &self.limits,
             learnt: &evidence.learnt,
         };
-        let mut slower = slower.as_slice();
+        let mut slower = counted.as_slice();
         for watch in &mut evidence.watches {
             let (own, others) = slower.split_at(watch.lanes().min(slower.len()));
             slower = others;
@@ -229,7 +249,10 @@ impl Judge {
         if self.suspected().is_none() {
             self.evidence.stage.healthy_seconds += window.seconds.max(0.0);
         }
-        self.verdict()
+        let verdict = self.verdict();
+        self.journal
+            .look(counted.into_owned(), Some(verdict.clone()));
+        verdict
     }
 
     /// Takes in a window in which nothing is judged, as long as a rollback or an emergency keeps
@@ -248,11 +271,12 @@ impl Judge {
             gate.learn(window, &self.limits);
         }
         evidence.learnt.learn(window, &self.limits);
+        self.journal.look(Slower::new(), None);
     }
 
     /// What is slower than legacy in a window that is judged next. A recording of the window holds
     /// these numbers in place of the durations.
-    pub fn slower(&self, window: &Window) -> Slower {
+    fn slower(&self, window: &Window) -> Slower {
         let mut counted = Vec::new();
         for watch in &self.evidence.watches {
             watch.count_slower(window, &mut counted);

@@ -9,23 +9,21 @@
 //! implementations against this one. A trace has `config`, `columns` that name what the rows of
 //! `windows` hold, and `samples` that say after which windows the evidence is wanted. The `config`
 //! has the flat names of the analysis specification, laid over the file's `defaults`; or, in a
-//! recording of a live rollout, the criteria and the evidence at its beginning (see
-//! [`recorded_config`] and [`recorded_row`]).
+//! [`recorded`] live rollout, its criteria.
 
 mod config;
 mod functions;
+pub mod recorded;
 mod rows;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::rows::Mark;
-
 use self::config::Setting;
+use self::recorded::{Agreement, Beginning};
 use self::rows::Reader;
 use super::window::Window;
-use super::{Breach, Judge, Verdict};
-use crate::policy::criteria::Criteria;
+use super::{Breach, Judge, Mark, Verdict};
 use crate::policy::rollout::{Condition, Need};
 use crate::policy::time::Timestamp;
 
@@ -47,16 +45,28 @@ struct Trace {
     name: String,
     #[serde(default)]
     config: Map<String, Value>,
+    /// What was known when a live rollout's recording began; nothing, if absent.
+    beginning: Option<Beginning>,
     columns: Vec<String>,
     windows: Vec<Vec<Value>>,
     #[serde(default)]
     samples: Vec<Wanted>,
+    /// Whether more was wanted than a recording may hold.
+    #[serde(default)]
+    truncated: bool,
 }
 
-/// After which window the evidence is wanted.
+/// After which window the evidence is wanted; in a recording, also what the live judge found.
 #[derive(Debug, Deserialize)]
 struct Wanted {
     window: usize,
+    #[serde(default)]
+    evidence: Map<String, Value>,
+    #[serde(default)]
+    good: Map<String, Value>,
+    #[serde(default)]
+    overdispersion: Map<String, Value>,
+    verdict: Option<String>,
 }
 
 /// What a file's contents lead to, in its order.
@@ -77,7 +87,8 @@ pub struct Ending {
     /// How many windows it has.
     #[serde(skip)]
     pub windows: usize,
-    /// Whether the split is rolled back; nothing is judged after that.
+    /// Whether the split is rolled back; nothing is judged after that, except in a recording, which
+    /// tells what was done then.
     pub rollback: bool,
     /// The first window, from 0, whose verdict is a rollback.
     pub rollback_window: Option<usize>,
@@ -87,15 +98,22 @@ pub struct Ending {
     pub first_advance: Option<usize>,
     /// The evidence after the windows for which it is wanted.
     pub samples: Vec<Sample>,
-    /// The criteria as they stand at the end, with their names.
+    /// The criteria as they stand at the rollback or at the end, with their names.
     #[serde(skip)]
     pub conditions: Vec<(String, Condition)>,
-    /// The requirements as they stand at the end, with their names.
+    /// The requirements as they stand then, with their names.
     #[serde(skip)]
     pub needs: Vec<(String, Need)>,
-    /// What an advance lacks at the end, in sentences.
+    /// What an advance lacks then, in sentences.
     #[serde(skip)]
     pub lacking: Vec<String>,
+    /// Whether a recording's replay finds what was found live; none where that is not known, or
+    /// other criteria are asked about.
+    #[serde(skip)]
+    pub agreement: Option<Agreement>,
+    /// Whether the recording was cut short.
+    #[serde(skip)]
+    pub is_truncated: bool,
 }
 
 /// The evidence after one window, by names.
@@ -107,6 +125,12 @@ pub struct Sample {
     pub evidence: Map<String, Value>,
     /// Of each requirement.
     pub good: Map<String, Value>,
+    /// By which the evidence is divided, of each criterion and requirement.
+    #[serde(skip)]
+    pub overdispersion: Map<String, Value>,
+    /// What was found, and for which criterion.
+    #[serde(skip)]
+    pub verdict: String,
 }
 
 /// Why a file cannot be judged.
@@ -162,10 +186,22 @@ impl Trace {
     fn judge(&self, defaults: &Map<String, Value>) -> Result<Ending, String> {
         let setting = Setting::of(defaults, &self.config, &self.columns)?;
         let reader = Reader::new(&self.columns, &setting)?;
-        let mut judge = setting.judge();
-        let mut now = setting.start;
-        let mut wanted: Vec<usize> = self.samples.iter().map(|sample| sample.window).collect();
-        wanted.sort_unstable();
+        // Names follow the criteria, which may change on the way.
+        let mut setting = setting.clone();
+        let beginning = self.beginning.as_ref();
+        let is_as_live = beginning.is_some_and(|it| it.is_by(&setting.criteria));
+        let asked = beginning.filter(|_| !is_as_live);
+        if let Some(beginning) = asked {
+            setting.criteria = beginning.asked(setting.criteria)?;
+        }
+        let criteria = setting.criteria.clone();
+        let mut now = beginning.map_or(Timestamp::default(), Beginning::at);
+        let mut judge = match beginning {
+            Some(beginning) => beginning.judge(criteria),
+            None => Judge::new(criteria, now),
+        };
+        let mut wanted: Vec<&Wanted> = self.samples.iter().collect();
+        wanted.sort_by_key(|wanted| wanted.window);
         let mut wanted = wanted.into_iter().peekable();
         let mut ending = Ending {
             name: self.name.clone(),
@@ -178,63 +214,111 @@ impl Trace {
             conditions: Vec::new(),
             needs: Vec::new(),
             lacking: Vec::new(),
+            agreement: is_as_live.then(Agreement::default),
+            is_truncated: self.truncated,
         };
-        for (index, row) in self.windows.iter().enumerate() {
-            let (mark, window) = reader
-                .read(row)
+        for (index, cells) in self.windows.iter().enumerate() {
+            let row = reader
+                .read(cells)
                 .map_err(|message| format!("windows[{index}]: {message}"))?;
             let begin = now;
-            now = now.plus(duration_of(&window));
-            match mark {
-                Mark::None => {}
-                Mark::Stage(aim) => judge.begin_stage(aim, begin),
-                Mark::Afresh => judge.refresh(begin),
-                Mark::Idle => {
-                    judge.learn(&window);
-                    continue;
+            now = row.at.unwrap_or(now.plus(duration_of(&row.window)));
+            for mark in row.marks {
+                match mark {
+                    Mark::Stage(aim) => judge.begin_stage(aim, begin),
+                    Mark::Afresh => judge.refresh(begin),
+                    Mark::Forgotten => judge.forget(begin),
+                    Mark::Criteria(criteria) => match asked {
+                        // Whoever asks about other criteria asks about no third ones.
+                        Some(beginning) => beginning
+                            .same_counts(&criteria)
+                            .map_err(|message| format!("windows[{index}]: {message}"))?,
+                        None => {
+                            setting = Setting::live((*criteria).clone());
+                            judge.reconfigure(*criteria, begin);
+                        }
+                    },
                 }
             }
-            let verdict = judge.observe(&window, now);
+            if !row.is_judged {
+                judge.learn(&row.window);
+                continue;
+            }
+            let verdict = judge.observe(&row.window, now);
             // Where nothing is judged there is no evidence to show.
-            while wanted.next_if(|window| *window < index).is_some() {}
-            if wanted.next_if_eq(&index).is_some() {
-                ending.samples.push(setting.sample(index, &judge));
+            while let Some(unjudged) = wanted.next_if(|wanted| wanted.window < index) {
+                ending.compare(unjudged, None);
+            }
+            if let Some(wanted) = wanted.next_if(|wanted| wanted.window == index) {
+                let sample = setting.sample(index, &judge);
+                ending.compare(wanted, Some(&sample));
+                ending.samples.push(sample);
             }
             match verdict {
-                Verdict::Pass => {
+                Verdict::Pass if !ending.rollback => {
                     ending.first_advance.get_or_insert(index);
                 }
-                Verdict::Fail(breach) => {
+                Verdict::Fail(breach) if !ending.rollback => {
                     ending.rollback = true;
                     ending.rollback_window = Some(index);
                     ending.condition = Some(setting.name_of(&breach));
-                    break;
+                    setting.finish(&mut ending, &judge);
+                    // What would have been done then, only a recording tells.
+                    if self.beginning.is_none() {
+                        break;
+                    }
                 }
-                Verdict::Hold(..) | Verdict::Inconclusive(_) => {}
+                _ => {}
             }
         }
-        setting.finish(&mut ending, &judge);
+        for unjudged in wanted {
+            ending.compare(unjudged, None);
+        }
+        if !ending.rollback {
+            setting.finish(&mut ending, &judge);
+        }
         Ok(ending)
     }
 }
 
-impl Setting {
-    fn judge(&self) -> Judge {
-        match &self.evidence {
-            Some(evidence) => Judge::restore(self.criteria.clone(), evidence.clone(), self.start),
-            None => Judge::new(self.criteria.clone(), self.start),
+impl Ending {
+    fn compare(&mut self, live: &Wanted, replayed: Option<&Sample>) {
+        // A sample without a verdict only asks for the evidence.
+        if let Some(agreement) = &mut self.agreement
+            && live.verdict.is_some()
+        {
+            agreement.compare(live, replayed);
         }
     }
+}
 
+impl Setting {
     fn sample(&self, window: usize, judge: &Judge) -> Sample {
-        let named = |names: &[String], evidence: &mut dyn Iterator<Item = f64>| {
+        let named = |names: &[String], values: &mut dyn Iterator<Item = f64>| {
             let names = names.iter().cloned();
-            names.zip(evidence.map(Value::from)).collect()
+            names.zip(values.map(Value::from)).collect::<Map<_, _>>()
         };
+        let mut overdispersion = named(&self.conditions, &mut judge.overdispersion_of_harm());
+        overdispersion.extend(named(&self.gates, &mut judge.overdispersion_of_health()));
+        let verdict = judge.last_look().verdict.as_ref();
         Sample {
             window,
             evidence: named(&self.conditions, &mut judge.evidence_of_harm()),
             good: named(&self.gates, &mut judge.evidence_of_health()),
+            overdispersion,
+            verdict: verdict.map_or_else(String::new, |verdict| self.words(verdict)),
+        }
+    }
+
+    fn words(&self, verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Pass => "pass".to_owned(),
+            Verdict::Fail(breach) => format!("fail: {}", self.name_of(breach)),
+            Verdict::Hold(breach, None) => format!("hold: {}", self.name_of(breach)),
+            Verdict::Hold(breach, Some(guard)) => {
+                format!("hold: {}, withheld: {guard}", self.name_of(breach))
+            }
+            Verdict::Inconclusive(_) => "inconclusive".to_owned(),
         }
     }
 
@@ -257,23 +341,6 @@ impl Setting {
         ending.needs = needs.zip(judge.needs()).collect();
         ending.lacking = judge.lacking().map(|lack| lack.to_string()).collect();
     }
-}
-
-/// What the rows of a live rollout's recording hold, for the trace's `columns`.
-pub const RECORDED_COLUMNS: [&str; 2] = ["mark", "window"];
-
-/// The `config` of a live rollout's recording: what the judge goes by, and all it knows.
-pub fn recorded_config(criteria: &Criteria, judge: &Judge, now: Timestamp) -> Value {
-    serde_json::json!({
-        "criteria": criteria,
-        "evidence": judge.evidence(),
-        "start": now,
-    })
-}
-
-/// One row of a live rollout's recording; to be made before `judge` gets the window.
-pub fn recorded_row(judge: &Judge, mark: Mark, window: &Window) -> Value {
-    rows::write(mark, window, judge.slower(window))
 }
 
 fn duration_of(window: &Window) -> std::time::Duration {

@@ -5,12 +5,15 @@
 //! read while nothing was judged is subtracted. Where a streak ended unseen between two readings
 //! this counts too few, never too many.
 //!
-//! This is not persisted: a new process counts its streak from zero.
+//! This is not persisted, since a new process counts its streak from zero; but a recording begins
+//! with it.
+
+use serde::{Deserialize, Serialize};
 
 use super::window::StreakReading;
 
 /// The failures in a row that count.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Streak {
     /// The last reading.
     last: StreakReading,

@@ -11,17 +11,11 @@ use serde_json::{Map, Value};
 use crate::policy::criteria::{
     self, Criteria, Criterion, Expert, Metric, Overdispersion, Requirement, WhenLegacyToo,
 };
-use crate::policy::judge::Evidence;
-use crate::policy::time::Timestamp;
 
 /// What a trace is judged by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) criteria: Criteria,
-    /// What was known at the beginning; nothing, if absent.
-    pub(super) evidence: Option<Evidence>,
-    /// When the first window begins.
-    pub(super) start: Timestamp,
     /// Names of the criteria that act, in their order.
     pub(super) conditions: Vec<String>,
     /// Names of the requirements of an advance, in their order.
@@ -43,7 +37,7 @@ impl Setting {
         columns: &[String],
     ) -> Result<Self, String> {
         if config.contains_key("criteria") {
-            return parsed::<Live>(config.clone()).map(Live::setting);
+            return parsed::<Live>(config.clone()).map(|live| Self::live(live.criteria));
         }
         let mut merged = defaults.clone();
         merged.extend(config.clone());
@@ -60,21 +54,16 @@ fn parsed<T: for<'de> Deserialize<'de>>(config: Map<String, Value>) -> Result<T,
 #[serde(deny_unknown_fields)]
 struct Live {
     criteria: Criteria,
-    evidence: Option<Evidence>,
-    #[serde(default)]
-    start: Timestamp,
 }
 
-impl Live {
-    fn setting(self) -> Setting {
-        let criteria = self.criteria;
+impl Setting {
+    /// Criteria under their own names.
+    pub(super) fn live(criteria: Criteria) -> Self {
         let conditions = criteria.rollback.iter().map(Criterion::to_string);
         let gates = criteria.advance.iter().map(Requirement::to_string);
         Setting {
             conditions: conditions.collect(),
             gates: gates.collect(),
-            evidence: self.evidence,
-            start: self.start,
             // Its windows come whole.
             latency: Vec::new(),
             quantiles: Vec::new(),
@@ -280,8 +269,6 @@ impl Flat {
                 .map(|limit| limit == ROLLBACK_LIMIT_SECONDS)
                 .collect(),
             criteria,
-            evidence: None,
-            start: Timestamp::default(),
             conditions: self.conditions,
             gates: self.gates,
             quantiles,

@@ -2,46 +2,25 @@
 //!
 //! A column that nobody reads would silently change what is judged, so unknown ones are refused.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::Setting;
 use crate::policy::arm::PerArm;
-use crate::policy::judge::Aim;
-use crate::policy::judge::window::{
-    ArmCounts, Clustered, Latencies, Pair, Slower, StreakReading, Window,
-};
+use crate::policy::judge::Mark;
+use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading, Window};
 use crate::policy::key::Cluster;
+use crate::policy::time::Timestamp;
 
-/// What happened just before a window, or to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mark {
-    /// Nothing.
-    #[default]
-    None,
-    /// [`Judge::begin_stage`](crate::policy::judge::Judge::begin_stage).
-    Stage(Aim),
-    /// [`Judge::refresh`](crate::policy::judge::Judge::refresh).
-    Afresh,
-    /// The window was given to [`Judge::learn`](crate::policy::judge::Judge::learn).
-    Idle,
-}
-
-/// One row of a live rollout.
-pub(super) fn write(mark: Mark, window: &Window, slower: Slower) -> Value {
-    let bare = |arm: &ArmCounts| ArmCounts {
-        first_byte: Latencies::default(),
-        total: Latencies::default(),
-        ..arm.clone()
-    };
-    let window = Window {
-        new: bare(&window.new),
-        legacy: bare(&window.legacy),
-        slower: Some(slower),
-        ..window.clone()
-    };
-    serde_json::json!([mark, window])
+/// What one row says.
+pub(super) struct Row {
+    /// When the window ended, where that is written down.
+    pub(super) at: Option<Timestamp>,
+    /// What was done to the judge before the window.
+    pub(super) marks: Vec<Mark>,
+    /// Whether the window was judged, or only learnt from.
+    pub(super) is_judged: bool,
+    pub(super) window: Window,
 }
 
 /// Reads the rows of one trace.
@@ -53,7 +32,9 @@ pub(super) struct Reader<'a> {
 /// What a cell holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
-    Mark,
+    At,
+    Marks,
+    Judged,
     /// A whole window.
     Window,
     Seconds,
@@ -78,7 +59,9 @@ enum Side {
 impl Column {
     fn named(name: &str) -> Option<Column> {
         Some(match name {
-            "mark" => Column::Mark,
+            "at" => Column::At,
+            "marks" => Column::Marks,
+            "judged" => Column::Judged,
             "window" => Column::Window,
             "seconds" => Column::Seconds,
             "n_new" => Column::Requests(Side::New),
@@ -115,25 +98,32 @@ impl<'a> Reader<'a> {
         Ok(Self { columns, setting })
     }
 
-    pub(super) fn read(&self, row: &[Value]) -> Result<(Mark, Window), String> {
-        if row.len() != self.columns.len() {
-            let (cells, columns) = (row.len(), self.columns.len());
+    pub(super) fn read(&self, cells: &[Value]) -> Result<Row, String> {
+        if cells.len() != self.columns.len() {
+            let (cells, columns) = (cells.len(), self.columns.len());
             return Err(format!("{cells} cells for {columns} columns"));
         }
-        let cells = || self.columns.iter().zip(row);
-        let mut mark = Mark::None;
-        for (column, cell) in cells() {
+        let (mut at, mut marks, mut is_judged) = (None, Vec::new(), true);
+        let mut whole = None;
+        let mut counts = Flat::default();
+        for (column, cell) in self.columns.iter().zip(cells) {
             match column {
-                Column::Mark => mark = parsed(cell)?,
-                Column::Window => return Ok((mark, parsed(cell)?)),
-                _ => {}
+                Column::At => at = Some(parsed(cell)?),
+                Column::Marks => marks = parsed(cell)?,
+                Column::Judged => is_judged = parsed(cell)?,
+                Column::Window => whole = Some(parsed(cell)?),
+                _ => counts.take(*column, cell)?,
             }
         }
-        let mut counts = Flat::default();
-        for (column, cell) in cells() {
-            counts.take(*column, cell)?;
-        }
-        Ok((mark, counts.window(self.setting)?))
+        Ok(Row {
+            at,
+            marks,
+            is_judged,
+            window: match whole {
+                Some(window) => window,
+                None => counts.window(self.setting)?,
+            },
+        })
     }
 }
 
@@ -163,7 +153,7 @@ struct FlatArm {
 impl Flat {
     fn take(&mut self, column: Column, cell: &Value) -> Result<(), String> {
         match column {
-            Column::Mark | Column::Window => {}
+            Column::At | Column::Marks | Column::Judged | Column::Window => {}
             Column::Seconds => {
                 let seconds: f64 = parsed(cell)?;
                 if !(seconds > 0.0 && seconds.is_finite()) {

@@ -1,10 +1,8 @@
 //! A recording of live windows, judged again.
 
 use super::*;
-use crate::policy::criteria::Requirement;
-use crate::policy::judge::replay::{
-    Mark, Outcome, RECORDED_COLUMNS, recorded_config, recorded_row,
-};
+use crate::policy::judge::replay::recorded::{SAMPLES, closing, opening, row, sample};
+use crate::policy::judge::replay::{Ending, Outcome};
 
 /// All kinds of criteria, with the discount that is learnt on the way.
 fn criteria() -> Criteria {
@@ -82,98 +80,114 @@ impl Live {
     }
 }
 
-/// Records 3 000 windows after as many that are not recorded, then judges the recording.
-fn recorded_and_replayed(later: usize, fails_in: u64) -> (Live, Option<usize>, Outcome) {
-    let mut live = Live {
-        judge: Judge::new(criteria(), at(0)),
-        now: at(0),
-        state: 7,
-    };
-    for _ in 0..3_000 {
-        let window = live.window(0, 50);
-        live.observe(&window);
-    }
-    let config = recorded_config(&criteria(), &live.judge, live.now);
-    let mut rows = Vec::new();
-    let mut samples = Vec::new();
-    let mut rolled_back = None;
-    for index in 0..3_000 {
-        let window = live.window(later, fails_in);
-        let mark = if index == 1_000 {
-            live.judge.begin_stage(Aim::Promote, live.now);
-            Mark::Stage(Aim::Promote)
-        } else {
-            Mark::None
+/// A recording on its way.
+struct Recording {
+    live: Live,
+    opening: String,
+    rows: Vec<String>,
+    samples: Vec<String>,
+    rolled_back: Option<usize>,
+}
+
+impl Recording {
+    /// Begins after 3 000 windows that are not recorded, in the middle of failures in a row.
+    fn begin() -> Self {
+        let mut live = Live {
+            judge: Judge::new(criteria(), at(0)),
+            now: at(0),
+            state: 7,
         };
-        rows.push(recorded_row(&live.judge, mark, &window));
-        let verdict = live.observe(&window);
-        if index % 500 == 499 {
-            samples.push((index, evidence(&live.judge)));
+        for _ in 0..3_000 {
+            let window = live.window(0, 50);
+            live.observe(&window);
+        }
+        Self {
+            opening: opening("live", &live.judge, live.now),
+            live,
+            rows: Vec::new(),
+            samples: Vec::new(),
+            rolled_back: None,
+        }
+    }
+
+    fn observe(&mut self, window: Window) {
+        let verdict = self.live.observe(&window);
+        let (judge, index) = (&self.live.judge, self.rows.len());
+        self.rows.push(row(judge, window, 0, self.live.now));
+        if index % 100 == 99 || matches!(verdict, Verdict::Fail(_)) {
+            self.samples.push(sample(judge, index));
         }
         if matches!(verdict, Verdict::Fail(_)) {
-            rolled_back = Some(index);
+            self.rolled_back.get_or_insert(index);
+        }
+    }
+
+    fn learn(&mut self, window: Window) {
+        self.live.now = self.live.now.plus(Duration::from_millis(100));
+        self.live.judge.learn(&window);
+        let judge = &self.live.judge;
+        self.rows.push(row(judge, window, 0, self.live.now));
+    }
+
+    fn text(&self) -> String {
+        let (rows, samples) = (self.rows.join(",\n"), self.samples.join(",\n"));
+        let (opening, closing) = (&self.opening, closing(None, false));
+        format!("{opening}{rows}{SAMPLES}{samples}{closing}")
+    }
+
+    fn replayed(&self) -> Ending {
+        let mut outcome = judged(&self.text());
+        outcome.traces.remove(0)
+    }
+}
+
+fn judged(text: &str) -> Outcome {
+    let outcome = File::parse(text).and_then(|file| file.judge());
+    outcome.expect("a recording")
+}
+
+/// 3 000 windows, with a stage that begins in the middle, until a rollback.
+fn recorded(later: usize, fails_in: u64) -> Recording {
+    let mut recording = Recording::begin();
+    for index in 0..3_000 {
+        let window = recording.live.window(later, fails_in);
+        if index == 1_000 {
+            let now = recording.live.now;
+            recording.live.judge.begin_stage(Aim::Promote, now);
+        }
+        recording.observe(window);
+        if recording.rolled_back.is_some() {
             break;
         }
     }
-    let wanted: Vec<_> = samples
-        .iter()
-        .map(|(index, _)| serde_json::json!({ "window": index }))
-        .collect();
-    let text = serde_json::json!({ "traces": [{
-        "name": "live",
-        "config": config,
-        "columns": RECORDED_COLUMNS,
-        "windows": rows,
-        "samples": wanted,
-    }]})
-    .to_string();
-    let outcome = File::parse(&text)
-        .and_then(|file| file.judge())
-        .expect("a recording");
-    for ((index, (harm, health)), sample) in samples.iter().zip(&outcome.traces[0].samples) {
-        assert_eq!(sample.window, *index);
-        let values = |evidence: &serde_json::Map<String, serde_json::Value>| -> Vec<f64> {
-            evidence.values().map(number).collect()
-        };
-        let by_name = |names: Vec<String>, evidence: &[f64]| -> Vec<f64> {
-            let mut named: Vec<_> = names.into_iter().zip(evidence.iter().copied()).collect();
-            named.sort_by(|one, other| one.0.cmp(&other.0));
-            named.into_iter().map(|(_, evidence)| evidence).collect()
-        };
-        let criteria = criteria();
-        let harms = criteria.rollback.iter().map(Criterion::to_string).collect();
-        let proofs = criteria
-            .advance
-            .iter()
-            .map(Requirement::to_string)
-            .collect();
-        assert_eq!(
-            values(&sample.evidence),
-            by_name(harms, harm),
-            "bit for bit"
-        );
-        assert_eq!(values(&sample.good), by_name(proofs, health), "bit for bit");
-    }
-    (live, rolled_back, outcome)
+    recording
 }
 
-fn evidence(judge: &Judge) -> (Vec<f64>, Vec<f64>) {
-    let harm = judge.evidence_of_harm().collect();
-    (harm, judge.evidence_of_health().collect())
+/// All samples agree to the last bit, and the end is the same in every figure.
+fn assert_agrees(recording: &Recording) -> Ending {
+    let ending = recording.replayed();
+    let agreement = ending.agreement.as_ref().expect("a recording");
+    assert_eq!(agreement.differences, [""; 0]);
+    assert_eq!((agreement.different, agreement.rounded), (0, 0));
+    assert_eq!(agreement.samples, recording.samples.len());
+    assert_eq!(ending.rollback_window, recording.rolled_back);
+    ending
 }
 
 #[test]
 fn a_recording_of_a_quiet_rollout_leads_to_the_same_evidence_and_discounts() {
-    let (live, rolled_back, outcome) = recorded_and_replayed(0, 50);
-    let ending = &outcome.traces[0];
-    assert_eq!((rolled_back, ending.rollback_window), (None, None));
-    assert_eq!(ending.samples.len(), 6);
-    let phi = |condition: &Condition| condition.overdispersion;
-    let found: Vec<f64> = ending.conditions.iter().map(|(_, c)| phi(c)).collect();
-    let expected: Vec<f64> = live.judge.conditions().iter().map(phi).collect();
-    assert_eq!(found, expected);
-    assert!(found[0] > 1.5, "sessions fail as a whole: {}", found[0]);
-    let lacking: Vec<String> = live.judge.lacking().map(|lack| lack.to_string()).collect();
+    let recording = recorded(0, 50);
+    let ending = assert_agrees(&recording);
+    assert_eq!(ending.rollback_window, None);
+    assert_eq!(ending.samples.len(), 30);
+    let judge = &recording.live.judge;
+    let conditions: Vec<_> = ending.conditions.into_iter().map(|(_, it)| it).collect();
+    assert_eq!(conditions, judge.conditions());
+    let needs: Vec<_> = ending.needs.into_iter().map(|(_, it)| it).collect();
+    assert_eq!(needs, judge.needs());
+    let discount = conditions[0].overdispersion;
+    assert!(discount > 1.5, "sessions fail as a whole: {discount}");
+    let lacking: Vec<String> = judge.lacking().map(|lack| lack.to_string()).collect();
     assert_eq!(ending.lacking, lacking);
 }
 
@@ -183,11 +197,108 @@ fn a_recording_of_a_rollback_ends_at_the_same_window_for_the_same_reason() {
         (0, 2, "error_rate worse than legacy by 25%"),
         (40, 50, "latency worse than legacy by 10%"),
     ] {
-        let (_, rolled_back, outcome) = recorded_and_replayed(later, fails_in);
-        assert!(rolled_back.is_some());
-        let ending = &outcome.traces[0];
-        assert_eq!(ending.rollback_window, rolled_back);
+        let ending = assert_agrees(&recorded(later, fails_in));
+        assert!(ending.rollback);
         assert_eq!(ending.condition.as_deref(), Some(reason));
+    }
+}
+
+/// A rollback, legacy alone, a resume, other criteria, another legacy: whatever changes evidence
+/// without a window must be in the recording.
+#[test]
+fn a_recording_holds_all_that_was_done_to_the_judge() {
+    let mut recording = recorded(0, 2);
+    let goes_on = |recording: &mut Recording, windows: usize| {
+        for _ in 0..windows {
+            let window = recording.live.window(0, 30);
+            recording.observe(window);
+        }
+    };
+    for _ in 0..200 {
+        let window = recording.live.window(0, 2);
+        recording.learn(window);
+    }
+    let now = recording.live.now;
+    recording.live.judge.refresh(now);
+    goes_on(&mut recording, 500);
+    let now = recording.live.now;
+    let mut others = criteria();
+    others.rollback.remove(0);
+    others.alpha = 0.02;
+    recording.live.judge.reconfigure(others, now);
+    recording.live.judge.begin_stage(Aim::Complete, now);
+    goes_on(&mut recording, 500);
+    let now = recording.live.now;
+    recording.live.judge.forget(now);
+    goes_on(&mut recording, 500);
+    let samples = recording.samples.len();
+    assert!(samples >= 15, "{samples}");
+    assert_agrees(&recording);
+}
+
+/// Failures in a row are no evidence, and a recording may begin in their middle.
+#[test]
+fn a_recording_begins_with_the_failures_in_a_row_that_were_forgiven() {
+    let failing = |live: &mut Live, length| {
+        let mut window = live.window(0, 50);
+        window.streak.length = length;
+        window.streak.clusters[..9].fill(length / 9);
+        window
+    };
+    let mut recording = Recording::begin();
+    let window = failing(&mut recording.live, 90);
+    recording.live.judge.learn(&window);
+    recording.opening = opening("live", &recording.live.judge, recording.live.now);
+    for length in [91, 92, 93] {
+        let window = failing(&mut recording.live, length);
+        recording.observe(window);
+    }
+    let index = recording.rows.len() - 1;
+    recording.samples.push(sample(&recording.live.judge, index));
+    assert!(!assert_agrees(&recording).rollback);
+}
+
+#[test]
+fn a_replay_that_finds_something_else_says_what() {
+    let recording = recorded(0, 50);
+    let text = recording.text();
+    let first = serde_json::from_str::<serde_json::Value>(&recording.samples[0]).expect("JSON");
+    let live = first["evidence"]["error_rate > 5%"].to_string();
+    let (rows, samples) = text.split_once(SAMPLES).expect("it has samples");
+    let samples = samples.replacen(&live, "123.5", 1);
+    let outcome = judged(&format!("{rows}{SAMPLES}{samples}"));
+    let agreement = outcome.traces[0].agreement.clone().expect("a recording");
+    assert_eq!((agreement.samples, agreement.different), (30, 1));
+    let difference = format!("window 99: evidence of harm, error_rate > 5%: {live}, live 123.5");
+    assert_eq!(agreement.differences, [difference]);
+}
+
+#[test]
+fn other_criteria_are_judged_from_the_same_beginning_and_held_against_nothing() {
+    let recording = recorded(0, 2);
+    let text = recording.text();
+    let lenient = text.replacen("\"alpha\":0.01", "\"alpha\":1e-9", 1);
+    assert_ne!(text, lenient);
+    let ending = judged(&lenient).traces.remove(0);
+    assert_eq!(ending.agreement, None);
+    assert_ne!(ending.rollback_window, recording.rolled_back);
+
+    for (this, other, complaint) in [
+        (
+            "{\"beyond\":0.5}",
+            "{\"beyond\":0.7}",
+            "not counted at 0.7 s",
+        ),
+        (
+            "{\"worse_than_legacy\":0.5}",
+            "{\"worse_than_legacy\":0.6}",
+            "tells nothing of others",
+        ),
+    ] {
+        let other = text.replacen(this, other, 1);
+        let problem = File::parse(&other).and_then(|file| file.judge());
+        let problem = problem.expect_err("it was not counted").to_string();
+        assert!(problem.contains(complaint), "{problem}");
     }
 }
 
