@@ -3,7 +3,8 @@
 //! Everything that changes, changes here, so there is never a question of who wins. What raises a
 //! share is on the disk before the data plane hears of it; what lowers one, or nothing, is in force
 //! at once and never refused for the disk's sake. Which of the two it is, the standings before and
-//! after say.
+//! after say. Either way a decision and what it led to reach the disk in one step, and whoever asked
+//! for it is told so only then.
 //!
 //! The mistake to avoid is a judge that waits. Only a rising share does, and not for long: answers
 //! wait in tasks of their own, files are read on another thread, and connections are opened beside
@@ -111,10 +112,11 @@ impl Controller {
         if effects.is_empty() {
             return;
         }
-        if let Err(error) = self.keeper.save(self.world.memory()).await {
+        let decisions = decisions(effects);
+        announce(&decisions);
+        if let Err(error) = self.keeper.save(self.world.memory(), decisions).await {
             tracing::error!(%error, "the state at the start is not saved");
         }
-        self.announce(effects);
     }
 
     /// Handles events until `stop` resolves; then saves what is known.
@@ -147,10 +149,10 @@ impl Controller {
                 Some(()) = hangup.recv() => self.reloads.ask(Asker::Event("SIGHUP")),
                 loaded = self.reloads.next() => self.conclude_reload(loaded).await,
                 _ = sweeps.tick() => (self.data_plane.sweep_edge)(),
-                _ = saves.tick() => self.keeper.save_evidence(self.world.memory()),
+                _ = saves.tick() => self.remember(),
             }
         }
-        match self.keeper.save(self.world.memory()).await {
+        match self.keeper.save(self.world.memory(), Vec::new()).await {
             Ok(()) => self.keeper.finish().await,
             Err(error) => tracing::error!(%error, "the last state is not saved"),
         }
@@ -170,13 +172,14 @@ impl Controller {
         {
             self.publish();
         }
-        self.remember();
-        self.announce(effects);
+        let decisions = decisions(effects);
+        announce(&decisions);
+        self.keeper.save_in_passing(self.world.memory(), decisions);
     }
 
     /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.
     pub(super) fn remember(&self) {
-        self.keeper.save_evidence(self.world.memory());
+        self.keeper.save_in_passing(self.world.memory(), Vec::new());
     }
 
     async fn answer(&mut self, message: Message) {
@@ -273,7 +276,7 @@ impl Controller {
             }
         };
         match decided {
-            Ok(done) => done.tell(reply),
+            Ok(done) => done.tell(vec![reply]),
             Err(refused) => {
                 if matches!(refused, Refused::StoreFailed(_)) {
                     // The refused state may still reach the disk, where it must not stay.
@@ -338,8 +341,10 @@ impl Controller {
             }
             rises |= rollout.standing().exceeds(standing);
         }
+        let decisions = decisions(effects);
         if rises {
-            if let Err(error) = self.keeper.save(self.world.memory()).await {
+            let promised = self.keeper.promise(self.world.memory(), decisions.clone());
+            if let Err(error) = promised.await {
                 self.world.splits = before;
                 return Err(Refused::StoreFailed(format!(
                     "nothing changed, because it could not be saved: {error}"
@@ -347,14 +352,15 @@ impl Controller {
             }
             self.publish();
             let warmed = self.warm_ups.settled();
-            return Ok(Done::new(self.announce(effects)).after(async {
+            return Ok(Done::new(announce(&decisions)).after(async {
                 warmed.await;
                 Ok(())
             }));
         }
         self.publish();
-        let saved = self.keeper.save(self.world.memory());
-        Ok(Done::new(self.announce(effects)).after(saved))
+        let sentence = announce(&decisions);
+        let saved = self.keeper.save(self.world.memory(), decisions);
+        Ok(Done::new(sentence).after(saved))
     }
 
     /// Publishes; but a share that rises from nothing begins with a closed breaker, and takes
@@ -399,19 +405,6 @@ impl Controller {
         }
     }
 
-    /// Tells log and audit; returns the decisions' sentences.
-    pub(super) fn announce(&self, effects: Vec<Effect>) -> String {
-        let mut sentences = Vec::new();
-        for effect in effects {
-            if let Effect::Announce(decision) = effect {
-                log(&decision);
-                sentences.push(decision.sentence.clone());
-                self.keeper.audit(decision);
-            }
-        }
-        sentences.join("\n")
-    }
-
     pub(super) fn find(&self, split: &str) -> Result<usize, Refused> {
         self.world.split(split).ok_or_else(|| {
             let names = self.world.config.splits.iter();
@@ -435,21 +428,27 @@ impl Done {
         self,
         settled: impl Future<Output = Result<(), NotKept>> + 'static,
     ) -> Self {
+        let earlier = self.settled;
         Self {
-            settled: Box::pin(settled),
-            ..self
+            sentence: self.sentence,
+            settled: Box::pin(async {
+                earlier.await?;
+                settled.await
+            }),
         }
     }
 
     /// Answers in time, without keeping the judge. Whoever asked may have gone.
-    pub(super) fn tell(self, reply: oneshot::Sender<Result<String, Refused>>) {
+    pub(super) fn tell(self, replies: Vec<oneshot::Sender<Result<String, Refused>>>) {
         spawn_local(async move {
             let mut sentence = self.sentence;
             if let Err(error) = self.settled.await {
                 sentence.push_str("\nThis is in force, but a restart may forget it: ");
                 sentence.push_str(&error.to_string());
             }
-            let _ = reply.send(Ok(sentence));
+            for reply in replies {
+                let _ = reply.send(Ok(sentence.clone()));
+            }
         });
     }
 }
@@ -457,6 +456,24 @@ impl Done {
 pub(super) fn backends(world: &World) -> Vec<Arc<Backend>> {
     let plans = world.routing.backends.iter();
     plans.map(|plan| Arc::clone(&plan.backend)).collect()
+}
+
+/// What is to be announced of these effects.
+pub(super) fn decisions(effects: impl IntoIterator<Item = Effect>) -> Vec<Decision> {
+    let effects = effects.into_iter();
+    effects
+        .filter_map(|effect| match effect {
+            Effect::Announce(decision) => Some(decision),
+            Effect::Publish(_) | Effect::Persist => None,
+        })
+        .collect()
+}
+
+/// Tells the log; returns the decisions' sentences. The audit learns of them with what they led to.
+pub(super) fn announce(decisions: &[Decision]) -> String {
+    decisions.iter().for_each(log);
+    let sentences = decisions.iter().map(|decision| decision.sentence.as_str());
+    sentences.collect::<Vec<_>>().join("\n")
 }
 
 fn log(decision: &Decision) {

@@ -12,7 +12,7 @@ mod tests;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
@@ -63,6 +63,10 @@ struct Condition {
     is_healthy: AtomicBool,
     /// Whether a write has taken too long and none has ended since.
     is_hanging: AtomicBool,
+    /// Decisions that the writer or the audit has dropped since the start.
+    dropped: AtomicU64,
+    /// Decisions that found no place in the queue.
+    unsent: AtomicU64,
 }
 
 /// What was to be remembered is not; the reason is in the text.
@@ -72,11 +76,18 @@ pub struct NotKept(pub String);
 
 #[derive(Debug)]
 enum Order {
+    /// What is in force.
     Save {
         memory: Memory,
+        decisions: Vec<Decision>,
         done: Option<oneshot::Sender<Result<(), NotKept>>>,
     },
-    Audit(Box<Decision>),
+    /// What is in force only once it is saved.
+    Promise {
+        memory: Memory,
+        decisions: Vec<Decision>,
+        done: oneshot::Sender<Result<(), NotKept>>,
+    },
     Read(
         oneshot::Sender<(Result<Reading, NotKept>, OwnedSemaphorePermit)>,
         OwnedSemaphorePermit,
@@ -121,49 +132,73 @@ impl Keeper {
         self.condition.is_healthy.load(Ordering::Relaxed)
     }
 
-    /// Asks for a save at once; the future resolves when it is on the disk, or when that has
-    /// failed or taken too long. What took too long may reach the disk later all the same, but
-    /// never after what is saved after it.
+    /// Decisions that the audit has dropped since the start, to stay within its bounds.
+    pub fn dropped_decisions(&self) -> u64 {
+        let unsent = self.condition.unsent.load(Ordering::Relaxed);
+        unsent + self.condition.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a save of what is in force, with the decisions that led there; the future resolves
+    /// when both are on the disk, or when that has failed or taken too long. What failed or took too
+    /// long is written later all the same, but never after what is saved after it.
     ///
     /// # Errors
     /// [`NotKept`] with the reason.
-    pub fn save(&self, memory: Memory) -> impl Future<Output = Result<(), NotKept>> + use<> {
+    pub fn save(
+        &self,
+        memory: Memory,
+        decisions: Vec<Decision>,
+    ) -> impl Future<Output = Result<(), NotKept>> + use<> {
         let (done, kept) = oneshot::channel();
-        let sent = self.send(Order::Save {
+        self.in_time(
+            kept,
+            Order::Save {
+                memory,
+                decisions,
+                done: Some(done),
+            },
+        )
+    }
+
+    /// Asks for a save of what is to be in force once it is on the disk; otherwise nothing of it
+    /// shall be, and the audit does not tell of it either. Whoever asked saves again what is in force
+    /// after a failure: a disk that answers too late may have written the other.
+    ///
+    /// # Errors
+    /// [`NotKept`] with the reason.
+    pub fn promise(
+        &self,
+        memory: Memory,
+        decisions: Vec<Decision>,
+    ) -> impl Future<Output = Result<(), NotKept>> + use<> {
+        let (done, kept) = oneshot::channel();
+        self.in_time(
+            kept,
+            Order::Promise {
+                memory,
+                decisions,
+                done,
+            },
+        )
+    }
+
+    /// Saves what is in force without waiting, with the decisions that led there; a failure shows in
+    /// the gauge and the log.
+    pub fn save_in_passing(&self, memory: Memory, decisions: Vec<Decision>) {
+        let count = decisions.len();
+        let order = Order::Save {
             memory,
-            done: Some(done),
-        });
-        let condition = Arc::clone(&self.condition);
-        async move {
-            sent?;
-            // The judge may be waiting: one hang costs it its patience once.
-            if condition.is_hanging.load(Ordering::Relaxed) {
-                return Err(NotKept("the disk hangs".to_owned()));
-            }
-            match timeout(PATIENCE, kept).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(NotKept::ended()),
-                Err(_) => {
-                    condition.is_hanging.store(true, Ordering::Relaxed);
-                    if condition.is_healthy.swap(false, Ordering::Relaxed) {
-                        tracing::error!("the state store hangs; going on in memory");
-                    }
-                    Err(NotKept("the disk does not answer".to_owned()))
-                }
-            }
-        }
-    }
-
-    /// Saves without waiting; a failure shows in the gauge.
-    pub fn save_evidence(&self, memory: Memory) {
-        // The next save is five seconds away and carries everything again.
-        let _ = self.send(Order::Save { memory, done: None });
-    }
-
-    /// Adds a decision to the audit without waiting; a failure shows in the gauge and the log.
-    pub fn audit(&self, decision: Decision) {
-        if let Err(error) = self.send(Order::Audit(Box::new(decision))) {
-            tracing::error!(%error, "a decision is missing from the audit");
+            decisions,
+            done: None,
+        };
+        // The next save is five seconds away and carries everything again, but for decisions.
+        if let Err(error) = self.send(order)
+            && count > 0
+        {
+            self.condition
+                .unsent
+                .fetch_add(count as u64, Ordering::Relaxed);
+            tracing::error!(%error, decisions = count, "decisions are missing from the audit");
         }
     }
 
@@ -226,6 +261,34 @@ impl Keeper {
         (keeper, queue)
     }
 
+    /// Sends an order and waits for its end, but not for ever.
+    fn in_time(
+        &self,
+        kept: oneshot::Receiver<Result<(), NotKept>>,
+        order: Order,
+    ) -> impl Future<Output = Result<(), NotKept>> + use<> {
+        let sent = self.send(order);
+        let condition = Arc::clone(&self.condition);
+        async move {
+            sent?;
+            // The judge may be waiting: one hang costs it its patience once.
+            if condition.is_hanging.load(Ordering::Relaxed) {
+                return Err(NotKept("the disk hangs".to_owned()));
+            }
+            match timeout(PATIENCE, kept).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(NotKept::ended()),
+                Err(_) => {
+                    condition.is_hanging.store(true, Ordering::Relaxed);
+                    if condition.is_healthy.swap(false, Ordering::Relaxed) {
+                        tracing::error!("the state store hangs; going on in memory");
+                    }
+                    Err(NotKept("the disk does not answer".to_owned()))
+                }
+            }
+        }
+    }
+
     fn send(&self, order: Order) -> Result<(), NotKept> {
         let Some(writes) = &self.writes else {
             return Err(NotKept("there is no state store".to_owned()));
@@ -248,6 +311,8 @@ impl Condition {
         Arc::new(Self {
             is_healthy: AtomicBool::new(is_healthy),
             is_hanging: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
         })
     }
 }
@@ -261,38 +326,78 @@ impl NotKept {
 /// Writes what comes; the store is closed when this returns.
 fn run(mut writer: Writer, queue: &Receiver<Order>, condition: &Condition) {
     for order in queue {
-        let done = match order {
-            Order::Save { memory, done } => {
+        match order {
+            Order::Save {
+                memory,
+                decisions,
+                done,
+            } => {
                 writer.remember(memory);
-                done
+                writer.add(decisions);
+                // Whoever waits, the stop among them, is told how the disk is now.
+                if done.is_none() && !writer.is_due() {
+                    continue;
+                }
+                let result = write(&mut writer, condition);
+                if let Some(done) = done {
+                    // Whoever asked may have gone.
+                    let _ = done.send(result);
+                }
             }
-            Order::Audit(decision) => {
-                writer.add(decision);
-                None
+            // Whoever asked has given up, and been told that nothing changed.
+            Order::Promise { done, .. } if done.is_closed() => {}
+            Order::Promise {
+                memory,
+                decisions,
+                done,
+            } => {
+                let promised = decisions.clone();
+                let pending = writer.remember(memory);
+                writer.add(decisions);
+                let result = write(&mut writer, condition);
+                if result.is_err() {
+                    writer.take_back(pending, promised.len());
+                }
+                if let Err(Ok(())) = done.send(result) {
+                    tracing::error!("the disk answered too late; what it saved is withdrawn");
+                    writer.add(promised.into_iter().map(withdrawn));
+                }
             }
             Order::Read(reply, permit) => {
                 // Whoever asked may have gone.
                 let _ = reply.send((writer.reading().map_err(NotKept), permit));
-                continue;
             }
-        };
-        // Whoever waits, the stop among them, is told how the disk is now.
-        if done.is_none() && !writer.is_due() {
-            continue;
-        }
-        let result = writer.write();
-        condition.is_hanging.store(false, Ordering::Relaxed);
-        let was_healthy = condition.is_healthy.swap(result.is_ok(), Ordering::Relaxed);
-        if result.is_ok() && !was_healthy {
-            tracing::info!("the state store works again");
-        }
-        if let Some(done) = done {
-            // Whoever asked may have gone.
-            let _ = done.send(result.map_err(|error| NotKept(error.to_string())));
         }
     }
     let missing = writer.missing();
     if missing > 0 {
         tracing::error!(missing, "decisions are missing from the audit");
+    }
+}
+
+fn write(writer: &mut Writer, condition: &Condition) -> Result<(), NotKept> {
+    let result = writer.write();
+    condition.is_hanging.store(false, Ordering::Relaxed);
+    condition.dropped.store(writer.dropped(), Ordering::Relaxed);
+    let was_healthy = condition.is_healthy.swap(result.is_ok(), Ordering::Relaxed);
+    if result.is_ok() && !was_healthy {
+        tracing::info!("the state store works again");
+    }
+    result.map_err(|error| NotKept(error.to_string()))
+}
+
+/// The audit is only added to. So what it tells of a decision that was refused after all is followed
+/// by this.
+fn withdrawn(decision: Decision) -> Decision {
+    let sentence = format!(
+        "Not carried out, since the disk answered too late: {}",
+        decision.sentence
+    );
+    Decision {
+        action: "withdrawn".to_owned(),
+        from: decision.to,
+        to: decision.from,
+        sentence,
+        ..decision
     }
 }

@@ -16,7 +16,7 @@ use crate::config::model::Config;
 use crate::config::{self, Problems};
 use crate::policy::time::Timestamp;
 
-use super::controller::{Controller, Done, backends};
+use super::controller::{Controller, Done, announce, backends, decisions};
 use super::protocol::Refused;
 
 /// Time until what could not be saved is tried again.
@@ -160,6 +160,7 @@ impl Controller {
                 }
             }
         }
+        let mut replies = Vec::new();
         for asker in loaded.askers {
             match (asker, &outcome) {
                 (Asker::Event(cause), Ok(done)) => tracing::info!(cause, "{}", done.sentence),
@@ -170,16 +171,16 @@ impl Controller {
                 (Asker::Operator(reply), Err(refused)) => {
                     let _ = reply.send(Err(refused.clone()));
                 }
-                (Asker::Operator(reply), Ok(done)) => {
-                    let settled = self.warm_ups.settled();
-                    Done::new(done.sentence.clone())
-                        .after(async {
-                            settled.await;
-                            Ok(())
-                        })
-                        .tell(reply);
-                }
+                (Asker::Operator(reply), Ok(_)) => replies.push(reply),
             }
+        }
+        if let Ok(done) = outcome {
+            let warmed = self.warm_ups.settled();
+            let done = done.after(async {
+                warmed.await;
+                Ok(())
+            });
+            done.tell(replies);
         }
     }
 
@@ -204,35 +205,41 @@ impl Controller {
             tracing::warn!(file = %self.reloads.path.display(), "{problem}");
         }
         let mut sentences = vec![format!("loaded {}", self.reloads.path.display())];
-        if planned.rises {
+        let is_promised = planned.rises;
+        if is_promised {
             // What falls in the same file must not wait for the disk.
-            let lowered = self.world.lower(&config);
+            let lowered = decisions(self.world.lower(&config));
             if !lowered.is_empty() {
                 self.publish();
-                sentences.push(self.announce(lowered));
+                sentences.push(announce(&lowered));
+                self.keeper.save_in_passing(self.world.memory(), lowered);
                 planned = plan(self, config)?;
             }
-            let saved = self.keeper.save(planned.memory(self.world.emergency));
-            saved.await.map_err(|error| {
+            let memory = planned.memory(self.world.emergency);
+            let promised = decisions(planned.effects().iter().cloned());
+            self.keeper.promise(memory, promised).await.map_err(|error| {
                 Refused::StoreFailed(format!(
                     "a share would rise, but that could not be saved: {error}; what falls is in \
                      force, and the file is tried again"
                 ))
             })?;
         }
-        let is_saved = planned.rises;
         let effects = self.world.adopt(planned);
         commit();
         // The backends may be others now.
         self.warm_ups.keep(|_| false);
         self.publish();
-        if !is_saved && !effects.is_empty() {
-            self.remember();
-        }
+        let is_changed = !effects.is_empty();
+        let decided = decisions(effects);
         self.health.reconcile(&backends(&self.world));
-        sentences.push(self.announce(effects));
+        sentences.push(announce(&decided));
         sentences.retain(|sentence| !sentence.is_empty());
-        Ok(Done::new(sentences.join(": ")))
+        let done = Done::new(sentences.join(": "));
+        if is_promised || !is_changed {
+            return Ok(done);
+        }
+        let saved = self.keeper.save(self.world.memory(), decided);
+        Ok(done.after(saved))
     }
 }
 

@@ -184,6 +184,7 @@ pub fn metrics(
             last_reload_successful: last_reload.problems.is_empty(),
             last_reload_at: last_reload.loaded_at,
             store_healthy: keeper.is_healthy(),
+            audit_dropped: keeper.dropped_decisions(),
             worker_connections: &(data_plane.connections)(),
             connections_accepted: edge.accepted,
             edge_load: (data_plane.edge_load)(),

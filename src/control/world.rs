@@ -329,6 +329,11 @@ impl Plan {
         &self.config.warnings
     }
 
+    /// What its rollouts want done once it is in force.
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
     /// Everything that a restart would need if this plan were in force.
     pub fn memory(&self, emergency: bool) -> Memory {
         memory(&self.splits, &self.absent, emergency)

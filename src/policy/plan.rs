@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::calendar::Calendar;
-use super::criteria::Criteria;
+use super::criteria::{Criteria, LatencyLimits};
 use super::share::Share;
 
 /// Who moves a split's share.
@@ -127,21 +127,27 @@ impl Course {
 }
 
 impl Plan {
-    /// A plan of these stages.
+    /// A plan of these stages. A split is counted once for all of them, so each stage's criteria
+    /// are told what is counted for the others ([`Criteria::counted`]).
     ///
     /// # Errors
     /// [`InvalidPlan`] with the first thing that is wrong.
-    pub fn new(stages: Vec<Stage>) -> Result<Self, InvalidPlan> {
+    pub fn new(mut stages: Vec<Stage>) -> Result<Self, InvalidPlan> {
         if stages.is_empty() {
             return Err(InvalidPlan::Empty);
         }
         let falls = stages
             .windows(2)
             .position(|pair| pair[1].share <= pair[0].share);
-        match falls {
-            Some(before) => Err(InvalidPlan::NotRising(before + 1)),
-            None => Ok(Self { stages }),
+        if let Some(before) = falls {
+            return Err(InvalidPlan::NotRising(before + 1));
         }
+        let counted = LatencyLimits::of(stages.iter().map(|stage| &stage.criteria));
+        for stage in &mut stages {
+            let own = LatencyLimits::of(std::iter::once(&stage.criteria));
+            stage.criteria.counted = (own != counted).then(|| counted.clone());
+        }
+        Ok(Self { stages })
     }
 
     /// The stages, in order; at least one.
@@ -175,17 +181,22 @@ impl Default for Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::criteria::{Criterion, Metric};
 
     fn plan(percentages: &[u16]) -> Result<Plan, InvalidPlan> {
-        let stages = percentages.iter().map(|percent| Stage {
+        let stages = percentages.iter().map(|percent| stage(*percent));
+        Plan::new(stages.collect())
+    }
+
+    fn stage(percent: u16) -> Stage {
+        Stage {
             share: Share::from_basis_points(percent * 100).expect("a share"),
             criteria: Criteria::default(),
             approval: false,
             calendar: None,
             timeout: None,
             on_timeout: OnTimeout::Hold,
-        });
-        Plan::new(stages.collect())
+        }
     }
 
     #[test]
@@ -195,6 +206,22 @@ mod tests {
         assert_eq!(plan(&[20, 10]), Err(InvalidPlan::NotRising(1)));
         assert!(plan(&[0, 100]).is_ok());
         assert!(plan(&[5]).is_ok());
+    }
+
+    /// Before the first stage the data plane counts already, and goes on counting the same.
+    #[test]
+    fn every_stage_knows_the_limits_of_all() {
+        let mut last = stage(100);
+        last.criteria.rollback = vec![Criterion::beyond(Metric::TotalLatency(95), 2.0)];
+        let mixed = Plan::new(vec![stage(0), stage(50), last]).expect("a plan");
+        let course = Course::Planned(mixed);
+        for index in [None, Some(0), Some(1), Some(2)] {
+            let limits = course.criteria(index).latency_limits();
+            assert_eq!(limits.first_byte, [0.5, 0.2], "{index:?}");
+            assert_eq!(limits.total, [2.0], "{index:?}");
+        }
+        let same = plan(&[0, 100]).expect("a plan");
+        assert_eq!(same.stages()[0].criteria, Criteria::default());
     }
 
     #[test]

@@ -153,54 +153,35 @@ impl Store {
         Ok(saved)
     }
 
-    /// Saves all of these rollouts and the emergency, or nothing. Rollouts that are not given stay
-    /// as they were: a split that leaves the file and comes back is still rolled back. On disk when
-    /// this returns.
+    /// Saves all of these rollouts, the emergency, and the decisions that led there, or nothing of
+    /// it: in one step, so that no kill can leave a decision in force that the audit does not know.
+    /// Rollouts that are not given stay as they were: a split that leaves the file and comes back is
+    /// still rolled back. On disk when this returns. Returns how many old decisions the audit has
+    /// dropped to stay within its bound; none of those it keeps is ever altered.
     ///
     /// # Errors
     /// [`StoreError`]; what was saved before is still there.
-    pub fn save_all<'a>(
+    pub fn commit<'a>(
         &self,
         rollouts: impl IntoIterator<Item = (&'a str, &'a Record)>,
-        emergency: bool,
-    ) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        emergency: Option<bool>,
+        decisions: impl IntoIterator<Item = &'a Decision>,
+    ) -> Result<u64, StoreError> {
+        let transaction = begin(&self.database)?;
+        {
             let mut table = transaction.open_table(ROLLOUTS)?;
             for (split, record) in rollouts {
                 insert_record(&mut table, split, record)?;
             }
+        }
+        if let Some(emergency) = emergency {
             let mut meta = transaction.open_table(META)?;
             meta.insert("emergency", u64::from(emergency))?;
-            Ok(())
-        })
-    }
-
-    /// Adds a decision to the audit. On disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the decision is not in the audit.
-    pub fn append_audit(&self, decision: &Decision) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let mut audit = transaction.open_table(AUDIT)?;
-            let last = audit.last()?.map(|(number, _)| number.value());
-            let json = serde_json::to_string(decision).map_err(StoreError::Value)?;
-            audit.insert(last.map_or(0, |number| number + 1), json.as_str())?;
-            while audit.len()? > AUDIT_LIMIT {
-                audit.pop_first()?;
-            }
-            Ok(())
-        })
-    }
-
-    fn write(
-        &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let transaction = begin(&self.database)?;
-        // An error drops the transaction, which undoes it.
-        change(&transaction)?;
+        }
+        let dropped = append(&transaction, decisions)?;
+        // An error before this drops the transaction, which undoes it.
         transaction.commit()?;
-        Ok(())
+        Ok(dropped)
     }
 
     fn check_format(&self) -> Result<(), OpenError> {
@@ -346,6 +327,26 @@ fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     // The library's default, written down because every promise here rests on it.
     transaction.set_durability(Durability::Immediate)?;
     Ok(transaction)
+}
+
+/// Adds decisions to the audit; returns how many old ones gave way.
+fn append<'a>(
+    transaction: &WriteTransaction,
+    decisions: impl IntoIterator<Item = &'a Decision>,
+) -> Result<u64, StoreError> {
+    let mut audit = transaction.open_table(AUDIT)?;
+    let last = audit.last()?.map(|(number, _)| number.value());
+    let first = last.map_or(0, |number| number + 1);
+    for (number, decision) in (first..).zip(decisions) {
+        let json = serde_json::to_string(decision).map_err(StoreError::Value)?;
+        audit.insert(number, json.as_str())?;
+    }
+    let mut dropped = 0;
+    while audit.len()? > AUDIT_LIMIT {
+        audit.pop_first()?;
+        dropped += 1;
+    }
+    Ok(dropped)
 }
 
 fn insert_record(

@@ -111,6 +111,12 @@ impl Metrics {
                 "1 while the state store accepts writes; 0 stops promotion.",
             )
             .set(&[], truth(process.store_healthy));
+        exporter
+            .counter(
+                "cutover_audit_dropped_total",
+                "Decisions that the audit does not hold any more, or will never hold.",
+            )
+            .set(&[], process.audit_dropped);
         let connections = exporter.gauge(
             "cutover_client_connections",
             "Client connections open, by worker.",

@@ -11,6 +11,7 @@ mod fallback;
 mod forwarding;
 mod harness;
 mod keeping_alive;
+mod kills;
 mod outcomes;
 mod patience;
 mod project;

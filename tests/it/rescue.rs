@@ -9,9 +9,9 @@ use http::Request;
 use http_body_util::Full;
 
 use crate::harness::client::{Answer, Client, Raw, get, request};
-use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Refusing, Reply, Script, Step, Upstream};
+use crate::harness::{eventually, unjudged};
 
 /// A split that nothing rolls back, so that a test can watch it fail for longer.
 async fn start(legacy: &Upstream, new: &str, split: &str) -> Proxy {
@@ -19,29 +19,10 @@ async fn start(legacy: &Upstream, new: &str, split: &str) -> Proxy {
 }
 
 async fn start_with(legacy: &Upstream, new: &str, split: &str, routes: &str) -> Proxy {
-    let legacy = legacy.address();
-    Site::new()
-        .start(&format!(
-            "backends:
-  legacy: {{endpoints: ['{legacy}']}}
-  new: {{endpoints: {new}}}
-splits:
-  api:
-    legacy: legacy
-    new: new
-    share: 100%
-    key: [{{header: X-User}}]
-    keyless: legacy
-    response_headers: true
-    rollback: off
-    analysis: {{hard_fail: 1000000}}
-    {split}
-routes:
-{routes}
-  - {{split: api}}
-"
-        ))
-        .await
+    let legacy = format!("{{endpoints: {}}}", endpoints(legacy));
+    let new = format!("{{endpoints: {new}}}");
+    let configuration = unjudged(&legacy, &new, split, routes);
+    Site::new().start(&configuration).await
 }
 
 fn endpoints(upstream: &Upstream) -> String {

@@ -11,34 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::client::{Client, get, request};
-use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Received, Refusing, Reply, Script, Silent, Step, Upstream};
+use crate::harness::{eventually, unjudged};
 
 /// Everything goes to `new` unless the test says otherwise, and nothing rolls it back. `/bare`
 /// leads to the backend of `new` without a split, so that its own answers can be seen.
 async fn start(site: Site, legacy: &str, new: &str, split: &str) -> Proxy {
-    site.start(&format!(
-        "backends:
-  legacy: {legacy}
-  new: {new}
-splits:
-  api:
-    legacy: legacy
-    new: new
-    share: 100%
-    key: [{{header: X-User}}]
-    keyless: legacy
-    response_headers: true
-    rollback: off
-    analysis: {{hard_fail: 1000000}}
-    {split}
-routes:
-  - {{path_prefix: /bare, backend: new}}
-  - {{split: api}}
-"
-    ))
-    .await
+    let bare = "  - {path_prefix: /bare, backend: new}";
+    site.start(&unjudged(legacy, new, split, bare)).await
 }
 
 /// A backend of these endpoints, with these other settings.

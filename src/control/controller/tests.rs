@@ -197,7 +197,7 @@ async fn a_disk_that_hangs_delays_no_rollback() {
         site.controller.tick();
 
         let (reply, answer) = oneshot::channel();
-        done.tell(reply);
+        done.tell(vec![reply]);
         let sentence = answer.await.expect("it is answered").expect("it is done");
         assert!(sentence.contains("a restart may forget it"), "{sentence}");
         assert!(!site.controller.keeper.is_healthy());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::state::tests::{on_a_disk_that_fills, rollout_at};
+use crate::state::tests::{on_a_disk_that_fills, on_a_disk_that_hangs, rollout_at};
 
 /// A keeper whose disk has just become full.
 struct Failed {
@@ -20,9 +20,12 @@ impl Failed {
         let directory = tempfile::tempdir().unwrap();
         let (store, is_full) = on_a_disk_that_fills(directory.path());
         let keeper = Keeper::start(Some(store)).unwrap();
-        keeper.save(at(100)).await.unwrap();
+        keeper.save(at(100), Vec::new()).await.unwrap();
         is_full.store(true, Ordering::Relaxed);
-        keeper.save(memory).await.expect_err("the disk is full");
+        keeper
+            .save(memory, Vec::new())
+            .await
+            .expect_err("the disk is full");
         assert!(!keeper.is_healthy());
         Self { directory, keeper }
     }
@@ -57,8 +60,11 @@ fn emergency() -> Memory {
 async fn whoever_saves_after_the_disk_has_recovered_succeeds_and_nothing_is_missing() {
     let failed = Failed::at(at(2_500)).await;
     let (rollout, decision) = rollout_at(0);
-    failed.keeper.audit(decision.clone());
-    failed.keeper.save(emergency()).await.unwrap();
+    failed
+        .keeper
+        .save(emergency(), vec![decision.clone()])
+        .await
+        .unwrap();
     assert!(failed.keeper.is_healthy());
     let store = failed.restart().await;
     let saved = store.load().unwrap();
@@ -72,7 +78,8 @@ async fn what_could_not_be_saved_is_saved_with_a_later_write_of_something_else()
     let failed = Failed::at(emergency()).await;
     let (_, decision) = rollout_at(0);
     while !failed.keeper.is_healthy() {
-        failed.keeper.audit(decision.clone());
+        let decisions = vec![decision.clone()];
+        failed.keeper.save_in_passing(emergency(), decisions);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(failed.restart().await.load().unwrap().emergency);
@@ -84,19 +91,71 @@ async fn a_file_that_is_missing_or_damaged_after_a_failure_is_neither_made_again
     let file = failed.file();
     let away = file.with_extension("away");
     fs::rename(&file, &away).unwrap();
-    let error = failed.keeper.save(at(2_500)).await.expect_err("no file");
+    let error = failed
+        .keeper
+        .save(at(2_500), Vec::new())
+        .await
+        .expect_err("no file");
     assert!(error.0.contains(Store::FILE_NAME), "{error}");
     assert!(!file.exists());
 
     fs::write(&file, "damage").unwrap();
-    let error = failed.keeper.save(at(2_500)).await.expect_err("damaged");
+    let error = failed
+        .keeper
+        .save(at(2_500), Vec::new())
+        .await
+        .expect_err("damaged");
     assert!(error.0.contains("is damaged"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"damage");
     assert!(!failed.keeper.is_healthy());
 
     fs::rename(&away, &file).unwrap();
-    failed.keeper.save(emergency()).await.unwrap();
+    failed.keeper.save(emergency(), Vec::new()).await.unwrap();
     assert!(failed.restart().await.load().unwrap().emergency);
+}
+
+#[tokio::test]
+async fn a_promise_that_fails_leaves_no_trace() {
+    let failed = Failed::at(at(2_500)).await;
+    let file = failed.file();
+    let away = file.with_extension("away");
+    fs::rename(&file, &away).unwrap();
+    let (_, decision) = rollout_at(5_000);
+    let promised = failed.keeper.promise(at(5_000), vec![decision]);
+    promised.await.expect_err("no file");
+    fs::rename(&away, &file).unwrap();
+    let (_, later) = rollout_at(2_500);
+    let decisions = vec![later.clone()];
+    failed.keeper.save(at(2_500), decisions).await.unwrap();
+    assert_eq!(failed.restart().await.history(10).unwrap(), [later]);
+}
+
+#[tokio::test]
+async fn a_promise_that_comes_too_late_is_withdrawn_and_the_next_is_not_even_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, gate) = on_a_disk_that_hangs(directory.path());
+    let keeper = Keeper::start(Some(store)).unwrap();
+    keeper.save(at(2_500), Vec::new()).await.unwrap();
+    gate.is_waited_for.store(false, Ordering::Relaxed);
+    let (_, late) = rollout_at(5_000);
+    let (_, later) = rollout_at(6_000);
+    {
+        let _hangs = gate.lock.lock().unwrap();
+        let promised = keeper.promise(at(5_000), vec![late.clone()]);
+        let next = keeper.promise(at(6_000), vec![later]);
+        while !gate.is_waited_for.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        // Nobody waits any longer.
+        drop((promised, next));
+    }
+    keeper.save(at(2_500), Vec::new()).await.unwrap();
+    keeper.finish().await;
+    let history = Store::open(directory.path()).unwrap().history(10).unwrap();
+    assert_eq!(history.len(), 2, "{history:#?}");
+    assert_eq!(history[1], late);
+    assert_eq!(history[0].action, "withdrawn");
+    assert_eq!((history[0].from, history[0].to), (late.to, late.from));
 }
 
 #[test]
@@ -108,14 +167,13 @@ fn decisions_that_cannot_be_written_are_kept_up_to_a_limit_and_those_lost_are_co
     let decisions: Vec<Decision> = (1..=writer::BACKLOG as u16 + 3)
         .map(|basis_points| rollout_at(basis_points).1)
         .collect();
-    for decision in &decisions {
-        writer.add(Box::new(decision.clone()));
-    }
+    writer.add(decisions.clone());
     writer.write().expect_err("the disk is full");
     assert!(!writer.is_due(), "the disk is given a moment");
     assert_eq!(writer.missing(), decisions.len() as u64);
     writer.write().expect("it can be opened again");
     assert_eq!(writer.missing(), 0);
+    assert_eq!(writer.dropped(), 3);
     drop(writer);
     let mut history = Store::open(directory.path())
         .unwrap()

@@ -33,9 +33,11 @@ pub(super) struct Writer {
     /// The newest; it holds everything, so nothing older is worth keeping.
     memory: Option<Memory>,
     /// In order, the oldest first.
-    decisions: VecDeque<Box<Decision>>,
+    decisions: VecDeque<Decision>,
     /// Decisions that the audit will never have, since the store last worked.
     lost: u64,
+    /// Decisions that the audit has not any more, or will never have.
+    dropped: u64,
     /// What was told of this failure.
     told: BTreeSet<String>,
 }
@@ -57,25 +59,37 @@ impl Writer {
             memory: None,
             decisions: VecDeque::new(),
             lost: 0,
+            dropped: 0,
             told: BTreeSet::new(),
         }
     }
 
-    /// Takes what is to be saved, instead of anything older.
-    pub(super) fn remember(&mut self, memory: Memory) {
-        self.memory = Some(memory);
+    /// Takes what is to be saved, instead of anything older, which it returns.
+    pub(super) fn remember(&mut self, memory: Memory) -> Option<Memory> {
+        self.memory.replace(memory)
     }
 
-    /// Takes a decision for the audit. The oldest gives way where there are too many.
-    pub(super) fn add(&mut self, decision: Box<Decision>) {
-        if self.decisions.len() == BACKLOG {
-            self.decisions.pop_front();
-            if self.lost == 0 {
-                tracing::error!("too many decisions wait for the audit; it loses the oldest");
+    /// Takes decisions for the audit. The oldest give way where there are too many.
+    pub(super) fn add(&mut self, decisions: impl IntoIterator<Item = Decision>) {
+        for decision in decisions {
+            if self.decisions.len() == BACKLOG {
+                self.decisions.pop_front();
+                if self.lost == 0 {
+                    tracing::error!("too many decisions wait for the audit; it loses the oldest");
+                }
+                self.lost += 1;
+                self.dropped += 1;
             }
-            self.lost += 1;
+            self.decisions.push_back(decision);
         }
-        self.decisions.push_back(decision);
+    }
+
+    /// Forgets what the disk has refused and nobody was promised: the memory, for what waited before
+    /// it, and the last `count` decisions.
+    pub(super) fn take_back(&mut self, pending: Option<Memory>, count: usize) {
+        self.memory = pending;
+        let kept = self.decisions.len().saturating_sub(count);
+        self.decisions.truncate(kept);
     }
 
     /// Whether an attempt is worth its cost though nobody waits for it.
@@ -120,6 +134,11 @@ impl Writer {
         store.reading().map_err(|error| error.to_string())
     }
 
+    /// Decisions that gave way to the bound of the audit, or of what waits for it.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// Decisions that the audit lacks.
     pub(super) fn missing(&self) -> u64 {
         self.lost + self.decisions.len() as u64
@@ -130,16 +149,15 @@ impl Writer {
             Some(store) => store,
             none => none.insert(Store::reopen(&self.file)?),
         };
-        if let Some(memory) = &self.memory {
-            let rollouts = memory.rollouts.iter();
-            let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
-            store.save_all(rollouts, memory.emergency)?;
-            self.memory = None;
+        if self.memory.is_none() && self.decisions.is_empty() {
+            return Ok(());
         }
-        while let Some(decision) = self.decisions.front() {
-            store.append_audit(decision)?;
-            self.decisions.pop_front();
-        }
+        let rollouts = self.memory.iter().flat_map(|memory| &memory.rollouts);
+        let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
+        let emergency = self.memory.as_ref().map(|memory| memory.emergency);
+        self.dropped += store.commit(rollouts, emergency, &self.decisions)?;
+        self.memory = None;
+        self.decisions.clear();
         Ok(())
     }
 }

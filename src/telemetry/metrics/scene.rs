@@ -31,6 +31,8 @@ pub struct ProcessScene<'a> {
     pub last_reload_at: Timestamp,
     /// Whether the state store accepts writes.
     pub store_healthy: bool,
+    /// Decisions that the audit has dropped since the start.
+    pub audit_dropped: u64,
     /// Client connections open on each worker, in the workers' order.
     pub worker_connections: &'a [u64],
     /// Client connections accepted so far.

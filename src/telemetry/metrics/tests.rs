@@ -18,6 +18,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     last_reload_successful: true,
     last_reload_at: Timestamp::from_milliseconds(1_795_000_000_250),
     store_healthy: true,
+    audit_dropped: 0,
     worker_connections: &[4, 6],
     connections_accepted: 11,
     edge_load: EdgeLoad {

@@ -37,6 +37,31 @@ routes: [{{split: api}}]
     )
 }
 
+/// The split `api` with everything on `new` and nothing that rolls it back, so that a test can watch
+/// it fail for longer; its backends, a further setting and routes before its own written out.
+pub(crate) fn unjudged(legacy: &str, new: &str, split: &str, routes: &str) -> String {
+    format!(
+        "backends:
+  legacy: {legacy}
+  new: {new}
+splits:
+  api:
+    legacy: legacy
+    new: new
+    share: 100%
+    key: [{{header: X-User}}]
+    keyless: legacy
+    response_headers: true
+    rollback: off
+    analysis: {{hard_fail: 1000000}}
+    {split}
+routes:
+{routes}
+  - {{split: api}}
+"
+    )
+}
+
 /// Waits until `condition` holds, and says `what` never happened if it does not.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
