@@ -4,10 +4,16 @@
 //! 23 or 25 hours. What is asked is always "what does the clock on the wall show now?", which has
 //! one answer even then; no window is ever computed in UTC and stretched.
 
+mod sentence;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
+
+pub use self::sentence::InvalidWindow;
 
 use super::time::Timestamp;
 
@@ -73,43 +79,5 @@ impl WeeklyWindow {
             Some(to) if self.from < to => begins(day) && self.from <= time && time < to,
             Some(to) => begins(day) && time >= self.from || begins(day.previous()) && time < to,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn window(days: &[Weekday], from: i8, to: Option<i8>) -> WeeklyWindow {
-        let at = |hour| jiff::civil::time(hour, 0, 0, 0);
-        WeeklyWindow {
-            days: days.to_vec(),
-            from: at(from),
-            to: to.map(at),
-        }
-    }
-
-    fn at(text: &str) -> Timestamp {
-        let at: jiff::Timestamp = text.parse().expect("a point in time");
-        Timestamp::from_milliseconds(at.as_millisecond())
-    }
-
-    #[test]
-    fn a_window_over_midnight_belongs_to_the_day_on_which_it_begins() {
-        let calendar = Calendar::new(TimeZone::UTC, vec![window(&[Weekday::Friday], 22, Some(2))]);
-        // 20 November 2026 is a Friday.
-        for (text, open) in [
-            ("2026-11-20T21:59:59Z", false),
-            ("2026-11-20T22:00:00Z", true),
-            ("2026-11-21T01:59:59Z", true),
-            ("2026-11-21T02:00:00Z", false),
-            ("2026-11-21T22:00:00Z", false),
-        ] {
-            assert_eq!(calendar.is_open(at(text)), open, "{text}");
-        }
-        assert_eq!(
-            calendar.next_opening(at("2026-11-21T12:34:56Z")),
-            Some(at("2026-11-27T22:00:00Z"))
-        );
     }
 }
