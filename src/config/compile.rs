@@ -5,7 +5,9 @@
 //! the value, so that the rest is judged as well; with any problem the result is thrown away.
 
 mod backend;
+mod criteria;
 mod file;
+mod rollout;
 mod route;
 mod split;
 

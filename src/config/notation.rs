@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::policy::criteria::Criterion;
+use crate::policy::calendar::WeeklyWindow;
+use crate::policy::criteria::{Criterion, Requirement};
 use crate::policy::duration;
 use crate::policy::share::Share;
 
@@ -53,6 +54,8 @@ pub(crate) fn reader(format: &str) -> Option<Reader> {
         of::<Share>(),
         of::<Size>(),
         of::<Criterion>(),
+        of::<Requirement>(),
+        of::<WeeklyWindow>(),
         of::<SocketAddr>(),
         of::<IpNet>(),
         of::<Endpoint>(),
@@ -190,10 +193,34 @@ impl Notation for Size {
 }
 
 impl Notation for Criterion {
-    const FORMAT: &'static str = "criterion";
-    const ADVICE: &'static str = "a sentence such as `error_rate > 5%` or `p95 > 500ms` (p50, p90, p95, p99, or \
-         total_p95 for the whole answer)";
-    const PATTERN: &'static str = r"^\s*(error_rate|(total_)?p(50|90|95|99))\s*>|\$\{";
+    const FORMAT: &'static str = "criterion of a rollback";
+    const ADVICE: &'static str = "a sentence such as `error_rate > 5%`, `availability < 99%`, `p95 > 500ms` (p50, p90, \
+         p95, p99, or total_p95 for the whole answer) or `error_rate worse than legacy by 25%`, with `for 30s` and `then hold` or \
+         `then notify` after it if wanted; limits and margins are above 0";
+    const PATTERN: &'static str = r"^\s*(((client_)?error_rate|fallback_rate|(total_)?p(50|90|95|99))\s*>|availability\s*<|((client_)?error_rate|(total_)?p(50|90|95|99)|latency) worse than legacy by )|\$\{";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Notation for Requirement {
+    const FORMAT: &'static str = "criterion of an advance";
+    const ADVICE: &'static str = "a sentence such as `error_rate < 1%`, `availability > 99.9%`, `p95 < 200ms` (p50, p90, \
+         p95, p99, or total_p95 for the whole answer) or `error_rate not worse than legacy by 0.5pp`; limits and margins are above 0";
+    const PATTERN: &'static str = r"^\s*(((client_)?error_rate|fallback_rate|(total_)?p(50|90|95|99))\s*<|availability\s*>|(client_)?error_rate not worse than legacy by )|\$\{";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Notation for WeeklyWindow {
+    const FORMAT: &'static str = "weekly window";
+    const ADVICE: &'static str = "days and times of day, such as `Mon-Fri 09:00-17:00`, `Sat` or \
+         `Fri 22:00-02:00` (until the next morning); one that ends when it begins never opens";
+    const PATTERN: &'static str =
+        r"^\s*[A-Za-z]{3,9}([,-][A-Za-z]{3,9})*(\s+\d{1,2}:\d{2}\s*-\s*\d{1,2}:\d{2})?\s*$|\$\{";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()
@@ -327,7 +354,7 @@ mod tests {
 
     #[test]
     fn each_notation_accepts_its_own_and_refuses_its_neighbours() {
-        let cases: [(&str, &[&str], &[&str]); 14] = [
+        let cases: [(&str, &[&str], &[&str]); 16] = [
             ("length of time", &["0s", "1.5s"], &["5", "no", ""]),
             ("positive length of time", &["1ms"], &["0s", "5"]),
             (
@@ -341,7 +368,24 @@ mod tests {
                 &["64KiB", "0B", "1 MiB"],
                 &["64", "64KB", "-1B", "KiB", "99999999999GiB"],
             ),
-            ("criterion", &["p95 > 1s"], &["p95 < 1s"]),
+            (
+                "criterion of a rollback",
+                &[
+                    "p95 > 1s",
+                    "error_rate worse than legacy by 25% for 30s then hold",
+                ],
+                &["p95 < 1s", "error_rate worse than legacy by 0%"],
+            ),
+            (
+                "criterion of an advance",
+                &["p95 < 1s", "error_rate not worse than legacy by 0.5pp"],
+                &["p95 > 1s", "p95 not worse than legacy by 1pp"],
+            ),
+            (
+                "weekly window",
+                &["Mon-Fri 09:00-17:00", "Sat"],
+                &["Mon 09:00-09:00", "9-17"],
+            ),
             (
                 "listen address",
                 &["127.0.0.1:80", "[::]:0"],

@@ -7,6 +7,8 @@
 //!
 //! None of these types is `Debug`: they hold secrets.
 
+mod criteria;
+mod rollout;
 mod split;
 
 use std::borrow::Cow;
@@ -19,9 +21,12 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+pub(crate) use self::criteria::{
+    Advance, Analysis, Auto, Off, OverdispersionOrAuto, Rollback, Unproven,
+};
+pub(crate) use self::rollout::{OwnStage, Rollout, Stage, Windows};
 pub(crate) use self::split::{
-    Algorithm, Analysis, Auto, BreakerOrFalse, Fallback, False, Jwt, KeySource, Keyless, Off,
-    OverdispersionOrAuto, Pins, Rollback, SameSite, Split,
+    Algorithm, BreakerOrFalse, Fallback, False, Jwt, KeySource, Keyless, Pins, SameSite, Split,
 };
 
 use super::notation::{Endpoint, HostPattern, PositiveDuration, UrlPath, Written};

@@ -1,3 +1,5 @@
+mod plans;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;

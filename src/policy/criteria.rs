@@ -309,6 +309,19 @@ impl Requirement {
             proof: Proof::NotWorseThanLegacy(margin),
         }
     }
+
+    /// Whether its limit lies at or beyond the one of `criterion`: what is proven could be harm.
+    pub fn contradicts(self, criterion: Criterion) -> bool {
+        match (self.proof, criterion.harm) {
+            (Proof::Within(needed), Harm::Beyond(harm)) if self.metric == criterion.metric => {
+                match self.metric {
+                    Metric::Availability => needed <= harm,
+                    _ => needed >= harm,
+                }
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Metric {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::criteria::settings;
+use super::rollout::{March, rules};
 use super::{Compiler, Names};
 use crate::config::jwt_key::decoding_key;
 use crate::config::model::{
@@ -11,8 +13,6 @@ use crate::config::model::{
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
 use crate::policy::arm::{Arm, PerArm};
-use crate::policy::criteria::{Criteria, Criterion, Harm, Overdispersion};
-use crate::policy::plan::{Course, Rules};
 
 /// Bytes of a secret that a machine cannot guess (RFC 7518 §3.2 asks as many of HS256).
 const MIN_SECRET_BYTES: usize = 32;
@@ -46,23 +46,30 @@ impl Compiler<'_, '_> {
             }
             Secret(secret.into_bytes())
         });
+        let rollout_id = split.rollout.id.clone();
+        let rules = rules(&split.rollout);
+        let march = March {
+            share: split.share.map(|Written(share)| share),
+            stages: split.stages,
+            rollout: split.rollout,
+            draft: self.draft(&path, split.rollback, split.advance),
+            settings: settings(split.analysis),
+        };
+        let course = self.course(&path, march);
         Split {
             arms,
             key,
             keyless,
             salt: split.salt.unwrap_or_else(|| name.clone()),
-            course: Course::ByHand {
-                share: split.share.map(|Written(share)| share),
-                criteria: Box::new(self.criteria(&path, split.rollback, split.analysis)),
-            },
-            rules: Rules::default(),
+            course,
+            rules,
             shared_state: split.shared_state,
             fallback: fallback(split.fallback),
             pins: self.pins(&path, split.pins),
             pin_secret,
             stream_grace: split.stream_grace.0,
             response_headers: split.response_headers,
-            rollout_id: split.rollout.id,
+            rollout_id,
             name,
         }
     }
@@ -233,86 +240,10 @@ impl Compiler<'_, '_> {
         arms
     }
 
-    fn criteria(
-        &mut self,
-        split: &str,
-        rollback: raw::Rollback,
-        analysis: raw::Analysis,
-    ) -> Criteria {
-        let path = format!("{split}.rollback");
-        let written: Vec<Criterion> = match rollback {
-            raw::Rollback::Off(raw::Off::Off) => Vec::new(),
-            raw::Rollback::Criteria(written) => with_defaults(self.distinct(&path, written)),
-        };
-        let overdispersion = match analysis.overdispersion {
-            raw::OverdispersionOrAuto::Auto(raw::Auto::Auto) => Overdispersion::Auto,
-            raw::OverdispersionOrAuto::Fixed(factor) => Overdispersion::Fixed(factor),
-        };
-        let criteria = Criteria {
-            rollback: written,
-            alpha: analysis.alpha,
-            min_events: analysis.min_events,
-            min_bad_clusters: analysis.min_bad_clusters,
-            max_cluster_share: analysis.max_cluster_share,
-            min_latency_samples: analysis.min_latency_samples,
-            hard_fail: analysis.hard_fail,
-            overdispersion,
-            latency_overdispersion: overdispersion,
-            when_legacy_too: analysis.when_legacy_too.into(),
-            ..Criteria::default()
-        };
-        let most = Criteria::MAX_LATENCY_LIMITS;
-        let limits = criteria.latency_limits();
-        if limits.first_byte.len() > most {
-            let message = format!("{} latency limits", limits.first_byte.len());
-            let remedy = format!(
-                "keep at most {most}, counting the defaults `p95 > 500ms` and `p95 < 200ms`"
-            );
-            self.problem(&path, message, remedy);
-        }
-        if limits.total.len() > most {
-            let message = format!("{} limits on the whole answer", limits.total.len());
-            self.problem(&path, message, format!("keep at most {most}"));
-        }
-        criteria
-    }
-
-    /// Criteria as written, with a problem for each that says again what another says.
-    fn distinct(&mut self, path: &str, written: List<Written<Criterion>>) -> Vec<Criterion> {
-        let mut criteria: Vec<Criterion> = Vec::new();
-        for (index, Written(criterion)) in written.numbered() {
-            let metric = criterion.metric;
-            if criteria.iter().any(|other| say_the_same(*other, criterion)) {
-                let message = format!("`{metric}` has a limit already");
-                let remedy = "keep the lower one: the other could never be the first to be passed";
-                self.problem(&format!("{path}[{index}]"), message, remedy);
-            }
-            criteria.push(criterion);
-        }
-        criteria
-    }
-
     /// Whether `key` within `path` was reported when the shape was checked.
     pub(super) fn is_damaged(&self, path: &str, key: &str) -> bool {
         self.damaged.contains(&format!("{path}.{key}"))
     }
-}
-
-/// What was written, and the defaults of the metrics that were not.
-fn with_defaults(written: Vec<Criterion>) -> Vec<Criterion> {
-    let mut criteria = written;
-    for default in Criteria::default().rollback {
-        if !criteria.iter().any(|other| say_the_same(*other, default)) {
-            criteria.push(default);
-        }
-    }
-    criteria
-}
-
-/// Whether both limit the same metric, or both compare it with legacy.
-fn say_the_same(one: Criterion, other: Criterion) -> bool {
-    let compares = |criterion: Criterion| matches!(criterion.harm, Harm::WorseThanLegacy(_));
-    one.metric == other.metric && compares(one) == compares(other)
 }
 
 fn keyless(keyless: raw::Keyless) -> Keyless {

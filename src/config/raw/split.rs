@@ -9,11 +9,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::List;
+use super::criteria::{Advance, Analysis, Rollback};
+use super::rollout::{Rollout, Stage};
 use crate::config::notation::{
     CookieAge, CookieName, HostPattern, PositiveDuration, Size, UrlPath, Written,
 };
 use crate::policy::arm::Arm;
-use crate::policy::criteria::{Criterion, WhenLegacyToo};
 use crate::policy::share::Share;
 
 /// One migration.
@@ -35,8 +36,13 @@ pub(crate) struct Split {
     /// Seeds the hash; splits with the same salt assign alike. Default: the split's name.
     #[schemars(length(min = 1))]
     pub(crate) salt: Option<String>,
-    /// The part of keys that goes to `new`. Absent: `cutover set` alone decides, from 0%.
+    /// The part of keys that goes to `new`. Absent: `stages`, or else `cutover set` alone decides,
+    /// from 0%.
     pub(crate) share: Option<Written<Share>>,
+    /// The shares through which the engine moves the split by itself, each once the one before it
+    /// has proven to be sound: `[0%, 10%, 30%, 50%, 80%, 100%]`. Instead of `share`.
+    #[schemars(length(min = 1))]
+    pub(crate) stages: Option<List<Stage>>,
     /// Whether both arms work on one data, key and session store.
     #[schemars(extend("default" = false))]
     pub(crate) shared_state: bool,
@@ -55,14 +61,23 @@ pub(crate) struct Split {
     /// Whether answers carry `Cutover-Arm` and `Cutover-Fallback`.
     #[schemars(extend("default" = false))]
     pub(crate) response_headers: bool,
-    /// The attempt at this migration.
+    /// The attempt at this migration, and what holds for all of its stages.
     #[schemars(extend("default" = {}))]
     pub(crate) rollout: Rollout,
-    /// ANY of these rolls back: `error_rate > 5%`, `p95 > 500ms` (p50, p90, p95, p99), or
-    /// `total_p95 > 2s` for the whole answer, where a stream that is still running then is too slow.
-    /// One that is written replaces the default of its metric. Defaults: `error_rate > 5%`, `p95 > 500ms`, and
-    /// errors or client errors a quarter more frequent than legacy's over the same seconds; these
-    /// two comparisons stay whatever is written, and cannot be written here yet. `off` leaves none.
+    /// ALL of these must be proven before a stage is left for a larger share: `error_rate < 1%`,
+    /// `p95 < 200ms`, `error_rate not worse than legacy by 0.5pp` (percentage points). One that is
+    /// written replaces the default of its metric and kind. Defaults: `error_rate < 1%`,
+    /// `p95 < 200ms`, and neither errors nor client errors half a point more frequent than
+    /// legacy's. Without `stages` they are judged and move nothing. `off` leaves none.
+    #[schemars(extend("default" = []))]
+    pub(crate) advance: Advance,
+    /// ANY of these rolls back: `error_rate > 5%`, `availability < 99%`, `p95 > 500ms` (p50, p90,
+    /// p95, p99), `total_p95 > 2s` for the whole answer, where a stream that is still running then
+    /// is too slow, or, against legacy over the same seconds, `error_rate worse than legacy by
+    /// 25%`. After it `for 30s` waits that long, and `then hold` or `then notify` does only that. One
+    /// that is written replaces the default of its metric and kind. Defaults: `error_rate > 5%`,
+    /// `p95 > 500ms`, and errors or client errors a quarter more frequent than legacy's. `off`
+    /// leaves none.
     #[schemars(extend("default" = []))]
     pub(crate) rollback: Rollback,
     /// How the criteria are judged.
@@ -285,101 +300,6 @@ impl From<PinnedArm> for Arm {
         match arm {
             PinnedArm::Legacy => Arm::Legacy,
             PinnedArm::New => Arm::New,
-        }
-    }
-}
-
-/// The attempt at a migration.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Rollout {
-    /// A new value clears the latch of a rollback.
-    #[schemars(length(min = 1), extend("default" = "1"))]
-    pub(crate) id: String,
-}
-
-/// Criteria, or `off`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Rollback {
-    /// These replace the defaults of their metrics.
-    Criteria(List<Written<Criterion>>),
-    /// None at all.
-    Off(Off),
-}
-
-/// The word `off`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Off {
-    /// Nothing rolls back, not even the consecutive failures of `analysis.hard_fail`.
-    Off,
-}
-
-/// How the criteria are judged.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Analysis {
-    /// False-rollback budget per 24 h and split, over all criteria together.
-    #[schemars(extend("default" = 0.01, "exclusiveMinimum" = 0, "exclusiveMaximum" = 0.5))]
-    pub(crate) alpha: f64,
-    /// Errors of `new` needed since the suspected start.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 3))]
-    pub(crate) min_events: u64,
-    /// Distinct groups of sessions (of 64) among those errors.
-    #[schemars(range(min = 1, max = 64), extend("default" = 3))]
-    pub(crate) min_bad_clusters: u32,
-    /// The largest part of those errors that one group may supply.
-    #[schemars(extend("default" = 0.5, "exclusiveMinimum" = 0, "maximum" = 1))]
-    pub(crate) max_cluster_share: f64,
-    /// Requests of `new` needed before a latency criterion may roll back.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 20))]
-    pub(crate) min_latency_samples: u64,
-    /// Consecutive failed or diverted requests that roll back at once.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10))]
-    pub(crate) hard_fail: u64,
-    /// How correlated the requests of a session are: `auto` estimates it on legacy; or a number of
-    /// at least 1.
-    #[schemars(extend("default" = "auto"))]
-    pub(crate) overdispersion: OverdispersionOrAuto,
-    /// What happens when legacy breaches the same limit in the same seconds.
-    #[schemars(extend("default" = "hold"))]
-    pub(crate) when_legacy_too: LegacyToo,
-}
-
-/// A factor, or `auto`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum OverdispersionOrAuto {
-    /// Estimated.
-    Auto(Auto),
-    /// Given.
-    Fixed(#[schemars(range(min = 1.0, max = 1000.0))] f64),
-}
-
-/// The word `auto`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Auto {
-    /// Estimated on legacy's groups of sessions.
-    Auto,
-}
-
-/// What an absolute breach of `new` means while legacy breaches the same limit.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum LegacyToo {
-    /// Hold and notify: moving everyone to an equally sick arm helps nobody.
-    Hold,
-    /// Roll back all the same.
-    Rollback,
-}
-
-impl From<LegacyToo> for WhenLegacyToo {
-    fn from(value: LegacyToo) -> WhenLegacyToo {
-        match value {
-            LegacyToo::Hold => WhenLegacyToo::Hold,
-            LegacyToo::Rollback => WhenLegacyToo::Rollback,
         }
     }
 }
