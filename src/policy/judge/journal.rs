@@ -7,12 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Judge;
 use super::stage::Aim;
 use super::verdict::Verdict;
-use super::watch::Watch;
 use super::window::Slower;
-use super::{Gate, Judge};
-use crate::policy::criteria::Criteria;
+use crate::policy::criteria::{Criteria, Criterion, Requirement};
 
 /// Something that was done to a judge between two windows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +27,8 @@ pub enum Mark {
     Criteria(Box<Criteria>),
 }
 
-/// How a judge took in its last window.
+/// How a judge took in its last window, and what it found then: a stage that the verdict begins
+/// changes the judge, not this.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     /// What was done to the judge since the window before.
@@ -37,6 +37,21 @@ pub struct Look {
     pub slower: Slower,
     /// What was found; none where the window was only learnt from.
     pub verdict: Option<Verdict>,
+    /// Of each criterion, in their order.
+    pub harm: Vec<Figures<Criterion>>,
+    /// Of each requirement, in their order.
+    pub health: Vec<Figures<Requirement>>,
+}
+
+/// How much evidence there is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures<T> {
+    /// Of what.
+    pub of: T,
+    /// As odds.
+    pub evidence: f64,
+    /// By which it was divided.
+    pub overdispersion: f64,
 }
 
 /// What was done since the last window, and that window. Windows come ten times a second, so the
@@ -52,11 +67,10 @@ impl Journal {
         self.since.push(mark);
     }
 
-    pub(super) fn look(&mut self, slower: Slower, verdict: Option<Verdict>) {
+    fn end(&mut self, look: Look) {
         self.last = Look {
             marks: std::mem::take(&mut self.since),
-            slower,
-            verdict,
+            ..look
         };
     }
 }
@@ -72,17 +86,31 @@ impl Judge {
         self.journal.since.len()
     }
 
-    /// The dispersion by which the evidence about each criterion is divided, in their order.
-    pub fn overdispersion_of_harm(&self) -> impl Iterator<Item = f64> {
+    /// Notes how a window was judged.
+    pub(super) fn note(&mut self, slower: Slower, verdict: Verdict) {
         let bench = self.bench();
-        let watches = self.evidence.watches.iter();
-        watches.map(move |watch: &Watch| watch.phi(bench))
+        let harm = self.evidence.watches.iter().map(|watch| Figures {
+            of: watch.criterion(),
+            evidence: watch.evidence(),
+            overdispersion: watch.phi(bench),
+        });
+        let health = self.evidence.gates.iter().map(|gate| Figures {
+            of: gate.requirement(),
+            evidence: gate.evidence(),
+            overdispersion: bench.learnt.phi(gate.event(), bench.criteria),
+        });
+        let look = Look {
+            slower,
+            verdict: Some(verdict),
+            harm: harm.collect(),
+            health: health.collect(),
+            ..Look::default()
+        };
+        self.journal.end(look);
     }
 
-    /// The same of each requirement.
-    pub fn overdispersion_of_health(&self) -> impl Iterator<Item = f64> {
-        let bench = self.bench();
-        let gates = self.evidence.gates.iter();
-        gates.map(move |gate: &Gate| bench.learnt.phi(gate.event(), bench.criteria))
+    /// Notes that a window was only learnt from.
+    pub(super) fn note_idle(&mut self) {
+        self.journal.end(Look::default());
     }
 }

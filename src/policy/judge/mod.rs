@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::journal::{Look, Mark};
+pub use self::journal::{Figures, Look, Mark};
 pub use self::lack::Lack;
 pub use self::latencies::BUCKETS as LATENCY_BUCKETS;
 pub use self::pace::Estimate;
@@ -250,8 +250,7 @@ impl Judge {
             self.evidence.stage.healthy_seconds += window.seconds.max(0.0);
         }
         let verdict = self.verdict();
-        self.journal
-            .look(counted.into_owned(), Some(verdict.clone()));
+        self.note(counted.into_owned(), verdict.clone());
         verdict
     }
 
@@ -271,7 +270,7 @@ impl Judge {
             gate.learn(window, &self.limits);
         }
         evidence.learnt.learn(window, &self.limits);
-        self.journal.look(Slower::new(), None);
+        self.note_idle();
     }
 
     /// What is slower than legacy in a window that is judged next. A recording of the window holds

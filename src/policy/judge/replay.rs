@@ -23,7 +23,7 @@ use self::config::Setting;
 use self::recorded::{Agreement, Beginning};
 use self::rows::Reader;
 use super::window::Window;
-use super::{Breach, Judge, Mark, Verdict};
+use super::{Breach, Judge, Look, Mark, Verdict};
 use crate::policy::rollout::{Condition, Need};
 use crate::policy::time::Timestamp;
 
@@ -250,7 +250,7 @@ impl Trace {
                 ending.compare(unjudged, None);
             }
             if let Some(wanted) = wanted.next_if(|wanted| wanted.window == index) {
-                let sample = setting.sample(index, &judge);
+                let sample = setting.sample(index, judge.last_look());
                 ending.compare(wanted, Some(&sample));
                 ending.samples.push(sample);
             }
@@ -293,20 +293,24 @@ impl Ending {
 }
 
 impl Setting {
-    fn sample(&self, window: usize, judge: &Judge) -> Sample {
-        let named = |names: &[String], values: &mut dyn Iterator<Item = f64>| {
-            let names = names.iter().cloned();
-            names.zip(values.map(Value::from)).collect::<Map<_, _>>()
-        };
-        let mut overdispersion = named(&self.conditions, &mut judge.overdispersion_of_harm());
-        overdispersion.extend(named(&self.gates, &mut judge.overdispersion_of_health()));
-        let verdict = judge.last_look().verdict.as_ref();
+    fn sample(&self, window: usize, look: &Look) -> Sample {
+        let harm = || self.conditions.iter().cloned().zip(&look.harm);
+        let health = || self.gates.iter().cloned().zip(&look.health);
+        let of_harm = harm().map(|(name, it)| (name, it.overdispersion.into()));
+        let of_health = health().map(|(name, it)| (name, it.overdispersion.into()));
         Sample {
             window,
-            evidence: named(&self.conditions, &mut judge.evidence_of_harm()),
-            good: named(&self.gates, &mut judge.evidence_of_health()),
-            overdispersion,
-            verdict: verdict.map_or_else(String::new, |verdict| self.words(verdict)),
+            evidence: harm()
+                .map(|(name, it)| (name, it.evidence.into()))
+                .collect(),
+            good: health()
+                .map(|(name, it)| (name, it.evidence.into()))
+                .collect(),
+            overdispersion: of_harm.chain(of_health).collect(),
+            verdict: look
+                .verdict
+                .as_ref()
+                .map_or_else(String::new, |verdict| self.words(verdict)),
         }
     }
 

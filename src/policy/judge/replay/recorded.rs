@@ -142,9 +142,16 @@ pub fn row(judge: &Judge, mut window: Window, known: usize, now: Timestamp) -> S
     text(&(now, marks, look.verdict.is_some(), window))
 }
 
-/// What `judge` finds after row `index`, which it has just taken in.
+/// What `judge` found in row `index`, which it has just taken in.
 pub fn sample(judge: &Judge, index: usize) -> String {
-    let sample = Setting::live(judge.criteria.clone()).sample(index, judge);
+    let look = judge.last_look();
+    // The verdict may have changed the criteria; what was found is named by those before.
+    let criteria = Criteria {
+        rollback: look.harm.iter().map(|figures| figures.of).collect(),
+        advance: look.health.iter().map(|figures| figures.of).collect(),
+        ..Criteria::default()
+    };
+    let sample = Setting::live(criteria).sample(index, look);
     text(&serde_json::json!({
         "window": sample.window,
         "evidence": sample.evidence,

@@ -111,7 +111,13 @@ impl Recording {
     }
 
     fn observe(&mut self, window: Window) {
+        self.observe_then(window, |_, _| {});
+    }
+
+    /// As a rollout does: what follows from a verdict is done before the window is recorded.
+    fn observe_then(&mut self, window: Window, then: impl FnOnce(&mut Judge, Timestamp)) {
         let verdict = self.live.observe(&window);
+        then(&mut self.live.judge, self.live.now);
         let (judge, index) = (&self.live.judge, self.rows.len());
         self.rows.push(row(judge, window, 0, self.live.now));
         if index % 100 == 99 || matches!(verdict, Verdict::Fail(_)) {
@@ -151,11 +157,11 @@ fn recorded(later: usize, fails_in: u64) -> Recording {
     let mut recording = Recording::begin();
     for index in 0..3_000 {
         let window = recording.live.window(later, fails_in);
-        if index == 1_000 {
-            let now = recording.live.now;
-            recording.live.judge.begin_stage(Aim::Promote, now);
+        if index == 999 {
+            recording.observe_then(window, |judge, now| judge.begin_stage(Aim::Promote, now));
+        } else {
+            recording.observe(window);
         }
-        recording.observe(window);
         if recording.rolled_back.is_some() {
             break;
         }
@@ -220,13 +226,15 @@ fn a_recording_holds_all_that_was_done_to_the_judge() {
     }
     let now = recording.live.now;
     recording.live.judge.refresh(now);
-    goes_on(&mut recording, 500);
-    let now = recording.live.now;
-    let mut others = criteria();
-    others.rollback.remove(0);
-    others.alpha = 0.02;
-    recording.live.judge.reconfigure(others, now);
-    recording.live.judge.begin_stage(Aim::Complete, now);
+    goes_on(&mut recording, 499);
+    let window = recording.live.window(0, 30);
+    recording.observe_then(window, |judge, now| {
+        let mut others = criteria();
+        others.rollback.remove(0);
+        others.alpha = 0.02;
+        judge.reconfigure(others, now);
+        judge.begin_stage(Aim::Complete, now);
+    });
     goes_on(&mut recording, 500);
     let now = recording.live.now;
     recording.live.judge.forget(now);
