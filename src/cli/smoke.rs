@@ -106,6 +106,7 @@ impl Smoke {
             path: &self.path,
             host: self.host.as_deref().unwrap_or(address),
             user_agent: concat!("cutover-test/", env!("CARGO_PKG_VERSION")),
+            authorization: None,
         };
         let first_byte = limits.first_byte.unwrap_or(FIRST_BYTE);
         let answer = tokio::time::timeout(first_byte, probe::get(stream, probe))

@@ -9,6 +9,7 @@ mod criteria;
 mod file;
 mod rollout;
 mod route;
+mod signal;
 mod split;
 
 use std::collections::{BTreeMap, HashMap};

@@ -4,6 +4,8 @@
 //! program sees. Everything here is plain data without handles, so that two configurations can be
 //! compared to find out what a reload changes.
 
+mod signal;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use crate::policy::arm::{Arm, PerArm};
 use crate::policy::plan::{Course, Rules};
 use crate::policy::share::Share;
 
+pub use self::signal::{HttpTarget, Poll, Signal, SignalAnswer};
 pub use crate::policy::route::{Matches, PathMatch};
 
 /// A whole, valid configuration.
@@ -311,6 +314,8 @@ pub struct Split {
     pub course: Course,
     /// Rules of the whole rollout.
     pub rules: Rules,
+    /// Numbers that criteria may name, in the file's order.
+    pub signals: Vec<Signal>,
     /// Both arms work on one data, key and session store.
     pub shared_state: bool,
     /// What happens when `new` fails.

@@ -60,6 +60,8 @@ pub(crate) fn reader(format: &str) -> Option<Reader> {
         of::<IpNet>(),
         of::<Endpoint>(),
         of::<UrlPath>(),
+        of::<HttpUrl>(),
+        of::<JsonPointer>(),
         of::<HeaderName>(),
         of::<Method>(),
         of::<HostPattern>(),
@@ -110,6 +112,20 @@ pub(crate) struct Endpoint(pub(crate) String);
 
 /// A path that begins with a slash.
 pub(crate) struct UrlPath(pub(crate) String);
+
+/// The address of something that answers a GET, without a user's name.
+pub(crate) struct HttpUrl {
+    pub(crate) is_secure: bool,
+    /// `host:port`.
+    pub(crate) endpoint: String,
+    /// As written, without the port where that is the scheme's.
+    pub(crate) host: String,
+    /// Path and query.
+    pub(crate) path: String,
+}
+
+/// A place in a JSON document (RFC 6901).
+pub(crate) struct JsonPointer(pub(crate) String);
 
 /// A host name, in lower case, perhaps with `*.` in front.
 pub(crate) struct HostPattern(pub(crate) String);
@@ -284,6 +300,61 @@ impl Notation for UrlPath {
     }
 }
 
+impl Notation for HttpUrl {
+    const FORMAT: &'static str = "web address";
+    const ADVICE: &'static str = "an address with `http://` or `https://` and without a user's name, such as \
+         `http://127.0.0.1:9090`";
+    const PATTERN: &'static str = r"^https?://[^\s@#]+$|\$\{";
+
+    fn read(text: &str) -> Option<Self> {
+        if text.contains('#') || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let uri: http::Uri = text.parse().ok()?;
+        let (is_secure, usual_port) = match uri.scheme_str()? {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        let name = authority.host();
+        let port = match authority.as_str().strip_prefix(name)? {
+            "" => None,
+            // One beyond 65535 is none to the library, and would be taken for the usual one.
+            _ => Some(authority.port_u16()?),
+        };
+        let Endpoint(endpoint) = Endpoint::read(&format!("{name}:{}", port.unwrap_or(usual_port)))?;
+        let host = match port.filter(|port| *port != usual_port) {
+            Some(_) => endpoint.clone(),
+            None => name.to_owned(),
+        };
+        Some(HttpUrl {
+            is_secure,
+            endpoint,
+            host,
+            path: uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
+        })
+    }
+}
+
+impl Notation for JsonPointer {
+    const FORMAT: &'static str = "JSON pointer";
+    const ADVICE: &'static str =
+        "the keys that lead to the number, each after a `/`, such as `/lag/seconds` (RFC 6901)";
+    const PATTERN: &'static str = r"^(/.*)?$|\$\{";
+
+    fn read(text: &str) -> Option<Self> {
+        let starts = text.is_empty() || text.starts_with('/');
+        // `~` only stands in `~0` and `~1`.
+        let mut escapes = text.split('~').skip(1);
+        let is_escaped = escapes.all(|rest| rest.starts_with(['0', '1']));
+        (starts && is_escaped).then(|| JsonPointer(text.to_owned()))
+    }
+}
+
 impl Notation for HeaderName {
     const FORMAT: &'static str = "header name";
     const ADVICE: &'static str =
@@ -354,7 +425,7 @@ mod tests {
 
     #[test]
     fn each_notation_accepts_its_own_and_refuses_its_neighbours() {
-        let cases: [(&str, &[&str], &[&str]); 16] = [
+        let cases: [(&str, &[&str], &[&str]); 18] = [
             ("length of time", &["0s", "1.5s"], &["5", "no", ""]),
             ("positive length of time", &["1ms"], &["0s", "5"]),
             (
@@ -416,6 +487,30 @@ mod tests {
                 ],
             ),
             ("path", &["/", "/a%20b"], &["a", "/a b", "/a?b", "/ä", ""]),
+            (
+                "web address",
+                &[
+                    "http://127.0.0.1:9090",
+                    "https://metrics.internal/prometheus",
+                    "http://[::1]:80/x?y=z",
+                ],
+                &[
+                    "127.0.0.1:9090",
+                    "ftp://x",
+                    "http://",
+                    "http://a@b",
+                    "http://x:0",
+                    "http://x:99999",
+                    "http://x/#y",
+                    "http://x/a b",
+                    "/health",
+                ],
+            ),
+            (
+                "JSON pointer",
+                &["", "/", "/lag/seconds", "/a~1b/0"],
+                &["lag", "/a~b", "/~"],
+            ),
             ("header name", &["X-User-Id"], &["X User", "", "X:"]),
             ("method", &["GET", "M-SEARCH"], &["get", "G T", ""]),
             (

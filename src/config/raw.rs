@@ -9,6 +9,7 @@
 
 mod criteria;
 mod rollout;
+mod signal;
 mod split;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ pub(crate) use self::criteria::{
     Advance, Analysis, Auto, Off, OverdispersionOrAuto, Rollback, Unproven,
 };
 pub(crate) use self::rollout::{OwnStage, Rollout, Stage, Windows};
+pub(crate) use self::signal::Signal;
 pub(crate) use self::split::{
     Algorithm, BreakerOrFalse, Fallback, False, Jwt, KeySource, Keyless, Pins, SameSite, Split,
 };

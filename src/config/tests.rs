@@ -1,4 +1,5 @@
 mod plans;
+mod signals;
 
 use std::fmt::Write as _;
 use std::path::Path;

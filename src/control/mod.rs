@@ -4,7 +4,8 @@
 //! lets the pure state machines decide, and carries out their effects in order. [`world`] is what
 //! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read
 //! of it; [`watch`] notices that a file has changed; [`recorder`] writes down what the judges see;
-//! [`protocol`] is how everyone else reaches it; [`report`] is what it says of itself.
+//! [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
+//! it; [`report`] is what it says of itself.
 
 pub mod controller;
 pub mod data_plane;
@@ -14,6 +15,7 @@ pub mod protocol;
 pub mod recorder;
 pub mod reload;
 pub mod report;
+pub mod signals;
 mod warm_up;
 pub mod watch;
 pub mod world;

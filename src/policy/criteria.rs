@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use self::counted::LatencyLimits;
 pub use self::sentence::{InvalidCriterion, InvalidRequirement};
 
+use super::signal::{SignalCriterion, SignalRequirement};
+
 /// What rolls a split back, what lets it advance, and the settings of the judgement.
 ///
 /// Field names and defaults are those of the analysis specification.
@@ -26,6 +28,12 @@ pub struct Criteria {
     pub rollback: Vec<Criterion>,
     /// ALL of these must be proven before a stage may be left.
     pub advance: Vec<Requirement>,
+    /// ANY of these acts as well: criteria on signals. They spend nothing of `alpha`.
+    #[serde(default)]
+    pub signal_rollback: Vec<SignalCriterion>,
+    /// ALL of these must hold as well: requirements on signals.
+    #[serde(default)]
+    pub signal_advance: Vec<SignalRequirement>,
     /// False-rollback budget per 24 h and split, over all criteria together that roll back.
     /// Default 0.01.
     pub alpha: f64,
@@ -221,6 +229,8 @@ impl Default for Criteria {
                 Requirement::not_worse_than_legacy(Metric::ErrorRate, 0.005),
                 Requirement::not_worse_than_legacy(Metric::ClientErrorRate, 0.005),
             ],
+            signal_rollback: Vec::new(),
+            signal_advance: Vec::new(),
             alpha: 0.01,
             alpha_advance: 0.05,
             alpha_promote: 0.01,

@@ -189,6 +189,7 @@ impl Subject {
             path: &check.path,
             host: self.endpoint.address(),
             user_agent: "cutover health check",
+            authorization: None,
         };
         let mut answer = probe::get(stream, probe).await?;
         *status = Some(answer.status);

@@ -3,7 +3,7 @@
 //! It takes no part in pools, counts and ejection: a question of ours is no evidence about requests.
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -21,6 +21,8 @@ pub struct Probe<'a> {
     pub host: &'a str,
     /// The `User-Agent`, so that a server's log tells who asks.
     pub user_agent: &'a str,
+    /// The `Authorization`, where the server wants one.
+    pub authorization: Option<&'a HeaderValue>,
 }
 
 /// The head of an answer; what is left of it comes while this is kept.
@@ -50,11 +52,17 @@ pub enum ProbeFailure {
 /// # Errors
 /// [`ProbeFailure`] where none comes.
 pub async fn get(stream: Stream, probe: Probe<'_>) -> Result<Answer, ProbeFailure> {
-    let request = Request::get(probe.path)
+    let mut request = Request::get(probe.path)
         .header(header::HOST, probe.host)
         .header(header::USER_AGENT, probe.user_agent)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
+    if let Some(authorization) = probe.authorization {
+        let authorization = authorization.clone();
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, authorization);
+    }
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut driven = JoinSet::new();
     driven.spawn(async {

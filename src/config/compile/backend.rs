@@ -48,7 +48,8 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn client_tls(&mut self, backend: &str, tls: raw::ClientTls) -> ClientTls {
+    /// Of what is at the key `backend`, its `tls`.
+    pub(super) fn client_tls(&mut self, backend: &str, tls: raw::ClientTls) -> ClientTls {
         let key = format!("{backend}.tls.roots");
         let roots_pem = tls.roots.and_then(|file| self.read_file(&key, &file));
         let certificates = roots_pem

@@ -63,6 +63,7 @@ impl Compiler<'_, '_> {
             salt: split.salt.unwrap_or_else(|| name.clone()),
             course,
             rules,
+            signals: self.signals(&path, split.signals),
             shared_state: split.shared_state,
             fallback: fallback(split.fallback),
             pins: self.pins(&path, split.pins),

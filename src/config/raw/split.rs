@@ -8,9 +8,9 @@ use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::List;
 use super::criteria::{Advance, Analysis, Rollback};
 use super::rollout::{Rollout, Stage};
+use super::{List, Signal};
 use crate::config::notation::{
     CookieAge, CookieName, HostPattern, PositiveDuration, Size, UrlPath, Written,
 };
@@ -43,6 +43,9 @@ pub(crate) struct Split {
     /// has proven to be sound: `[0%, 10%, 30%, 50%, 80%, 100%]`. Instead of `share`.
     #[schemars(length(min = 1))]
     pub(crate) stages: Option<List<Stage>>,
+    /// Numbers that criteria may name, by their names; at most 32.
+    #[schemars(extend("default" = {}))]
+    pub(crate) signals: BTreeMap<String, Signal>,
     /// Whether both arms work on one data, key and session store.
     #[schemars(extend("default" = false))]
     pub(crate) shared_state: bool,

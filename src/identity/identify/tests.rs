@@ -18,6 +18,7 @@ const CLIENT: &str = "203.0.113.7";
 
 fn split(key: Vec<KeySource>, keyless: Keyless) -> Split {
     Split {
+        signals: Vec::new(),
         name: "checkout".to_owned(),
         arms: PerArm::from_fn(|arm| BackendId(arm as u16)),
         key,

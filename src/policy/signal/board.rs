@@ -65,7 +65,7 @@ pub struct SignalState {
     pub age_seconds: Option<f64>,
     /// How old a value may be.
     pub fresh_for_seconds: f64,
-    /// Whether the value of `new` is fresh, and so is legacy's where there shall be one.
+    /// Whether the value of `new` is fresh, and so is legacy's where it is the measure.
     pub fresh: bool,
     /// What it means that there is no fresh value: `inconclusive`, `healthy` or `harm`.
     pub absent: String,
@@ -201,11 +201,7 @@ impl Board {
     pub fn states(&self) -> Vec<SignalState> {
         let states = self.signals.iter().map(|signal| {
             let Signal { terms, latest, .. } = signal;
-            let arms = if terms.has_legacy {
-                &Arm::ALL[..]
-            } else {
-                &[Arm::New]
-            };
+            let is_compared = self.is_compared(&terms.name);
             SignalState {
                 name: terms.name.clone(),
                 value: latest.new.map(|latest| latest.value),
@@ -213,7 +209,8 @@ impl Board {
                 at: latest.new.map(|latest| latest.at.rfc3339()),
                 age_seconds: latest.new.map(|latest| latest.age),
                 fresh_for_seconds: terms.fresh_for.as_secs_f64(),
-                fresh: arms.iter().all(|arm| signal.fresh(*arm).is_some()),
+                fresh: signal.fresh(Arm::New).is_some()
+                    && (!is_compared || signal.fresh(Arm::Legacy).is_some()),
                 absent: terms.absent.as_str().to_owned(),
                 error: signal.errors.new.clone().or(signal.errors.legacy.clone()),
                 conditions: self.conditions(&terms.name),
@@ -261,6 +258,14 @@ impl Board {
             }
         });
         criteria.chain(requirements).collect()
+    }
+
+    fn is_compared(&self, signal: &str) -> bool {
+        let watched = self.watched.iter().map(|watched| &watched.criterion);
+        let mut criteria = watched.filter(|criterion| criterion.signal == signal);
+        let mut requirements = self.requirements.iter();
+        criteria.any(SignalCriterion::compares)
+            || requirements.any(|one| one.signal == signal && one.compares())
     }
 
     fn age(&mut self, seconds: f64) {
@@ -439,7 +444,7 @@ impl Sight {
 }
 
 /// One line of bounded length: a source that is no friend must not fill the log.
-fn bounded(error: &str) -> String {
+pub fn bounded(error: &str) -> String {
     let printable = error.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(LONGEST_ERROR).collect()
 }

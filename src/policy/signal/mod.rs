@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::board::{Board, SignalCondition, SignalState};
+pub use self::board::{Board, SignalCondition, SignalState, bounded};
 pub use self::lack::{Comparison, SignalBreach, SignalCause, SignalLack, Silence};
 pub use self::quantity::{InvalidQuantity, Quantity};
 pub use self::sentence::{InvalidSignalCriterion, InvalidSignalRequirement};

@@ -1,0 +1,122 @@
+//! Signals in the file.
+
+use super::*;
+use crate::policy::signal::{Absence, SignalTerms};
+
+fn signals(written: &str) -> Vec<Signal> {
+    let text = QUICKSTART.replace("    share: 10%\n", &format!("    signals:\n{written}"));
+    let config = load_text(&text, Path::new("."), &environment);
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    config.splits[0].signals.clone()
+}
+
+#[test]
+fn a_signal_comes_from_prometheus_a_document_or_a_person() {
+    let signals = signals(
+        "      memory: {prometheus: 'https://metrics.internal/root/', query: 'rss{job=\"new\"} > 0',
+               legacy_query: 'rss', interval: 5s, absent: harm, bearer: '${SECRET}'}
+      lag: {http: 'http://127.0.0.1:8000/health.json?deep=1', pointer: /lag/seconds}
+      complaints: {pushed: true}
+      tickets: {pushed: true, fresh_for: 1d, absent: healthy}
+",
+    );
+    let terms = |name: &str, seconds, absent, has_legacy| SignalTerms {
+        name: name.to_owned(),
+        fresh_for: Duration::from_secs(seconds),
+        absent,
+        has_legacy,
+    };
+    let found: Vec<_> = signals.iter().map(|signal| &signal.terms).collect();
+    let expected = [
+        terms("memory", 20, Absence::Harm, true),
+        terms("lag", 60, Absence::Inconclusive, false),
+        terms("complaints", 3_600, Absence::Inconclusive, true),
+        terms("tickets", 86_400, Absence::Healthy, true),
+    ];
+    assert_eq!(found, expected.iter().collect::<Vec<_>>());
+    let memory = signals[0].poll.as_ref().expect("it is asked for");
+    assert_eq!(
+        memory.new,
+        HttpTarget {
+            is_secure: true,
+            endpoint: "metrics.internal:443".to_owned(),
+            host: "metrics.internal".to_owned(),
+            path: "/root/api/v1/query?query=rss%7Bjob%3D%22new%22%7D%20%3E%200".to_owned(),
+        }
+    );
+    assert!(memory.legacy.is_some());
+    assert_eq!(memory.timeout, Duration::from_secs(5));
+    assert!(!format!("{memory:?}").contains(SECRETS[0]));
+    let lag = signals[1].poll.as_ref().expect("it is asked for");
+    assert_eq!(lag.new.path, "/health.json?deep=1");
+    assert_eq!(lag.new.host, "127.0.0.1:8000");
+    let pointer = "/lag/seconds".to_owned();
+    assert_eq!(lag.answer, SignalAnswer::Json { pointer });
+    assert_eq!(signals[2].poll, None);
+}
+
+#[test]
+fn a_signal_that_cannot_work_is_refused_with_a_remedy() {
+    for (written, said) in [
+        ("x: {}", "this signal comes from nowhere"),
+        ("x: {pushed: false}", "this signal comes from nowhere"),
+        (
+            "x: {pushed: true, http: 'http://a', pointer: /x}",
+            "a signal comes from one place",
+        ),
+        ("x: {prometheus: 'http://a'}", "`prometheus` needs `query`"),
+        ("x: {http: 'http://a'}", "`http` needs `pointer`"),
+        (
+            "x: {http: 'http://a', pointer: /x, query: up}",
+            "a signal from a JSON document has no use for this",
+        ),
+        (
+            "x: {prometheus: 'http://a', query: up, pointer: /x}",
+            "a signal from Prometheus has no use for this",
+        ),
+        (
+            "x: {pushed: true, interval: 5s}",
+            "nobody is asked for a signal that is pushed",
+        ),
+        (
+            "x: {http: 'http://a', pointer: /x, interval: 30s, fresh_for: 20s}",
+            "a value would be stale before the next one is asked for",
+        ),
+        (
+            "x: {http: 'http://a', pointer: /x, tls: {}}",
+            "the source is not asked over TLS",
+        ),
+        (
+            "x: {http: 'http://a', pointer: /x, bearer: \"a\\nb\"}",
+            "this token cannot stand in a header",
+        ),
+        ("p95: {pushed: true}", "a signal cannot be called `p95`"),
+        (
+            "Memory: {pushed: true}",
+            "a signal cannot be called `Memory`",
+        ),
+        ("x: {http: 'a:80', pointer: /x}", "`a:80` is no web address"),
+        (
+            "x: {http: 'http://a', pointer: x}",
+            "`x` is no JSON pointer",
+        ),
+        ("x: {pushed: true, freshness: 5s}", "unknown key"),
+        (
+            "x: {pushed: true, fresh_for: 0s}",
+            "`0s` is no positive length of time",
+        ),
+    ] {
+        let problems = split_problems(&format!("signals:\n      {written}\n"));
+        let [problem] = &problems[..] else {
+            panic!("{written}: {problems:?}");
+        };
+        assert_eq!(problem.message, said, "{written}");
+        assert!(!problem.remedy.is_empty() && problem.line > 0, "{written}");
+    }
+    let many: String = (0..33).fold(String::new(), |mut many, number| {
+        writeln!(many, "      s{number}: {{pushed: true}}").expect("a string takes everything");
+        many
+    });
+    let problems = split_problems(&format!("signals:\n{many}"));
+    assert_eq!(problems[0].message, "33 signals");
+}
