@@ -27,6 +27,7 @@ use crate::control::protocol::ControlHandle;
 use crate::control::watch::Watcher;
 use crate::control::world::World;
 use crate::edge;
+use crate::policy::plan::Retreat;
 use crate::policy::rollout::{By, Effect, Event};
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
@@ -317,7 +318,10 @@ fn recover_shares(world: &mut World, recover: Recover) -> Vec<Effect> {
         reason: "--recover-share".to_owned(),
     };
     let event = match recover {
-        Recover::Legacy => Event::Rollback { by },
+        Recover::Legacy => Event::Rollback {
+            to: Some(Retreat::Zero),
+            by,
+        },
         Recover::Share(share) => Event::Set {
             share,
             override_file: true,

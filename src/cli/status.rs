@@ -142,7 +142,9 @@ fn phase(split: &SplitStatus) -> Cell {
     match split.phase {
         _ if split.emergency => Cell::toned(Tone::Bad, "emergency"),
         Phase::RolledBack => Cell::toned(Tone::Bad, "rolled back"),
-        Phase::Progressing => Cell::toned(Tone::Good, "progressing"),
+        Phase::Paused => Cell::toned(Tone::Warning, "paused"),
+        Phase::Pending => "pending".into(),
+        Phase::Progressing | Phase::Completed => Cell::toned(Tone::Good, split.phase.as_str()),
     }
 }
 
@@ -397,7 +399,11 @@ shiny    10.0.0.1:80  healthy        2            8
             reason: "error_rate > 5%".into(),
             from: Share::ALL,
             to: Share::ZERO,
+            revision: 7,
+            phase: Some(Phase::RolledBack),
+            stage: None,
             conditions: Vec::new(),
+            needs: Vec::new(),
             sentence: "At 03:10:00 checkout went from 100% to 0%.".into(),
         });
         let text = render(&status, Ink::Plain);

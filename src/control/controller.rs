@@ -33,14 +33,15 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
+use super::advance::{Advances, Concluded};
 use super::data_plane::DataPlane;
-use super::keeper::{Keeper, NotKept};
+use super::keeper::{Keeper, Memory, NotKept, withdrawn};
 use super::protocol::{Author, Command, Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
 use super::warm_up::WarmUps;
 use super::watch::Watcher;
-use super::world::{TICK, World};
+use super::world::{TICK, World, decisions};
 
 /// Time between two savings of the evidence: what a kill -9 may cost.
 const SAVE: Duration = Duration::from_secs(5);
@@ -57,6 +58,7 @@ pub struct Controller {
     pub(super) reloads: Reloads,
     pub(super) watcher: Watcher,
     pub(super) warm_ups: WarmUps,
+    advances: Advances,
     pub(super) health: HealthChecks,
     metrics: Metrics,
     pub(super) last_reload: LastReload,
@@ -103,6 +105,7 @@ impl Controller {
             keeper,
             reloads: Reloads::new(path),
             warm_ups: WarmUps::default(),
+            advances: Advances::default(),
         }
     }
 
@@ -141,6 +144,7 @@ impl Controller {
                 biased;
                 _ = &mut stop => break,
                 _ = ticks.tick() => self.tick(),
+                advance = self.advances.next() => self.conclude_advance(advance),
                 split = self.warm_ups.next_end() => self.publish_warmed(&split),
                 Some(message) = messages.recv() => self.answer(message).await,
                 () = self.watcher.changed() => {
@@ -161,11 +165,17 @@ impl Controller {
 
     /// Lets everything be judged that was counted since the last time.
     pub(super) fn tick(&mut self) {
+        self.look();
+        self.begin_advances();
+    }
+
+    /// Judges what was counted since the last time.
+    fn look(&mut self) {
         let effects = self.world.observe();
         if effects.is_empty() {
             return;
         }
-        // An engine's decision only ever lowers a share: publish, then persist.
+        // What a window decides only ever lowers a share: publish, then persist.
         if effects
             .iter()
             .any(|effect| matches!(effect, Effect::Publish(_)))
@@ -174,12 +184,61 @@ impl Controller {
         }
         let decisions = decisions(effects);
         announce(&decisions);
-        self.keeper.save_in_passing(self.world.memory(), decisions);
+        self.keeper.save_in_passing(self.memory(), decisions);
+    }
+
+    /// Has the steps saved that plans are ready for.
+    fn begin_advances(&mut self) {
+        let wishes = self.world.wishes();
+        let ready: Vec<String> = wishes
+            .filter(|split| self.advances.has_room_for(split))
+            .map(str::to_owned)
+            .collect();
+        let now = self.world.clock.now();
+        for split in ready {
+            let Some(decisions) = self.world.rehearse_advance(&split, now) else {
+                continue;
+            };
+            let splits = self.advances.splits().chain([split.as_str()]);
+            let memory = self.world.memory_with_advances(splits);
+            let kept = self.keeper.promise(memory, decisions.clone());
+            self.advances.begin(split, decisions, kept);
+        }
+    }
+
+    /// Takes a step that is on the disk, unless something has been decided against it meanwhile.
+    fn conclude_advance(&mut self, advance: Concluded) {
+        // What was counted until now belongs to the stage that ends.
+        self.look();
+        let split = &*advance.split;
+        match advance.kept {
+            Err(error) => {
+                tracing::error!(split, %error, "an advance is not saved, and not made");
+                // The disk may yet write it, late.
+                self.remember();
+            }
+            Ok(()) if self.world.advance(split) => {
+                self.publish();
+                announce(&advance.decisions);
+            }
+            Ok(()) => {
+                let because = "something was decided against it meanwhile";
+                let decisions = advance.decisions.into_iter();
+                let withdrawn = decisions.map(|decision| withdrawn(decision, because));
+                self.keeper
+                    .save_in_passing(self.memory(), withdrawn.collect());
+            }
+        }
+    }
+
+    /// Everything that a restart needs, with the steps that are about to be taken.
+    fn memory(&self) -> Memory {
+        self.world.memory_with_advances(self.advances.splits())
     }
 
     /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.
     pub(super) fn remember(&self) {
-        self.keeper.save_in_passing(self.world.memory(), Vec::new());
+        self.keeper.save_in_passing(self.memory(), Vec::new());
     }
 
     async fn answer(&mut self, message: Message) {
@@ -259,7 +318,10 @@ impl Controller {
                 };
                 self.decide_one(&split, &event).await
             }
-            Command::Rollback { split } => self.decide_one(&split, &Event::Rollback { by }).await,
+            Command::Rollback { split } => {
+                let event = Event::Rollback { to: None, by };
+                self.decide_one(&split, &event).await
+            }
             Command::Resume { split } => self.decide_one(&split, &Event::Resume { by }).await,
             Command::Emergency { split, clear } => self.declare(split.as_deref(), clear, by).await,
             Command::Record { split, span } => self.find(&split).and_then(|index| {
@@ -343,7 +405,7 @@ impl Controller {
         }
         let decisions = decisions(effects);
         if rises {
-            let promised = self.keeper.promise(self.world.memory(), decisions.clone());
+            let promised = self.keeper.promise(self.memory(), decisions.clone());
             if let Err(error) = promised.await {
                 self.world.splits = before;
                 return Err(Refused::StoreFailed(format!(
@@ -359,7 +421,7 @@ impl Controller {
         }
         self.publish();
         let sentence = announce(&decisions);
-        let saved = self.keeper.save(self.world.memory(), decisions);
+        let saved = self.keeper.save(self.memory(), decisions);
         Ok(Done::new(sentence).after(saved))
     }
 
@@ -456,17 +518,6 @@ impl Done {
 pub(super) fn backends(world: &World) -> Vec<Arc<Backend>> {
     let plans = world.routing.backends.iter();
     plans.map(|plan| Arc::clone(&plan.backend)).collect()
-}
-
-/// What is to be announced of these effects.
-pub(super) fn decisions(effects: impl IntoIterator<Item = Effect>) -> Vec<Decision> {
-    let effects = effects.into_iter();
-    effects
-        .filter_map(|effect| match effect {
-            Effect::Announce(decision) => Some(decision),
-            Effect::Publish(_) | Effect::Persist => None,
-        })
-        .collect()
 }
 
 /// Tells the log; returns the decisions' sentences. The audit learns of them with what they led to.

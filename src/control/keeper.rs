@@ -360,7 +360,9 @@ fn run(mut writer: Writer, queue: &Receiver<Order>, condition: &Condition) {
                 }
                 if let Err(Ok(())) = done.send(result) {
                     tracing::error!("the disk answered too late; what it saved is withdrawn");
-                    writer.add(promised.into_iter().map(withdrawn));
+                    let because = "the disk answered too late";
+                    let promised = promised.into_iter();
+                    writer.add(promised.map(|decision| withdrawn(decision, because)));
                 }
             }
             Order::Read(reply, permit) => {
@@ -388,11 +390,8 @@ fn write(writer: &mut Writer, condition: &Condition) -> Result<(), NotKept> {
 
 /// The audit is only added to. So what it tells of a decision that was refused after all is followed
 /// by this.
-fn withdrawn(decision: Decision) -> Decision {
-    let sentence = format!(
-        "Not carried out, since the disk answered too late: {}",
-        decision.sentence
-    );
+pub(super) fn withdrawn(decision: Decision, because: &str) -> Decision {
+    let sentence = format!("Not carried out, since {because}: {}", decision.sentence);
     Decision {
         action: "withdrawn".to_owned(),
         from: decision.to,

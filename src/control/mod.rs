@@ -7,6 +7,7 @@
 //! [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
 //! it; [`report`] is what it says of itself.
 
+mod advance;
 pub mod controller;
 pub mod data_plane;
 pub mod history;

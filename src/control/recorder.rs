@@ -290,9 +290,9 @@ impl Lines {
 mod tests {
     use super::*;
     use crate::policy::arm::PerArm;
-    use crate::policy::criteria::Criteria;
     use crate::policy::judge::replay::{Ending, File};
     use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading};
+    use crate::policy::plan::{Course, Rules};
     use crate::policy::rollout::{Event, Terms};
     use crate::policy::share::Share;
 
@@ -301,9 +301,12 @@ mod tests {
 
     fn rollout(split: &str) -> Rollout {
         let terms = Terms {
-            share: Some(Share::ALL),
+            course: Course::ByHand {
+                share: Some(Share::ALL),
+                criteria: Box::default(),
+            },
+            rules: Rules::default(),
             rollout_id: "1".to_owned(),
-            criteria: Criteria::default(),
             backends: PerArm::default(),
         };
         Rollout::new(split, terms, NOW)

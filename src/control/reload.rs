@@ -16,8 +16,9 @@ use crate::config::model::Config;
 use crate::config::{self, Problems};
 use crate::policy::time::Timestamp;
 
-use super::controller::{Controller, Done, announce, backends, decisions};
+use super::controller::{Controller, Done, announce, backends};
 use super::protocol::Refused;
+use super::world::decisions;
 
 /// Time until what could not be saved is tried again.
 const AGAIN: Duration = Duration::from_secs(5);

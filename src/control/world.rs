@@ -12,7 +12,9 @@ use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
 use crate::policy::arm::Arm;
 use crate::policy::judge::window::{ArmCounts, Latencies, Window};
-use crate::policy::rollout::{By, Effect, Event, Phase, Record, Rollout, Standing, Terms};
+use crate::policy::rollout::{
+    By, Decision, Effect, Event, Phase, Record, Rollout, Standing, Terms,
+};
 use crate::policy::share::Share;
 use crate::policy::time::{Elapsed, Timestamp};
 use crate::snapshot::registry::{BuildError, Registry};
@@ -173,8 +175,9 @@ impl World {
             };
             let state = &mut self.splits[index];
             // What is measured concerns the old criteria and backends while these are in force.
+            let criteria = state.rollout.judge().criteria();
             let terms = Terms {
-                criteria: state.rollout.terms().criteria.clone(),
+                course: settings.course.judged_by(criteria),
                 backends: state.rollout.terms().backends.clone(),
                 ..terms(config, settings)
             };
@@ -242,7 +245,58 @@ impl World {
 
     /// Everything that a restart needs.
     pub fn memory(&self) -> Memory {
-        memory(&self.splits, &self.absent, self.emergency)
+        memory(self.rollouts(), &self.absent, self.emergency)
+    }
+
+    /// Everything that a restart would need once these splits have taken the next step of their
+    /// plans. One that may not any more stays where it is.
+    pub fn memory_with_advances<'a>(&'a self, splits: impl Iterator<Item = &'a str>) -> Memory {
+        let now = self.clock.now();
+        let mut advanced: Vec<Rollout> = Vec::new();
+        for index in splits.filter_map(|split| self.split(split)) {
+            let mut rollout = self.splits[index].rollout.clone();
+            if rollout.handle(Event::Advance, now).is_ok() {
+                advanced.push(rollout);
+            }
+        }
+        let rollouts = self.rollouts().map(|rollout| {
+            let mut advanced = advanced.iter();
+            let ahead = advanced.find(|ahead| ahead.split() == rollout.split());
+            ahead.unwrap_or(rollout)
+        });
+        memory(rollouts, &self.absent, self.emergency)
+    }
+
+    /// Splits whose next step nothing but the disk stands against.
+    pub fn wishes(&self) -> impl Iterator<Item = &str> {
+        let now = self.clock.now();
+        let ready = self
+            .rollouts()
+            .filter(move |rollout| rollout.wish(now).is_some());
+        ready.map(Rollout::split)
+    }
+
+    /// What the next step of a split's plan would announce; none if it may not be taken.
+    pub fn rehearse_advance(&self, split: &str, now: Timestamp) -> Option<Vec<Decision>> {
+        let index = self.split(split)?;
+        let mut rollout = self.splits[index].rollout.clone();
+        let effects = rollout.handle(Event::Advance, now).ok()?;
+        Some(decisions(effects))
+    }
+
+    /// Takes the next step of a split's plan; whether it still may be taken. Its announcement was
+    /// rehearsed.
+    pub fn advance(&mut self, split: &str) -> bool {
+        let now = self.clock.now();
+        let Some(index) = self.split(split) else {
+            return false;
+        };
+        let rollout = &mut self.splits[index].rollout;
+        rollout.handle(Event::Advance, now).is_ok()
+    }
+
+    fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
+        self.splits.iter().map(|state| &state.rollout)
     }
 
     /// Reads what was counted since the last time, lets every rollout judge it, and refills the
@@ -336,15 +390,28 @@ impl Plan {
 
     /// Everything that a restart would need if this plan were in force.
     pub fn memory(&self, emergency: bool) -> Memory {
-        memory(&self.splits, &self.absent, emergency)
+        let rollouts = self.splits.iter().map(|state| &state.rollout);
+        memory(rollouts, &self.absent, emergency)
     }
 }
 
-fn memory(splits: &[SplitState], absent: &BTreeMap<String, Record>, emergency: bool) -> Memory {
-    let present = splits.iter().map(|state| {
-        let rollout = &state.rollout;
-        (rollout.split().to_owned(), rollout.record())
-    });
+/// What is to be announced of these effects.
+pub(super) fn decisions(effects: impl IntoIterator<Item = Effect>) -> Vec<Decision> {
+    let effects = effects.into_iter();
+    effects
+        .filter_map(|effect| match effect {
+            Effect::Announce(decision) => Some(*decision),
+            Effect::Publish(_) | Effect::Persist => None,
+        })
+        .collect()
+}
+
+fn memory<'a>(
+    present: impl Iterator<Item = &'a Rollout>,
+    absent: &BTreeMap<String, Record>,
+    emergency: bool,
+) -> Memory {
+    let present = present.map(|rollout| (rollout.split().to_owned(), rollout.record()));
     let absent = absent.iter();
     let absent = absent.map(|(split, record)| (split.clone(), record.clone()));
     Memory {
@@ -362,9 +429,9 @@ fn configured(rollout: &Rollout, terms: Terms, now: Timestamp) -> (Rollout, Vec<
 
 fn terms(config: &Config, settings: &model::Split) -> Terms {
     Terms {
-        share: settings.course.file_share(),
+        course: settings.course.clone(),
+        rules: settings.rules,
         rollout_id: settings.rollout_id.clone(),
-        criteria: settings.course.criteria(None).clone(),
         backends: config.names_of_arms(settings),
     }
 }

@@ -52,7 +52,8 @@ fn block(status: &SplitStatus, figures: &Figures, rate: &Rate, ink: Ink) -> Stri
     let phase = match status.phase {
         _ if status.emergency => ink.paint(Tone::Bad, "emergency"),
         Phase::RolledBack => ink.paint(Tone::Bad, "rolled back"),
-        Phase::Progressing => ink.paint(Tone::Good, "progressing"),
+        Phase::Paused => ink.paint(Tone::Warning, "paused"),
+        phase => ink.paint(Tone::Good, phase.as_str()),
     };
     let failed = format!("{} failed", count(figures.failed));
     let failed = ink.paint(tone(figures.failed), &failed);

@@ -113,6 +113,26 @@ impl Course {
         }
     }
 
+    /// The same shares, judged by nothing but `criteria`.
+    #[must_use]
+    pub fn judged_by(&self, criteria: &Criteria) -> Course {
+        match self {
+            Course::ByHand { share, .. } => Course::ByHand {
+                share: *share,
+                criteria: Box::new(criteria.clone()),
+            },
+            Course::Planned(plan) => {
+                let stages = plan.stages.iter().map(|stage| Stage {
+                    criteria: criteria.clone(),
+                    ..stage.clone()
+                });
+                Course::Planned(Plan {
+                    stages: stages.collect(),
+                })
+            }
+        }
+    }
+
     /// What is judged in the stage with this index, from 0; before the first stage what is judged
     /// there.
     pub fn criteria(&self, stage: Option<usize>) -> &Criteria {

@@ -67,6 +67,11 @@ impl Timestamp {
         self.format("%Y-%m-%dT%H:%M:%S%.3fZ")
     }
 
+    /// `2026-11-20 14:03 UTC`, for what lies days away.
+    pub fn minute(self) -> String {
+        self.format("%Y-%m-%d %H:%M UTC")
+    }
+
     fn format(self, format: &str) -> String {
         jiff::Timestamp::from_millisecond(self.0)
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH)

@@ -224,14 +224,10 @@ impl Store {
         let Versioned { version } = serde_json::from_str(json).map_err(damaged)?;
         match version {
             Record::VERSION => serde_json::from_str(json).map_err(damaged),
-            1 => {
-                tracing::info!(
-                    split,
-                    "its state is an earlier version's: latch and shares stay, evidence is \
-                     gathered afresh"
-                );
+            1 | 2 => {
+                tracing::info!(split, version, "its state is an earlier version's");
                 let written = serde_json::from_str(json).map_err(damaged)?;
-                Record::from_version_1(written).map_err(damaged)
+                Record::from_earlier(written).map_err(damaged)
             }
             version if version > Record::VERSION => Err(OpenError::Newer {
                 file: self.file.clone(),

@@ -11,16 +11,20 @@ use redb::backends::FileBackend;
 
 use super::*;
 use crate::policy::arm::PerArm;
-use crate::policy::criteria::{Action, Criteria};
+use crate::policy::criteria::Action;
+use crate::policy::plan::{Course, Rules};
 use crate::policy::rollout::{By, Effect, Event, Phase, Rollout, Terms};
 use crate::policy::share::Share;
 
 /// A rollout that an operator has set to `basis_points`, and the decision that says so.
 pub(crate) fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
     let terms = Terms {
-        share: None,
+        course: Course::ByHand {
+            share: None,
+            criteria: Box::default(),
+        },
+        rules: Rules::default(),
         rollout_id: "r1".to_owned(),
-        criteria: Criteria::default(),
         backends: PerArm::from_fn(|arm| arm.to_string()),
     };
     let mut rollout = Rollout::new("shop", terms, Timestamp::default());
@@ -36,7 +40,7 @@ pub(crate) fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
     let Some(Effect::Announce(decision)) = effects.pop() else {
         panic!("no decision");
     };
-    (rollout, decision)
+    (rollout, *decision)
 }
 
 impl Store {
@@ -300,14 +304,14 @@ fn a_newer_file_or_record_is_refused() {
     let other = tempfile::tempdir().unwrap();
     let store = Store::open(other.path()).unwrap();
     let future = |transaction: &WriteTransaction| {
-        let json = r#"{"version": 3, "moon": "full"}"#;
+        let json = r#"{"version": 4, "moon": "full"}"#;
         transaction.open_table(ROLLOUTS)?.insert("shop", json)?;
         Ok(())
     };
     store.write(future).unwrap();
     let error = store.load().expect_err("refused");
     assert!(
-        matches!(error, OpenError::Newer { found: 3, .. }),
+        matches!(error, OpenError::Newer { found: 4, .. }),
         "{error:?}"
     );
 }

@@ -172,7 +172,7 @@ async fn a_store_that_fails_refuses_no_emergency_and_no_rollback_however_often()
             assert!(declared.is_ok(), "emergency for {splits:?}");
         }
         for split in ["a", "b", "a"] {
-            let event = Event::Rollback { by: by() };
+            let event = Event::Rollback { to: None, by: by() };
             assert!(controller.decide_one(split, &event).await.is_ok());
         }
         let cleared = controller.declare(None, true, by()).await;
@@ -187,7 +187,7 @@ async fn a_disk_that_hangs_delays_no_rollback() {
     in_a_local_set(async {
         let (keeper, _disk) = Keeper::hanging();
         let mut site = Site::new("share: 50%", "share: 50%", keeper);
-        let event = Event::Rollback { by: by() };
+        let event = Event::Rollback { to: None, by: by() };
         let Poll::Ready(Ok(done)) = pin!(site.controller.decide_one("a", &event))
             .poll(&mut Context::from_waker(Waker::noop()))
         else {
@@ -224,7 +224,7 @@ async fn what_cannot_be_read_in_time_is_an_error_and_delays_no_rollback() {
             answer
         };
         let waiting: Vec<_> = (0..4).map(|_| ask(&site.controller)).collect();
-        let event = Event::Rollback { by: by() };
+        let event = Event::Rollback { to: None, by: by() };
         assert!(site.controller.decide_one("a", &event).await.is_ok());
         assert_eq!(site.shares(), ["0%", "50%"]);
         let one_too_many = ask(&site.controller).await.expect("an answer");
@@ -249,7 +249,7 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
             let store = crate::state::Store::open(store.path()).expect("it is writable");
             let keeper = Keeper::start(Some(store)).expect("threads can be made");
             let mut site = Site::new("share: 50%", "share: 50%", keeper);
-            let event = Event::Rollback { by: by() };
+            let event = Event::Rollback { to: None, by: by() };
             assert!(site.controller.decide_one("a", &event).await.is_ok());
 
             let tally = &site.controller.world.routing.splits[0].tally;
@@ -295,7 +295,7 @@ async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wi
         }
         assert_eq!(site.shares(), ["0%", "0%"], "both wait at the same time");
         let ends: Vec<_> = site.warm_ups.borrow_mut().drain(..).collect();
-        let event = Event::Rollback { by: by() };
+        let event = Event::Rollback { to: None, by: by() };
         assert!(site.controller.decide_one("a", &event).await.is_ok());
         for end in ends {
             end.send(()).expect("each warm-up goes on");

@@ -344,6 +344,23 @@ impl Judge {
         first.into_iter().flatten().chain(proofs)
     }
 
+    /// What is judged, and how.
+    pub const fn criteria(&self) -> &Criteria {
+        &self.criteria
+    }
+
+    /// Where the present stage would lead.
+    pub const fn aim(&self) -> Aim {
+        self.evidence.stage.aim
+    }
+
+    /// Seconds in which no criterion was under suspicion and requests of `new`, both of the present
+    /// stage.
+    pub const fn progress(&self) -> (f64, u64) {
+        let stage = &self.evidence.stage;
+        (stage.healthy_seconds, stage.requests)
+    }
+
     /// The evidence against each criterion's promise, in the criteria's order.
     pub fn evidence_of_harm(&self) -> impl Iterator<Item = f64> {
         self.evidence.watches.iter().map(Watch::evidence)

@@ -9,10 +9,39 @@ use crate::policy::share::Share;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// The share is what the file or an operator says; rollback criteria watch it.
+    /// The plan's first stage has not begun.
+    Pending,
+    /// The engine moves the share along the plan; without one, the share is what the file or an
+    /// operator says. Rollback criteria watch it.
     Progressing,
+    /// The engine does not raise the share until a person resumes; it still rolls back.
+    Paused,
+    /// The last stage has been proven. It is still watched, and can still be rolled back.
+    Completed,
     /// A rollback latched the share; only a person or a new `rollout.id` clears it.
     RolledBack,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Phase; 5] = [
+        Phase::Pending,
+        Phase::Progressing,
+        Phase::Paused,
+        Phase::Completed,
+        Phase::RolledBack,
+    ];
+
+    /// The word in records, status and labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Phase::Pending => "pending",
+            Phase::Progressing => "progressing",
+            Phase::Paused => "paused",
+            Phase::Completed => "completed",
+            Phase::RolledBack => "rolled_back",
+        }
+    }
 }
 
 /// One record of a decision; the same record feeds log, audit, status and metrics.
@@ -24,7 +53,9 @@ pub struct Decision {
     pub split: String,
     /// A person's name, `engine`, or `file` for an edited configuration.
     pub actor: String,
-    /// `rollback`, `hold`, `set`, `resume`, `emergency`, `emergency_cleared`, `configured`.
+    /// By the engine: `advance`, `complete`, `rollback`, `hold`, `notify`, `timeout`, `advise`. By
+    /// a person: `set`, `stage`, `promote`, `pause`, `approve`, `rollback`, `resume`, `emergency`,
+    /// `emergency_cleared`. By the file: `configured`.
     pub action: String,
     /// What the operator gave as the reason, or the condition that fired.
     pub reason: String,
@@ -32,8 +63,20 @@ pub struct Decision {
     pub from: Share,
     /// The share after.
     pub to: Share,
+    /// Counts the decisions of a split; absent in records of version 1 and 2.
+    #[serde(default)]
+    pub revision: u64,
+    /// The phase after; absent in records of version 1 and 2.
+    #[serde(default)]
+    pub phase: Option<Phase>,
+    /// The stage after, counted from 1; absent before the first one, and without a plan.
+    #[serde(default)]
+    pub stage: Option<usize>,
     /// Each criterion as it stood.
     pub conditions: Vec<Condition>,
+    /// Each requirement of an advance as it stood; absent in records of version 1 and 2.
+    #[serde(default)]
+    pub needs: Vec<Need>,
     /// The whole story in one sentence.
     pub sentence: String,
 }

@@ -2,19 +2,19 @@
 
 use super::decision::Decision;
 use crate::policy::arm::PerArm;
-use crate::policy::criteria::Criteria;
 use crate::policy::judge::window::Window;
+use crate::policy::plan::{Course, Retreat, Rules};
 use crate::policy::share::Share;
 
 /// What the configuration says of a split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
-    /// The share fixed in the file; absent: the operator's alone decides, from 0.
-    pub share: Option<Share>,
-    /// Written by the user; a new value clears a rollback's latch.
+    /// Who moves the share, and what is judged.
+    pub course: Course,
+    /// Rules of the whole rollout.
+    pub rules: Rules,
+    /// Written by the user; a new value clears a rollback's latch and begins the plan anew.
     pub rollout_id: String,
-    /// What rolls the split back.
-    pub criteria: Criteria,
     /// Names of the arms' backends; what was seen of others is no evidence about these.
     pub backends: PerArm<String>,
 }
@@ -33,6 +33,9 @@ pub struct By {
 pub enum Event {
     /// A window was measured; each must be given once.
     Observed(Box<Window>),
+    /// The engine takes the next step of the plan, as [`Rollout::wish`](super::Rollout::wish) has
+    /// asked for.
+    Advance,
     /// An operator fixes the share.
     Set {
         /// The share wanted.
@@ -42,12 +45,37 @@ pub enum Event {
         /// Who.
         by: By,
     },
-    /// An operator wants everyone on legacy, latched.
-    Rollback {
+    /// An operator takes the split to a stage of its plan, whatever is proven.
+    Stage {
+        /// Counted from 1.
+        number: usize,
         /// Who.
         by: By,
     },
-    /// An operator clears the latch of a rollback; judgement begins afresh.
+    /// An operator takes the next step of the plan, whatever is proven.
+    Promote {
+        /// Who.
+        by: By,
+    },
+    /// An operator lets the engine raise the share no more. It still rolls back.
+    Pause {
+        /// Who.
+        by: By,
+    },
+    /// An operator approves that the present stage is left once everything else is proven.
+    Approve {
+        /// Who.
+        by: By,
+    },
+    /// An operator wants a rollback, latched.
+    Rollback {
+        /// Where to; absent: where the rules send every rollback.
+        to: Option<Retreat>,
+        /// Who.
+        by: By,
+    },
+    /// An operator ends a pause, an operator's share within a plan, or the latch of a rollback. The
+    /// interrupted stage is proven afresh.
     Resume {
         /// Who.
         by: By,
@@ -71,7 +99,7 @@ pub enum Effect {
     /// Store [`Rollout::record`](super::Rollout::record).
     Persist,
     /// Tell everyone: log, audit, metric, notification.
-    Announce(Decision),
+    Announce(Box<Decision>),
 }
 
 /// What the data plane obeys.
@@ -90,7 +118,7 @@ impl Standing {
     }
 }
 
-/// An operator's wish that the present state forbids. Nothing changed.
+/// A wish that the present state forbids. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {

@@ -18,6 +18,7 @@ pub(super) fn rolled_back(
     now: Timestamp,
     breach: &Breach,
     criteria: &Criteria,
+    destination: &str,
 ) -> String {
     let clock = now.clock();
     let figures = figures(breach);
@@ -39,7 +40,7 @@ pub(super) fn rolled_back(
         }
         Breach::Streak { .. } => format!("Rollback at {} in a row.", criteria.hard_fail),
     };
-    format!("Rolled back new of {split} at {clock}: {figures}. {ground}")
+    format!("Rolled back new of {split}{destination} at {clock}: {figures}. {ground}")
 }
 
 /// The engine would have rolled back.
@@ -66,6 +67,18 @@ pub(super) fn held(
         "Holding new of {split} at {share} at {clock}: {figures}. Not rolled back, since {because} \
          and moving everyone there would help nobody; a person may."
     )
+}
+
+/// The engine would have rolled back, if it had not only been asked for advice.
+pub(super) fn advised(split: &str, now: Timestamp, breach: &Breach) -> String {
+    let (clock, figures) = (now.clock(), figures(breach));
+    format!("Would roll back new of {split} at {clock}: {figures}. Only advising.")
+}
+
+/// A criterion is breached that asks for no more than to be told.
+pub(super) fn noticed(split: &str, now: Timestamp, breach: &Breach) -> String {
+    let (clock, figures) = (now.clock(), figures(breach));
+    format!("Noticed of new of {split} at {clock}: {figures}. The criterion asks for no more.")
 }
 
 /// The condition that fired, in a few words.
@@ -97,14 +110,20 @@ pub(super) fn rolled_back_by(
     split: &str,
     now: Timestamp,
     was: Share,
+    to: Share,
     again: bool,
     by: &By,
 ) -> String {
     let (clock, by) = (now.clock(), signature(by));
-    if again {
+    let destination = if to > Share::ZERO {
+        format!(" to {to}")
+    } else {
+        String::new()
+    };
+    if again && was == to {
         format!("Rolled back new of {split} at {clock} {by}; it was rolled back already.")
     } else {
-        format!("Rolled back new of {split} at {clock} {by}; it was at {was}.")
+        format!("Rolled back new of {split}{destination} at {clock} {by}; it was at {was}.")
     }
 }
 
@@ -168,7 +187,7 @@ pub(super) fn moved_by_file(split: &str, now: Timestamp, was: Share, share: Shar
     format!("The file moved new of {split} from {was} to {share} at {clock}.")
 }
 
-fn signature(by: &By) -> String {
+pub(super) fn signature(by: &By) -> String {
     if by.reason.is_empty() {
         format!("by {}", by.actor)
     } else {
@@ -273,7 +292,7 @@ mod tests {
     fn a_rollback_is_told_with_all_its_figures() {
         let breach = Breach::Limit(breach(Metric::ErrorRate, 0.05));
         assert_eq!(
-            rolled_back("shop", at("14:03:27.9"), &breach, &Criteria::default()),
+            rolled_back("shop", at("14:03:27.9"), &breach, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: errors 51% (23 of 45 requests, 17 session \
              groups) since 14:03:26, legacy 0.10% (4 of 4 050). Evidence 4 100 : 1 against \
              \"error_rate <= 5%\"; rollback at 200 : 1. False-rollback budget 1% per day."
@@ -289,7 +308,7 @@ mod tests {
             ..breach(Metric::Latency(95), 0.5)
         });
         assert_eq!(
-            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default()),
+            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: slower than 500ms 51% (23 of 45 requests, 1 \
              session group) since 14:03:26, legacy without requests. Evidence at least \
              1 000 000 : 1 against \"p95 <= 500ms\"; rollback at 200 : 1. False-rollback budget \
@@ -304,7 +323,7 @@ mod tests {
             clusters: 7,
         };
         assert_eq!(
-            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default()),
+            rolled_back("shop", at("14:03:27"), &breach, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: 12 requests in a row failed or were diverted (7 \
              session groups), none succeeded between. Rollback at 10 in a row."
         );
@@ -333,7 +352,7 @@ mod tests {
         };
         let errors = Breach::Limit(worse(Metric::ErrorRate, 0.25));
         assert_eq!(
-            rolled_back("shop", at("14:03:27"), &errors, &Criteria::default()),
+            rolled_back("shop", at("14:03:27"), &errors, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: errors 5.1% (23 of 450 requests, 17 session \
              groups) against legacy 0.10% (4 of 4 050) since 14:03:26. Evidence 4 100 : 1 against \
              \"error_rate at most 1.25 × legacy\"; rollback at 400 : 1. False-rollback budget 1% \
@@ -341,7 +360,7 @@ mod tests {
         );
         let slow = Breach::Limit(worse(Metric::Latency(95), 0.1));
         assert_eq!(
-            rolled_back("shop", at("14:03:27"), &slow, &Criteria::default()),
+            rolled_back("shop", at("14:03:27"), &slow, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: slower than legacy's p95 and 10% 5.1% (23 of \
              450 requests, 17 session groups) against legacy 0.10% (4 of 4 050) since 14:03:26. \
              Evidence 4 100 : 1 against \"p95 at most 1.1 × legacy\"; rollback at 400 : 1. \

@@ -1,10 +1,15 @@
 //! The state machine by example; against its naive twin in `model`.
 
+use std::time::Duration;
+
 use super::*;
+use crate::policy::arm::PerArm;
 use crate::policy::criteria::Criteria;
-use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading};
+use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading, Window};
+use crate::policy::plan::{Course, Rules};
 
 mod model;
+mod plans;
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_milliseconds(milliseconds)
@@ -14,11 +19,18 @@ fn share(percent: u16) -> Share {
     Share::from_basis_points(percent * 100).expect("a share")
 }
 
+fn by_hand(share: Option<Share>, criteria: Criteria) -> Course {
+    Course::ByHand {
+        share,
+        criteria: Box::new(criteria),
+    }
+}
+
 fn terms(share: Option<Share>) -> Terms {
     Terms {
-        share,
+        course: by_hand(share, Criteria::default()),
+        rules: Rules::default(),
         rollout_id: "r1".to_owned(),
-        criteria: Criteria::default(),
         backends: PerArm::from_fn(|arm| arm.to_string()),
     }
 }
@@ -40,12 +52,19 @@ fn requests(fail: bool) -> ArmCounts {
         n: 64,
         e: 64 * u64::from(fail),
     };
+    let errors = Clustered {
+        total: all,
+        clusters: vec![one; 64],
+    };
+    // Failures are not fast answers: they have no latency.
+    let latency = if fail {
+        Clustered::default()
+    } else {
+        errors.clone()
+    };
     ArmCounts {
-        errors: Clustered {
-            total: all,
-            clusters: vec![one; 64],
-        },
-        latency: vec![Clustered::default(); 2],
+        errors,
+        latency: vec![latency; 2],
         ..ArmCounts::default()
     }
 }
@@ -102,7 +121,7 @@ fn at_ten_percent() -> Rollout {
 fn announced(rollout: &mut Rollout, event: Event, now: i64) -> Vec<Decision> {
     let effects = rollout.handle(event, at(now)).expect("not refused");
     let decisions = effects.into_iter().filter_map(|effect| match effect {
-        Effect::Announce(decision) => Some(decision),
+        Effect::Announce(decision) => Some(*decision),
         Effect::Publish(_) | Effect::Persist => None,
     });
     decisions.collect()
@@ -142,7 +161,7 @@ fn a_dead_arm_is_rolled_back_latched_and_told_in_one_sentence() {
         decision.sentence
     );
     assert_eq!(decision.conditions[0].verdict, "fail");
-    assert_eq!(rollout.last_decision(), Some(decision));
+    assert_eq!(rollout.last_decision(), Some(&**decision));
 }
 
 #[test]
@@ -172,11 +191,13 @@ fn only_a_new_rollout_id_clears_a_latch_from_the_file() {
     announced(&mut rollout, dead(), 100);
 
     let edited = Terms {
-        share: Some(share(50)),
-        criteria: Criteria {
-            rollback: Vec::new(),
-            ..Criteria::default()
-        },
+        course: by_hand(
+            Some(share(50)),
+            Criteria {
+                rollback: Vec::new(),
+                ..Criteria::default()
+            },
+        ),
         ..terms(None)
     };
     let effects = rollout.handle(Event::Configured(Box::new(edited.clone())), at(200));
@@ -263,11 +284,14 @@ fn a_share_fixed_in_the_file_needs_an_override_which_ends_when_the_file_changes(
     assert_eq!(rollout.override_share(), Some(share(20)));
 
     let criteria_only = Terms {
-        criteria: Criteria {
-            alpha: 0.02,
-            ..Criteria::default()
-        },
-        ..terms(Some(share(10)))
+        course: by_hand(
+            Some(share(10)),
+            Criteria {
+                alpha: 0.02,
+                ..Criteria::default()
+            },
+        ),
+        ..terms(None)
     };
     announced(
         &mut rollout,

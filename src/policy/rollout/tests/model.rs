@@ -54,7 +54,7 @@ struct Model {
 
 impl Model {
     fn standing(&self) -> Standing {
-        let file = self.terms.share.unwrap_or(Share::ZERO);
+        let file = self.terms.course.file_share().unwrap_or(Share::ZERO);
         let share = match self {
             Model {
                 emergency: true, ..
@@ -78,20 +78,21 @@ impl Model {
             Step::Good | Step::Dead | Step::BothDead | Step::Restart => {}
             Step::Set(share, override_file) => {
                 let raises = self.latched && *share > Share::ZERO;
-                if raises || (self.terms.share.is_some() && !override_file) {
+                if raises || (self.terms.course.file_share().is_some() && !override_file) {
                     return false;
                 }
-                self.operator = (self.terms.share != Some(*share)).then_some(*share);
+                self.operator = (self.terms.course.file_share() != Some(*share)).then_some(*share);
             }
             Step::Rollback => self.latched = true,
             Step::Resume if !self.latched => return false,
             Step::Resume => self.latched = false,
             Step::Emergency(active) => self.emergency = *active,
             Step::FileShare(share) => {
-                if self.terms.share != *share {
+                if self.terms.course.file_share() != *share {
                     self.operator = None;
                 }
-                self.terms.share = *share;
+                let criteria = self.terms.course.criteria(None).clone();
+                self.terms.course = by_hand(*share, criteria);
             }
             Step::Id(id) => {
                 let id = format!("r{id}");
@@ -99,7 +100,9 @@ impl Model {
                 self.terms.rollout_id = id;
             }
             Step::Limit(percent) => {
-                self.terms.criteria.rollback[0].harm = Harm::Beyond(f64::from(*percent) / 100.0);
+                let mut criteria = self.terms.course.criteria(None).clone();
+                criteria.rollback[0].harm = Harm::Beyond(f64::from(*percent) / 100.0);
+                self.terms.course = by_hand(self.terms.course.file_share(), criteria);
             }
         }
         true
@@ -115,7 +118,10 @@ impl Model {
                 override_file: *override_file,
                 by: alice(),
             },
-            Step::Rollback => Event::Rollback { by: alice() },
+            Step::Rollback => Event::Rollback {
+                to: None,
+                by: alice(),
+            },
             Step::Resume => resume(),
             Step::Emergency(active) => emergency(*active),
             Step::FileShare(_) | Step::Id(_) | Step::Limit(_) => {

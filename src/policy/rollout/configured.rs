@@ -1,0 +1,115 @@
+//! What another configuration changes.
+//!
+//! A file is edited for many reasons, and only two of its lines may move people to `new`: a fixed
+//! share, and a new `rollout.id` (which begins the plan anew). A plan that is edited goes on where
+//! it is, or lower.
+
+use super::change::Change;
+use super::record::Outline;
+use super::{Effect, Rollout, Terms, sentence};
+use crate::policy::plan::Plan;
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+
+impl Rollout {
+    pub(super) fn configured(&mut self, terms: Terms, now: Timestamp) -> Vec<Effect> {
+        let outline = Outline::of(&terms.course);
+        let known = self.state.backends.as_ref();
+        let other_backends = known.is_some_and(|known| *known != terms.backends);
+        let other_legacy = known.is_some_and(|known| known.legacy != terms.backends.legacy);
+        let is_new_rollout = terms.rollout_id != self.state.rollout_id;
+        let moves = outline != self.state.outline;
+        let other_terms = terms.course != self.terms.course || terms.rules != self.terms.rules;
+        if !is_new_rollout && !moves && !other_terms && !other_backends {
+            self.state.backends = Some(terms.backends);
+            return Vec::new();
+        }
+        let before = self.before(now);
+        let was_latched = self.state.latch.is_some();
+        self.state.backends = Some(terms.backends.clone());
+        self.state.rollout_id.clone_from(&terms.rollout_id);
+        let old_outline = std::mem::replace(&mut self.state.outline, outline);
+        if moves {
+            self.take_up(&terms, &old_outline, now);
+        } else {
+            self.terms = terms;
+            self.judge_by_terms(now);
+        }
+        if other_legacy {
+            self.judge.forget(now);
+        }
+        if is_new_rollout {
+            self.begin_rollout(now);
+        } else if other_backends {
+            // Nobody is rolled back for what another did. A latch stays, as ever.
+            self.state.episodes.clear();
+            self.judge.refresh(now);
+        }
+        let share = self.standing().share;
+        let id = &self.state.rollout_id;
+        if is_new_rollout {
+            let sentence = sentence::new_rollout(&self.split, now, id, share, was_latched);
+            let reason = format!("rollout.id is now {id}");
+            self.conclude(before, Change::by_file(reason, sentence))
+        } else if share != before.standing.share {
+            let was = before.standing.share;
+            let sentence = sentence::moved_by_file(&self.split, now, was, share);
+            let reason = "the file's share changed".to_owned();
+            self.conclude(before, Change::by_file(reason, sentence))
+        } else {
+            vec![Effect::Persist]
+        }
+    }
+
+    /// Takes up another course. A plan goes on at its highest stage not above the present share.
+    fn take_up(&mut self, terms: &Terms, old: &Outline, now: Timestamp) {
+        let share = match old {
+            Outline::Stages(shares) => {
+                let filed = self.state.position.and_then(|index| shares.get(index));
+                let filed = filed.copied().unwrap_or(Share::ZERO);
+                self.state.operator_share.unwrap_or(filed)
+            }
+            Outline::ByHand(filed) => {
+                let filed = filed.unwrap_or(Share::ZERO);
+                self.state.operator_share.unwrap_or(filed)
+            }
+        };
+        let is_plan_after_plan = matches!(old, Outline::Stages(_)) && terms.course.plan().is_some();
+        let (old_position, old_aim) = (self.state.position, self.judge.aim());
+        let stood_at = match old {
+            Outline::Stages(shares) => old_position.and_then(|index| shares.get(index)).copied(),
+            Outline::ByHand(_) => None,
+        };
+        if !is_plan_after_plan {
+            self.state.operator_share = None;
+            self.state.is_paused = false;
+        }
+        self.terms = terms.clone();
+        let position = self.plan().and_then(|plan| plan.highest_within(share));
+        let stands_at = position.and_then(|index| self.share_of_stage(index));
+        if stands_at.is_some() && stands_at == stood_at && self.aim(position) == old_aim {
+            // The same stage with the same end: what is proven stays proven.
+            self.state.position = position;
+            self.judge_by_terms(now);
+        } else {
+            self.enter(position, now);
+        }
+    }
+
+    fn share_of_stage(&self, index: usize) -> Option<Share> {
+        let stages = self.plan().map(Plan::stages)?;
+        stages.get(index).map(|stage| stage.share)
+    }
+
+    /// Another attempt, from the beginning.
+    fn begin_rollout(&mut self, now: Timestamp) {
+        self.state.latch = None;
+        self.state.is_paused = false;
+        self.state.episodes.clear();
+        if self.plan().is_some() {
+            self.state.operator_share = None;
+        }
+        self.enter(self.start(), now);
+        self.judge.refresh(now);
+    }
+}

@@ -1,0 +1,279 @@
+//! What the engine decides by itself: back at the first sign of harm, on when all is proven.
+
+use super::change::Change;
+use super::latch::Latch;
+use super::{Effect, Glance, Phase, Refusal, Rollout, Wait, refused, sentence, telling};
+use crate::policy::criteria::Action;
+use crate::policy::duration;
+use crate::policy::judge::guards::Guard;
+use crate::policy::judge::window::Window;
+use crate::policy::judge::{Breach, Verdict};
+use crate::policy::plan::{OnTimeout, Plan, Retreat};
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+
+/// Something that pauses for less than this many watched seconds is one episode, told of once.
+const EPISODE: f64 = 60.0;
+
+impl Rollout {
+    pub(super) fn observed(&mut self, window: &Window, now: Timestamp) -> Vec<Effect> {
+        self.pass(window.seconds);
+        let descent = self.descend(window.seconds);
+        self.glance = Glance {
+            is_taken: true,
+            is_held: false,
+            is_new_available: window.new_available,
+        };
+        // Nothing is sent to `new` but pinned keys, which are no evidence; what still ends there
+        // was sent before, and has been decided about.
+        if self.standing().share == Share::ZERO {
+            self.judge.learn(window);
+            if self.phase() == Phase::Progressing && self.is_idle() && window.new_available {
+                self.state.times.healthy += window.seconds.max(0.0);
+            }
+        } else {
+            match self.judge.observe(window, now) {
+                Verdict::Fail(breach) if self.terms.rules.advise => {
+                    return self.advised(&breach, now);
+                }
+                Verdict::Fail(breach) => return self.rolled_back_for(&breach, now),
+                Verdict::Hold(breach, guard) => {
+                    self.glance.is_held = true;
+                    return self.held(&breach, guard, now);
+                }
+                Verdict::Pass | Verdict::Inconclusive(_) => {}
+            }
+        }
+        let mut effects = descent;
+        effects.extend(self.notices(now));
+        effects.extend(self.end_of_stage(now));
+        effects
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        let seconds = seconds.max(0.0);
+        let is_under_way = !self.state.emergency && self.phase() == Phase::Progressing;
+        let times = &mut self.state.times;
+        times.watched += seconds;
+        if is_under_way {
+            times.stage += seconds;
+        }
+    }
+
+    /// A ramp goes on. It has been announced when it began.
+    fn descend(&mut self, seconds: f64) -> Vec<Effect> {
+        let before = self.standing();
+        let over = self.terms.rules.ramp;
+        let latch = self.state.latch.as_mut();
+        let falls = latch.is_some_and(|latch| latch.pass(seconds, over));
+        let standing = self.standing();
+        if falls && standing != before {
+            vec![Effect::Publish(standing), Effect::Persist]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn rolled_back_for(&mut self, breach: &Breach, now: Timestamp) -> Vec<Effect> {
+        let before = self.before(now);
+        let target = self.retreat(self.terms.rules.retreat);
+        self.latch_at(target, now);
+        let criteria = self.judge.criteria();
+        let destination = self.destination(target);
+        let sentence = sentence::rolled_back(&self.split, now, breach, criteria, &destination);
+        let change = Change::by_engine("rollback", sentence::reason(breach), sentence);
+        self.conclude(before, change)
+    }
+
+    /// Where a rollback to `retreat` leads. The second one in a row always leads to 0.
+    pub(super) fn retreat(&self, retreat: Retreat) -> Share {
+        match retreat {
+            Retreat::PreviousStage if self.state.latch.is_none() => self.stage_below(),
+            Retreat::Zero | Retreat::PreviousStage => Share::ZERO,
+        }
+    }
+
+    /// The share of the last stage below what is in effect.
+    pub(super) fn stage_below(&self) -> Share {
+        let share = self.share_within_latch();
+        let stages = self.plan().into_iter().flat_map(Plan::shares);
+        let below = stages.take_while(|stage| *stage < share);
+        below.last().unwrap_or(Share::ZERO)
+    }
+
+    /// Latches the share, by a ramp if there is one and nothing has been rolled back before.
+    fn latch_at(&mut self, target: Share, now: Timestamp) {
+        let from = self.share_within_latch();
+        let ramp = self.terms.rules.ramp;
+        let latch = if self.state.latch.is_some() || ramp.is_zero() {
+            Latch::at_once(target)
+        } else {
+            Latch::ramp(from, target, ramp)
+        };
+        self.begin_latch(latch, now);
+    }
+
+    pub(super) fn begin_latch(&mut self, latch: Latch, now: Timestamp) {
+        let goes_on = latch.share() > Share::ZERO;
+        self.state.latch = Some(latch);
+        self.state.approved_by = None;
+        self.state.is_completed = false;
+        self.state.episodes.clear();
+        if goes_on {
+            // The same failures must not take the share to 0 in the next tick.
+            self.judge.refresh(now);
+        }
+    }
+
+    /// What is said of where a rollback leads, where that is not at once to 0.
+    fn destination(&self, target: Share) -> String {
+        let share = self.share_within_latch();
+        if share > target {
+            let over = duration::print(self.terms.rules.ramp);
+            format!(" to {target} by a ramp of {over}")
+        } else if target > Share::ZERO {
+            format!(" to {target}")
+        } else {
+            String::new()
+        }
+    }
+
+    fn held(&mut self, breach: &Breach, guard: Option<Guard>, now: Timestamp) -> Vec<Effect> {
+        if !self.begins_episode("hold") {
+            return Vec::new();
+        }
+        let before = self.before(now);
+        let share = before.standing.share;
+        let sentence = sentence::held(&self.split, now, share, breach, guard);
+        let change = Change::by_engine("hold", sentence::reason(breach), sentence);
+        self.conclude(before, change)
+    }
+
+    /// The engine would have rolled back, but may only say so.
+    fn advised(&mut self, breach: &Breach, now: Timestamp) -> Vec<Effect> {
+        self.glance.is_held = true;
+        if !self.begins_episode("advise") {
+            return Vec::new();
+        }
+        let before = self.before(now);
+        let sentence = sentence::advised(&self.split, now, breach);
+        let change = Change::by_engine("advise", sentence::reason(breach), sentence);
+        self.conclude(before, change)
+    }
+
+    /// Tells of breached criteria that ask for no more.
+    fn notices(&mut self, now: Timestamp) -> Vec<Effect> {
+        let breaches = self.judge.breaches();
+        let to_tell = breaches.filter(|breach| breach.criterion.action == Action::Notify);
+        let to_tell: Vec<_> = to_tell.collect();
+        let mut effects = Vec::new();
+        for breach in to_tell {
+            if self.begins_episode(&breach.criterion.to_string()) {
+                let before = self.before(now);
+                let breach = Breach::Limit(breach);
+                let sentence = sentence::noticed(&self.split, now, &breach);
+                let change = Change::by_engine("notify", sentence::reason(&breach), sentence);
+                effects.extend(self.conclude(before, change));
+            }
+        }
+        effects
+    }
+
+    /// Whether something that lasts was not told of within the last minute.
+    fn begins_episode(&mut self, what: &str) -> bool {
+        let watched = self.state.times.watched;
+        let episodes = &mut self.state.episodes;
+        episodes.retain(|_, at| watched - *at < EPISODE);
+        episodes.insert(what.to_owned(), watched).is_none()
+    }
+
+    /// The last stage is proven, or a stage has lasted too long.
+    fn end_of_stage(&mut self, now: Timestamp) -> Vec<Effect> {
+        if self.phase() != Phase::Progressing || self.state.emergency {
+            return Vec::new();
+        }
+        let Some(stage) = self.stage() else {
+            return Vec::new();
+        };
+        let (timeout, on_timeout) = (stage.timeout, stage.on_timeout);
+        let waits = self.waits(now);
+        let is_undecided = waits.iter().any(Wait::is_of_proof);
+        let is_late =
+            timeout.is_some_and(|timeout| self.state.times.stage >= timeout.as_secs_f64());
+        if self.next_position().is_none() && waits.is_empty() {
+            self.completed(now)
+        } else if self.terms.rules.advise {
+            self.advised_advance(&waits, now)
+        } else if is_late && is_undecided && on_timeout != OnTimeout::Advance {
+            let lacking = waits.first().map(ToString::to_string).unwrap_or_default();
+            self.timed_out(on_timeout, &lacking, now)
+        } else {
+            self.flapping(&waits, now)
+        }
+    }
+
+    fn completed(&mut self, now: Timestamp) -> Vec<Effect> {
+        let before = self.before(now);
+        self.state.is_completed = true;
+        let sentence = telling::completed(self, now);
+        let change = Change::by_engine("complete", "every stage is proven".to_owned(), sentence);
+        self.conclude(before, change)
+    }
+
+    fn timed_out(&mut self, then: OnTimeout, lacking: &str, now: Timestamp) -> Vec<Effect> {
+        let before = self.before(now);
+        let sentence = telling::timed_out(self, then, lacking, now);
+        if then == OnTimeout::Rollback {
+            let target = self.retreat(self.terms.rules.retreat);
+            self.latch_at(target, now);
+        } else {
+            self.state.is_paused = true;
+        }
+        let change = Change::by_engine("timeout", lacking.to_owned(), sentence);
+        self.conclude(before, change)
+    }
+
+    /// Tells that nothing but too many changes keeps the engine from raising the share.
+    fn flapping(&mut self, waits: &[Wait], now: Timestamp) -> Vec<Effect> {
+        let [wait @ Wait::Flapping { .. }] = waits else {
+            return Vec::new();
+        };
+        if !self.begins_episode("flapping") {
+            return Vec::new();
+        }
+        let before = self.before(now);
+        let sentence = telling::holding(self, &wait.to_string(), now);
+        let change = Change::by_engine("hold", "max_changes_per_day".to_owned(), sentence);
+        self.conclude(before, change)
+    }
+
+    /// Tells that nothing but `advise` keeps the engine from raising the share.
+    fn advised_advance(&mut self, waits: &[Wait], now: Timestamp) -> Vec<Effect> {
+        let next = self.next_stage().map(|stage| stage.share);
+        let (Some(next), [Wait::Advising]) = (next, waits) else {
+            return Vec::new();
+        };
+        if !self.begins_episode(&format!("advise an advance to {next}")) {
+            return Vec::new();
+        }
+        let before = self.before(now);
+        let sentence = telling::advised_advance(self, now);
+        let change = Change::by_engine("advise", "every requirement is met".to_owned(), sentence);
+        self.conclude(before, change)
+    }
+
+    pub(super) fn advance(&mut self, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
+        let Some(next) = self.next_position() else {
+            return Err(refused(format!("{} has no further stage", self.split)));
+        };
+        if let Some(wait) = self.waits(now).first() {
+            return Err(refused(format!("{}: {wait}", self.split)));
+        }
+        let before = self.before(now);
+        let proof = telling::proof(self);
+        self.enter(Some(next), now);
+        let sentence = telling::advanced(self, before.standing.share, &proof, now);
+        let reason = "every requirement is met".to_owned();
+        Ok(self.conclude(before, Change::by_engine("advance", reason, sentence)))
+    }
+}
