@@ -3,7 +3,11 @@
 //! A plan that falls or repeats would have the engine lower a share and call it progress, so a
 //! [`Plan`] that exists has at least one stage and strictly rising shares; nothing later asks again.
 
+mod outlook;
+
 use std::time::Duration;
+
+pub use self::outlook::Doubt;
 
 use super::calendar::Calendar;
 use super::criteria::{Criteria, LatencyLimits};
