@@ -1,7 +1,8 @@
 //! Who may do what.
 //!
 //! Reading needs the role `read`, anything else `operate`; the method tells which, so an endpoint
-//! added later is guarded without being listed here. Where tokens are configured, the bearer of
+//! added later is guarded without being listed here. One that tells more than a reader should know
+//! demands `operate` itself ([`Caller::must_be`]). Where tokens are configured, the bearer of
 //! one of them is the author of what it does.
 //!
 //! Where none is, the listener is loopback and every local program may operate. That must not
@@ -30,6 +31,22 @@ use super::wire::ErrorKind;
 pub(super) struct Caller {
     /// The token's name, or `local` where none is configured.
     pub(super) actor: String,
+    role: Role,
+}
+
+impl Caller {
+    /// # Errors
+    /// The answer to whoever may not do what only this role may.
+    pub(super) fn must_be(&self, needed: Role) -> Result<(), ApiError> {
+        if self.role >= needed {
+            return Ok(());
+        }
+        let message = format!(
+            "the token `{}` has the role `read`; this needs `operate`",
+            self.actor
+        );
+        Err(ApiError::new(ErrorKind::Forbidden, message))
+    }
 }
 
 /// Lets a request through if its bearer may make it, and tells the handler who that is.
@@ -81,16 +98,12 @@ fn admit(
     } else {
         Role::Operate
     };
-    if token.role < needed {
-        let message = format!(
-            "the token `{}` has the role `read`; this needs `operate`",
-            token.name
-        );
-        return Err(ApiError::new(ErrorKind::Forbidden, message));
-    }
-    Ok(Caller {
+    let caller = Caller {
         actor: token.name.clone(),
-    })
+        role: token.role,
+    };
+    caller.must_be(needed)?;
+    Ok(caller)
 }
 
 /// The secret of a bearer token; the scheme's name is not case-sensitive (RFC 9110 §11.1).
@@ -128,6 +141,7 @@ fn admit_by_host(uri: &Uri, headers: &HeaderMap) -> Result<Caller, ApiError> {
     match foreign {
         None => Ok(Caller {
             actor: "local".to_owned(),
+            role: Role::Operate,
         }),
         Some(host) => {
             let message = format!(

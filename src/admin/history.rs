@@ -2,14 +2,16 @@
 //! are put into words where that keeps nobody.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 
+use crate::config::model::Role;
 use crate::control::history::HistoryQuery;
 
 use super::AdminState;
+use super::access::Caller;
 use super::error::ApiError;
 
 /// Which decisions are wanted, as a query says it.
@@ -40,6 +42,15 @@ pub(super) async fn history(
         limit,
     };
     Ok(json(state.control.history(query).await??))
+}
+
+/// All that is saved: latches, shares, and every name and reason in the audit.
+pub(super) async fn state(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+) -> Result<impl IntoResponse, ApiError> {
+    caller.must_be(Role::Operate)?;
+    Ok(json(state.control.state().await??))
 }
 
 fn json(text: String) -> impl IntoResponse {

@@ -70,6 +70,7 @@ pub fn service(state: AdminState) -> Router {
         .route("/-/reload", post(api::reload))
         .route("/api/v1/explain", get(api::explain))
         .route("/api/v1/history", get(history::history))
+        .route("/api/v1/state", get(history::state))
         .fallback(api::unknown_path)
         .method_not_allowed_fallback(api::wrong_method)
         .layer(middleware::from_fn_with_state(state.clone(), access::guard));

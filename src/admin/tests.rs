@@ -113,6 +113,7 @@ async fn stand_in(
                     pieces: pieces.into(),
                 })));
             }
+            Message::State { reply } => drop(reply.send(Ok("{}".to_owned()))),
             Message::Explain { split, key, reply } => {
                 let answer = match split.as_str() {
                     "checkout" => Ok(explain(Question {
@@ -254,6 +255,8 @@ async fn a_token_opens_what_its_role_allows_and_nothing_more() {
             assert_eq!(answer.status, change, "with {secret:?}");
             assert_eq!(service.carried_out().is_some(), change == 200);
         }
+        let everything = service.get("/api/v1/state").bearer(secret).send().await;
+        assert_eq!(everything.status, change, "the state with {secret:?}");
         for path in ["/api/v1/splits/a/rollback", "/api/v1/reload", "/-/reload"] {
             let answer = service.post(path, &json!({})).bearer(secret).send().await;
             assert_eq!(answer.status, change, "POST {path} with {secret:?}");

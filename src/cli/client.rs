@@ -26,8 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// disk, and a failing disk is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A status of a thousand splits is far below this, and so is a recording, which ends at 64 MiB.
-const ANSWER_LIMIT: usize = 80 * 1024 * 1024;
+/// A backup holds up to ten thousand decisions, each with every criterion as it stood. A recording
+/// ends at 64 MiB.
+pub(super) const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 
 /// Where the running instance is, and what allows us to ask it.
 #[derive(Debug, Args)]

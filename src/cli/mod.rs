@@ -23,6 +23,7 @@ mod output;
 mod record;
 mod serve;
 mod smoke;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -90,6 +91,14 @@ enum Command {
     /// survive restarts; the last 10,000 are kept. With `-o json` the latest comes first, each with
     /// every criterion as it stood.
     History(history::Arguments),
+
+    /// Take a backup of what survives a restart, or put one in place.
+    ///
+    /// Example: cutover state export > state.json
+    ///
+    /// A backup is one JSON document with every rollout, the emergency and the audit.
+    #[command(subcommand)]
+    State(state::State),
 
     /// Send a share of the sessions to the new API.
     ///
@@ -217,6 +226,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Status(status) => status.run(ink),
             Command::History(history) => history.run(ink),
+            Command::State(state) => state.run(),
             Command::Set(set) => set.run(),
             Command::Rollback(rollback) => rollback.run(),
             Command::Resume(resume) => resume.run(),

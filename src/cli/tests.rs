@@ -82,6 +82,7 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
             ];
             drop(reply.send(Ok(Export { pieces })));
         }
+        Message::State { reply } => drop(reply.send(Ok(r#"{"format": 1}"#.into()))),
         Message::Explain { reply, .. } => {
             drop(reply.send(Err(Refused::NoSuchSplit("no splits".into()))));
         }

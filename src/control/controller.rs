@@ -262,6 +262,7 @@ impl Controller {
                 ));
             }
             Message::History { query, reply } => self.tell_history(query, reply),
+            Message::State { reply } => self.tell_state(reply),
             Message::Explain { split, key, reply } => {
                 let _ = reply.send(self.explain(&split, &key));
             }

@@ -1,4 +1,4 @@
-//! What was decided, for whoever asks.
+//! What was decided and what is saved, for whoever asks.
 //!
 //! The control loop only passes the question on: the disk is read elsewhere, the answer is put into
 //! words there as well, and waits in a task of its own. So nobody who asks for ten thousand
@@ -112,6 +112,21 @@ impl Since {
                 Timestamp::from_milliseconds(now.milliseconds().saturating_sub(ago))
             }
         }
+    }
+}
+
+impl Controller {
+    /// Answers with a [`Document`](crate::state::Document), in time and without keeping the judge.
+    pub(super) fn tell_state(&self, reply: oneshot::Sender<Written>) {
+        let now = self.world.clock.now();
+        let read = self.keeper.read(move |reading| {
+            let document = reading.document(now)?;
+            serde_json::to_string(&document).map_err(StoreError::Value)
+        });
+        spawn_local(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(read.await.map_err(|error| unread(&error)));
+        });
     }
 }
 

@@ -124,6 +124,11 @@ pub enum Message {
         /// Receives a [`History`](super::history::History) as JSON.
         reply: oneshot::Sender<Written>,
     },
+    /// Tell all that is saved.
+    State {
+        /// Receives a [`Document`](crate::state::Document) as JSON.
+        reply: oneshot::Sender<Written>,
+    },
     /// Render everything measured in the Prometheus text format.
     Metrics {
         /// Receives the text.
@@ -193,6 +198,14 @@ impl ControlHandle {
     /// [`ControlStopped`] while the process exits; the inner error if the store cannot be read.
     pub async fn history(&self, query: HistoryQuery) -> Result<Written, ControlStopped> {
         self.ask(|reply| Message::History { query, reply }).await
+    }
+
+    /// All that is saved: a [`Document`](crate::state::Document) as JSON.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error if the store cannot be read.
+    pub async fn state(&self) -> Result<Written, ControlStopped> {
+        self.ask(|reply| Message::State { reply }).await
     }
 
     /// Renders everything measured in the Prometheus text format.

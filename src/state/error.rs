@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::record::Unknown;
+
 /// The store cannot be opened. Every message names the file and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -102,6 +104,9 @@ pub enum StoreError {
     /// A value is not what was written.
     #[error("the state store holds a value that cannot be read: {0}")]
     Value(serde_json::Error),
+    /// A record is not one that this program understands.
+    #[error("the state store holds a record that {0}")]
+    Record(Unknown),
 }
 
 /// The library has an error for every call; here they mean the same.

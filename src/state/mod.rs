@@ -9,8 +9,10 @@
 //! person with the file in hand can read them. Every call may wait for the disk; the control plane
 //! makes them where that hurts nobody.
 
+mod document;
 mod error;
 mod reading;
+mod record;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,8 +27,8 @@ use redb::{
     Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     StorageBackend, Table, TableDefinition, WriteTransaction,
 };
-use serde::Deserialize;
 
+pub use self::document::{Document, ImportError, Replacing, Unreadable};
 pub use self::error::{OpenError, StoreError};
 pub use self::reading::{Reading, Wanted};
 use crate::policy::rollout::{Decision, Record};
@@ -105,16 +107,44 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store in `directory` if there is one; otherwise nothing is made.
+    ///
+    /// # Errors
+    /// [`OpenError`] names the file and what to do.
+    pub fn reopen_if_there(directory: &Path) -> Result<Option<Store>, OpenError> {
+        let file = directory.join(Self::FILE_NAME);
+        let is_there = file.try_exists().map_err(|source| OpenError::Directory {
+            directory: directory.to_owned(),
+            source,
+        })?;
+        is_there.then(|| Self::reopen(&file)).transpose()
+    }
+
+    /// Copies the file, so that another may take its name in one step. Returns the copy's name.
+    ///
+    /// # Errors
+    /// The copy's; there may be a part of it.
+    pub fn copy_aside(directory: &Path, now: Timestamp) -> io::Result<PathBuf> {
+        let aside = Self::aside(directory, now);
+        fs::copy(directory.join(Self::FILE_NAME), &aside)?;
+        fs::File::open(&aside)?.sync_all()?;
+        Ok(aside)
+    }
+
     /// Renames the file of a store that cannot be opened, so that the next [`Store::open`] begins a
     /// new one. Returns its new name.
     ///
     /// # Errors
     /// The rename's.
     pub fn set_aside(directory: &Path, now: Timestamp) -> io::Result<PathBuf> {
-        let name = format!("{}.aside-{}", Self::FILE_NAME, now.milliseconds());
-        let aside = directory.join(name);
+        let aside = Self::aside(directory, now);
         fs::rename(directory.join(Self::FILE_NAME), &aside)?;
         Ok(aside)
+    }
+
+    fn aside(directory: &Path, now: Timestamp) -> PathBuf {
+        let name = format!("{}.aside-{}", Self::FILE_NAME, now.milliseconds());
+        directory.join(name)
     }
 
     /// Where it is.
@@ -212,32 +242,25 @@ impl Store {
     }
 
     fn read_record(&self, split: &str, json: &str) -> Result<Record, OpenError> {
-        /// Read first: a record of another version need not have the other fields.
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let damaged = |error| {
-            let detail = format!("the record of {split} is unreadable: {error}");
+        let damaged = |detail: String| {
+            let detail = format!("the record of {split} {detail}");
             OpenError::damaged(&self.file, detail)
         };
-        let Versioned { version } = serde_json::from_str(json).map_err(damaged)?;
-        match version {
-            Record::VERSION => serde_json::from_str(json).map_err(damaged),
-            1 | 2 => {
-                tracing::info!(split, version, "its state is an earlier version's");
-                let written = serde_json::from_str(json).map_err(damaged)?;
-                Record::from_earlier(written).map_err(damaged)
+        let written = serde_json::from_str(json);
+        let written = written.map_err(|error| damaged(format!("is unreadable: {error}")))?;
+        match record::understand(written) {
+            Ok((record, version)) => {
+                if version < Record::VERSION {
+                    tracing::info!(split, version, "its state is an earlier version's");
+                }
+                Ok(record)
             }
-            version if version > Record::VERSION => Err(OpenError::Newer {
+            Err(record::Unknown::Newer(found)) => Err(OpenError::Newer {
                 file: self.file.clone(),
-                found: u64::from(version),
+                found,
                 known: u64::from(Record::VERSION),
             }),
-            version => {
-                let detail = format!("the record of {split} claims version {version}");
-                Err(OpenError::damaged(&self.file, detail))
-            }
+            Err(record::Unknown::Damaged(detail)) => Err(damaged(detail)),
         }
     }
 }

@@ -16,11 +16,12 @@ use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Refusing, Upstream};
 
 /// Everything that can be read, and everything that changes something.
-const READABLE: [&str; 4] = [
+const READABLE: [&str; 5] = [
     "/metrics",
     "/api/v1/status",
     "/api/v1/splits/api",
     "/api/v1/explain?split=api&key=alice",
+    "/api/v1/history",
 ];
 const CHANGES: [(&str, &str); 6] = [
     ("/api/v1/splits/api/share", r#"{"share": "20%"}"#),

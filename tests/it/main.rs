@@ -26,6 +26,7 @@ mod rollback;
 mod routing;
 mod simulation;
 mod startup;
+mod state;
 mod stickiness;
 mod stopping;
 mod streams;

@@ -1,0 +1,202 @@
+//! Backups: what they hold, what is refused, and what an import may never do.
+
+use serde_json::json;
+
+use super::*;
+use crate::state::tests::rollout_at;
+
+fn filled(directory: &Path) -> Store {
+    let store = Store::open(directory).unwrap();
+    let (first, first_decision) = rollout_at(100);
+    let (second, second_decision) = rollout_at(2_500);
+    let records = [("shop", first.record()), ("search", second.record())];
+    let records = records.iter().map(|(split, record)| (*split, record));
+    store
+        .commit(records, Some(true), [&first_decision, &second_decision])
+        .unwrap();
+    store
+}
+
+fn document_of(store: &Store) -> Document {
+    let reading = store.reading().unwrap();
+    reading.document(Timestamp::default()).unwrap()
+}
+
+/// A document as it was written, for tests that change something in it.
+fn written() -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    serde_json::to_value(document_of(&filled(directory.path()))).unwrap()
+}
+
+fn import(
+    document: &Document,
+    directory: &Path,
+    replacing: Replacing,
+) -> Result<Option<PathBuf>, ImportError> {
+    document.import(directory, replacing, Timestamp::default())
+}
+
+#[test]
+fn a_backup_brings_back_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+    let store = filled(&old);
+    let document = document_of(&store);
+    let text = serde_json::to_string(&document).unwrap();
+    let read = Document::parse(&text).unwrap();
+    assert_eq!(read, document);
+    assert_eq!(import(&read, &new, Replacing::Never).unwrap(), None);
+    let found = Store::open(&new).unwrap();
+    assert!(!found.is_new());
+    assert_eq!(found.load().unwrap(), store.load().unwrap());
+    assert_eq!(found.history(10).unwrap(), store.history(10).unwrap());
+    assert_eq!(found.history(10).unwrap().len(), 2);
+}
+
+#[test]
+fn damage_is_refused_with_the_name_of_its_place() {
+    for (pointer, value, place) in [
+        ("/format", json!("one"), "`format`"),
+        ("/format", json!(0), "`format`"),
+        ("/version", json!(1), "`version`"),
+        ("/emergency", json!("yes"), "`emergency`"),
+        ("/rollouts", json!([]), "`rollouts`"),
+        ("/rollouts/shop", json!({}), "`rollouts.shop`"),
+        ("/rollouts/shop/state", json!("moon"), "`rollouts.shop`"),
+        ("/rollouts/shop/version", json!(0), "`rollouts.shop`"),
+        ("/audit/1", json!(3), "`audit[1]`"),
+        ("/audit/1/to", json!(10_001), "`audit[1]`"),
+    ] {
+        let mut written = written();
+        *written.pointer_mut(pointer).unwrap() = value.clone();
+        let error = Document::parse(&written.to_string()).expect_err(pointer);
+        assert!(matches!(error, Unreadable::Damaged { .. }), "{error:?}");
+        assert!(
+            error.to_string().starts_with(place),
+            "{value} at {pointer}: {error}"
+        );
+    }
+    for name in ["format", "version", "at", "emergency", "rollouts", "audit"] {
+        let mut written = written();
+        written.as_object_mut().unwrap().remove(name);
+        let message = Document::parse(&written.to_string())
+            .expect_err(name)
+            .to_string();
+        assert_eq!(message, format!("`{name}` is damaged: it is missing"));
+    }
+    let mut more = written();
+    more["moon"] = json!("full");
+    let message = Document::parse(&more.to_string())
+        .expect_err("moon")
+        .to_string();
+    assert!(message.starts_with("`moon`"), "{message}");
+    let whole = written().to_string();
+    for part in ["", "[]", &whole[..whole.len() / 2]] {
+        let message = Document::parse(part).expect_err(part).to_string();
+        assert!(message.starts_with("the document"), "{message}");
+    }
+}
+
+#[test]
+fn a_newer_document_or_record_is_refused() {
+    for (pointer, place) in [
+        ("/format", "`format`"),
+        ("/rollouts/shop/version", "`rollouts.shop`"),
+    ] {
+        let mut written = written();
+        *written.pointer_mut(pointer).unwrap() = json!(99);
+        // The rest need not be understood.
+        written["rollouts"]["shop"]["state"] = json!("moon");
+        let error = Document::parse(&written.to_string()).expect_err(pointer);
+        assert!(
+            matches!(error, Unreadable::Newer { found: 99, .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().starts_with(place), "{error}");
+    }
+}
+
+#[test]
+fn a_store_that_holds_something_is_replaced_only_on_request_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(filled(directory.path()));
+    let mut document = Document::parse(&written().to_string()).unwrap();
+    document.emergency = false;
+    document.audit.pop();
+    let error = import(&document, directory.path(), Replacing::Never).expect_err("it is full");
+    assert!(
+        matches!(
+            error,
+            ImportError::NotEmpty {
+                rollouts: 2,
+                decisions: 2,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(
+        Store::open(directory.path())
+            .unwrap()
+            .load()
+            .unwrap()
+            .emergency
+    );
+
+    let aside = import(&document, directory.path(), Replacing::SetAside).unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    assert!(!store.load().unwrap().emergency);
+    assert_eq!(store.history(10).unwrap().len(), 1);
+    let old = Store::reopen(&aside.expect("it is kept")).unwrap();
+    assert!(old.load().unwrap().emergency);
+    assert_eq!(old.history(10).unwrap().len(), 2);
+}
+
+#[test]
+fn a_damaged_store_is_replaced_only_on_request_and_kept_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(Store::FILE_NAME);
+    fs::write(&file, "damage").unwrap();
+    let document = Document::parse(&written().to_string()).unwrap();
+    let error = import(&document, directory.path(), Replacing::Never).expect_err("damaged");
+    assert!(
+        matches!(error, ImportError::Open(OpenError::Damaged { .. })),
+        "{error:?}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), b"damage");
+    let aside = import(&document, directory.path(), Replacing::SetAside).unwrap();
+    assert_eq!(fs::read(aside.expect("it is kept")).unwrap(), b"damage");
+    assert!(
+        Store::open(directory.path())
+            .unwrap()
+            .load()
+            .unwrap()
+            .emergency
+    );
+}
+
+#[test]
+fn a_store_in_use_is_never_replaced_and_one_that_holds_nothing_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let document = Document::parse(&written().to_string()).unwrap();
+    let running = Store::open(directory.path()).unwrap();
+    for replacing in [Replacing::Never, Replacing::SetAside] {
+        let error = import(&document, directory.path(), replacing).expect_err("in use");
+        assert!(
+            matches!(error, ImportError::Open(OpenError::Locked { .. })),
+            "{error:?}"
+        );
+    }
+    assert!(running.load().unwrap().rollouts.is_empty());
+    drop(running);
+    import(&document, directory.path(), Replacing::Never).unwrap();
+    assert_eq!(
+        Store::open(directory.path())
+            .unwrap()
+            .load()
+            .unwrap()
+            .rollouts
+            .len(),
+        2
+    );
+}
