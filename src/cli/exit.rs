@@ -5,6 +5,10 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
+use super::output::Answer;
+
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -41,7 +45,9 @@ impl Exit {
     const fn meaning(self) -> &'static str {
         match self {
             Exit::Success => "what was asked was done",
-            Exit::Failure => "something failed that is none of the below",
+            Exit::Failure => {
+                "something failed that is none of the below, such as a token that may not do it"
+            }
             Exit::Usage => {
                 "the command line is wrong, or names a split, arm or backend that is not there"
             }
@@ -78,6 +84,17 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The same for programs that read JSON.
+    pub(super) fn json(&self) -> Answer {
+        let text = Answer::json(&json!({
+            "error": {"exit": self.exit.code(), "message": self.message},
+        }));
+        Answer {
+            exit: self.exit,
+            ..text
+        }
+    }
+
     /// A failure that ends the program with `exit`.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {

@@ -151,6 +151,8 @@ pub(super) struct Pin {
     /// How long the token is valid, such as 30m, 24h or 7d.
     #[arg(long = "for", value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
     valid_for: Duration,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Pin {
@@ -167,9 +169,15 @@ impl Pin {
             Failure::new(Exit::Refused, message)
         })?;
         // Before 1970 the token would be born expired, which is what it is worth there.
-        let now = Clock::start().now().milliseconds() / 1000;
-        let now = u64::try_from(now).unwrap_or(0);
-        let token = pin::issue(secret, &split.name, self.arm, self.valid_for, now);
+        let now = Clock::start().now();
+        let token = pin::issue(secret, &split.name, self.arm, self.valid_for, now.seconds());
+        if self.output.format == Format::Json {
+            let expires_at = now.plus(self.valid_for).rfc3339();
+            return Ok(Answer::json(&json!({
+                "split": split.name, "arm": self.arm.as_str(), "token": token,
+                "expires_at": expires_at,
+            })));
+        }
         Ok(Answer::success(token + "\n"))
     }
 }

@@ -151,11 +151,13 @@ struct ChangeRequest {
 
 impl ChangeRequest {
     fn send(&self, path: &str, body: &impl serde::Serialize) -> Result<Answer, Failure> {
-        let answer = self.connection.post(path, body)?;
-        match self.output.format {
-            Format::Json => Ok(Answer::json(&answer)),
-            Format::Table => {
-                let done: Done = for_people(answer)?;
+        let answer = self.connection.post(path, body);
+        match (self.output.format, answer) {
+            (Format::Json, Ok(answer)) => Ok(Answer::json(&answer)),
+            // A script that asked for JSON reads it whatever the exit code.
+            (Format::Json, Err(failure)) => Ok(failure.json()),
+            (Format::Table, answer) => {
+                let done: Done = for_people(answer?)?;
                 Ok(Answer::success(done.sentence + "\n"))
             }
         }

@@ -264,6 +264,13 @@ fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
         let failure = instance.run(words).unwrap_err();
         assert_eq!(failure.exit, exit, "{words:?}: {failure}");
         assert!(failure.message.contains(sentence), "{failure}");
+        if words[0] != "explain" && words[0] != "status" {
+            let answer = instance.run(&[words, &["-o", "json"]].concat()).unwrap();
+            assert_eq!(answer.exit, exit, "{words:?}");
+            let read: Value = serde_json::from_str(&answer.text).unwrap();
+            assert_eq!(read["error"]["exit"], exit.code());
+            assert_eq!(read["error"]["message"], failure.message);
+        }
     }
 }
 

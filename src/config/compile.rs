@@ -25,6 +25,9 @@ use super::raw::{self, List};
 use super::source::Source;
 use super::tree::Position;
 
+/// Bytes of the admin API's tokens that nobody guesses: 128 bits, were they random.
+const SHORTEST_SECRET: usize = 16;
+
 /// Compiles what is sound; the configuration is absent or useless if there are problems.
 pub(crate) fn compile(checked: Checked, source: &mut Source<'_>) -> (Option<Config>, Vec<Problem>) {
     let mut compiler = Compiler {
@@ -164,6 +167,12 @@ impl Compiler<'_, '_> {
                 let key = format!("admin.tokens[{index}].token");
                 let remedy = "give each name its own token: the audit could not tell who acted";
                 self.problem(&key, "another token has the same secret", remedy);
+            }
+            if (1..SHORTEST_SECRET).contains(&token.secret.len()) {
+                let key = format!("admin.tokens[{index}].token");
+                let message = format!("the token has fewer than {SHORTEST_SECRET} bytes");
+                let remedy = "it can be guessed; make one with `openssl rand -hex 16`";
+                self.warning(&key, message, remedy);
             }
             tokens.push(token);
         }

@@ -86,6 +86,24 @@ fn the_exit_codes_are_those_of_the_help() {
 }
 
 #[test]
+fn every_path_of_the_admin_api_is_documented() {
+    let document = read("docs/api.md");
+    let routes = read("src/admin/mod.rs");
+    let paths = routes.split(".route(").skip(1);
+    let paths: Vec<_> = paths.filter_map(|rest| rest.split('"').nth(1)).collect();
+    assert!(
+        paths.len() > 10,
+        "the routes are no longer written as this test reads them"
+    );
+    for path in paths {
+        assert!(
+            document.contains(&format!(" | `{path}` | ")),
+            "{path} is not in docs/api.md"
+        );
+    }
+}
+
+#[test]
 fn every_link_between_documents_leads_somewhere() {
     let mut broken = Vec::new();
     for (name, text) in documents() {

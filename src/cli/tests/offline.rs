@@ -181,11 +181,46 @@ fn a_split_that_is_not_there_is_exit_code_2_and_the_valid_ones_are_named() {
 }
 
 #[test]
+fn a_token_that_can_be_guessed_is_warned_of() {
+    for (token, warnings) in [("fifteen bytes..", 1), ("sixteen bytes...", 0)] {
+        let tokens = format!("[{{name: alice, role: operate, token: {token}}}]");
+        let files = Files::with(&format!(
+            "listeners: [{{address: 127.0.0.1:0}}]
+admin: {{tokens: {tokens}}}
+backends: {{api: {{endpoints: ['127.0.0.1:1']}}}}
+routes: [{{backend: api}}]
+"
+        ));
+        let (json, exit) = files.json(&["check"]);
+        assert_eq!(exit, Exit::Success, "{json}");
+        let found = json["warnings"].as_array().unwrap();
+        assert_eq!(found.len(), warnings, "{json}");
+        assert!(
+            found
+                .iter()
+                .all(|one| one["key"] == "admin.tokens[0].token"),
+            "{json}"
+        );
+    }
+}
+
+#[test]
 fn a_pin_token_is_printed_alone_and_only_where_it_would_count() {
     let files = Files::valid();
     let words = ["pin", "--split", "checkout", "--arm", "new", "--for", "30m"];
     let token = files.run(&words).unwrap().text;
     assert_eq!(token.trim_end().split('.').count(), 3, "{token}");
+    let (json, _) = files.json(&words);
+    assert_eq!(
+        (&json["split"], &json["arm"]),
+        (&"checkout".into(), &"new".into())
+    );
+    let part = |token: &str| token.split('.').next().map(str::to_owned);
+    assert_eq!(part(json["token"].as_str().unwrap()), part(&token));
+    assert!(
+        json["expires_at"].as_str().unwrap().ends_with('Z'),
+        "{json}"
+    );
     let words = ["pin", "--split", "search", "--arm", "new"];
     assert_eq!(files.run(&words).unwrap_err().exit, Exit::Refused);
 }
