@@ -103,3 +103,122 @@ fn each_plan_among_the_examples_means_what_its_name_says() {
     assert!(stages.all(|stage| stage.approval));
     assert!(manual.splits[1].rules.advise);
 }
+
+#[test]
+fn the_quickstart_means_what_it_says() {
+    let config = load_minimal("").expect("valid");
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.backends[1].name, "new-api");
+    assert_eq!(config.backends[1].endpoints, ["127.0.0.1:9002"]);
+    let split = &config.splits[0];
+    assert_eq!(split.arms[Arm::New], BackendId(1));
+    assert_eq!(
+        split.course.file_share(),
+        Share::from_basis_points(1_000).ok()
+    );
+    assert_eq!(*split.course.criteria(None), Criteria::default());
+    assert_eq!(split.salt, "api");
+    assert_eq!(split.rollout_id, "1");
+    assert_eq!(config.routes[0].target, Target::Split(SplitId(0)));
+    assert_eq!(config.process.admin.address.to_string(), "127.0.0.1:9900");
+}
+
+#[test]
+fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
+    let directory = production_directory();
+    let config = load_text(PRODUCTION, directory.path(), &environment).expect("valid");
+    assert_eq!(config.process.workers, 4);
+    assert_eq!(
+        config.process.state_directory,
+        Path::new("/var/lib/cutover")
+    );
+    assert_eq!(config.process.admin.tokens[0].secret, SECRETS[0]);
+    assert_eq!(config.process.admin.tokens[1].secret, SECRETS[1]);
+    assert_eq!(config.process.admin.tokens[1].role, Role::Operate);
+    assert!(config.listeners[1].tls.is_some());
+    let limit = config.edge.rate_limit.as_ref().expect("written");
+    assert_eq!((limit.requests_per_second, limit.burst), (100, 200));
+    let new = &config.backends[1];
+    assert_eq!(new.timeouts.total, Some(Duration::from_secs(120)));
+    assert_eq!(new.pool.warm, 2);
+    let split = &config.splits[0];
+    assert_eq!(split.key.len(), 4);
+    assert!(matches!(&split.key[0], KeySource::Jwt(jwt) if jwt.claim == "sub"));
+    assert_eq!(split.pins["alice@example.com"], Arm::New);
+    assert_eq!(split.pins["old customer"], Arm::Legacy);
+    assert_eq!(split.fallback.body_limit, 65_536);
+    let rollback: Vec<String> = split
+        .course
+        .criteria(None)
+        .rollback
+        .iter()
+        .map(Criterion::to_string)
+        .collect();
+    assert_eq!(
+        rollback,
+        [
+            "error_rate > 2%",
+            "p95 > 400ms",
+            "p99 > 1500ms",
+            "client_error_rate worse than legacy by 50% for 30s then hold",
+            "error_rate worse than legacy by 25%",
+        ]
+    );
+    assert_eq!(
+        split.course.criteria(None).overdispersion,
+        Overdispersion::Auto
+    );
+    assert_eq!(config.splits[1].fallback.breaker, None);
+    let route = &config.routes[0].matches;
+    assert_eq!(route.path, Some(PathMatch::Prefix("/checkout".to_owned())));
+    assert_eq!(
+        route.headers[0],
+        (http::HeaderName::from_static("x-beta"), None)
+    );
+    assert!(!config.routes[4].fallback);
+    let own = &config.splits[2].course.plan().expect("a plan").stages()[1];
+    assert!(own.approval);
+    assert_eq!(own.criteria.min_requests, 2_000);
+    assert_eq!(config.splits[2].rules.cool_down, Duration::from_secs(300));
+}
+
+/// Removes every line of production.yaml whose value is said to be the default: the meaning must
+/// not change. So the comments, the schema and the program state the same defaults.
+#[test]
+fn the_defaults_that_the_example_states_are_those_in_force() {
+    let directory = production_directory();
+    let full = load_text(PRODUCTION, directory.path(), &environment).expect("valid");
+    let is_default = |line: &&str| {
+        let comment = line
+            .split_once('#')
+            .map_or("", |(_, comment)| comment.trim());
+        comment == "default" || comment.starts_with("default;") || comment.starts_with("default.")
+    };
+    let (removed, kept): (Vec<&str>, Vec<&str>) = PRODUCTION
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#') && !line.is_empty())
+        .partition(is_default);
+    assert!(removed.len() > 35, "only {} lines say so", removed.len());
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut text = String::new();
+    for (index, line) in kept.iter().enumerate() {
+        // A mapping of which every key was removed is an empty one.
+        let code = line.split('#').next().unwrap_or_default().trim_end();
+        let next = kept.get(index + 1).map_or(0, |next| indent(next));
+        let empty = if code.ends_with(':') && next <= indent(line) {
+            " {}"
+        } else {
+            ""
+        };
+        writeln!(text, "{code}{empty}").expect("a string takes everything");
+    }
+    let short = load_text(&text, directory.path(), &environment);
+    let short = short.unwrap_or_else(|all| panic!("{all}"));
+    // Warnings carry line numbers.
+    let without_warnings = |config| Config {
+        warnings: Vec::new(),
+        ..config
+    };
+    assert_eq!(without_warnings(short), without_warnings(full));
+}

@@ -500,3 +500,12 @@ fn what_is_proven_must_not_be_harm() {
     let of_errors = Requirement::within(Metric::ErrorRate, 0.5);
     assert!(!of_errors.contradicts(Criterion::beyond(Metric::ClientErrorRate, 0.1)));
 }
+
+#[test]
+fn a_limit_may_be_on_the_whole_answer() {
+    let rollback = "rollback: ['total_p95 > 2s', 'total_p99 > 10s then hold']";
+    assert_eq!(split_problems(rollback), Vec::new());
+    for wrong in ["rollback: [total_p42 > 2s]", "rollback: [total > 2s]"] {
+        assert!(!split_problems(wrong).is_empty(), "{wrong}");
+    }
+}
