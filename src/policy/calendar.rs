@@ -72,6 +72,11 @@ impl Calendar {
 }
 
 impl WeeklyWindow {
+    /// Whether it has no times of day.
+    pub fn is_whole_day(&self) -> bool {
+        self.from == Time::midnight() && self.to.is_none()
+    }
+
     fn contains(&self, day: Weekday, time: Time) -> bool {
         let begins = |day| self.days.contains(&day);
         match self.to {

@@ -12,7 +12,7 @@ use super::criteria::Draft;
 use crate::config::check::closest;
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
-use crate::policy::calendar::Calendar;
+use crate::policy::calendar::{Calendar, WeeklyWindow};
 use crate::policy::criteria::Criteria;
 use crate::policy::duration;
 use crate::policy::plan::{Course, OnTimeout, Plan, Rules, Stage};
@@ -163,9 +163,36 @@ impl Compiler<'_, '_> {
             None => otherwise.cloned(),
         };
         let zone = zone.unwrap_or(TimeZone::UTC);
-        let open = windows.open.into_iter().flat_map(List::sound);
-        let open = open.map(|Written(window)| window).collect();
+        let open = windows.open.into_iter().flat_map(List::numbered);
+        let open: Vec<(usize, WeeklyWindow)> = open
+            .map(|(index, Written(window))| (index, window))
+            .collect();
+        self.judge_commas(&format!("{path}.open"), &open);
+        let open = open.into_iter().map(|(_, window)| window).collect();
         Some((zone.clone(), Calendar::new(zone, open)))
+    }
+
+    /// In a list with brackets YAML takes `Mon,Wed 22:00-02:00` apart, and would open the whole of
+    /// Monday to somebody who meant two nights.
+    fn judge_commas(&mut self, list: &str, windows: &[(usize, WeeklyWindow)]) {
+        for pair in windows.windows(2) {
+            let [(first, day), (second, next)] = pair else {
+                continue;
+            };
+            let place = |index: &usize| self.positions.get(&format!("{list}[{index}]"));
+            let (Some(begin), Some(end)) = (place(first), place(second)) else {
+                continue;
+            };
+            // A name of three letters and a comma, with nothing after it.
+            let is_one_word = begin.line == end.line && end.column == begin.column + 4;
+            if is_one_word && day.is_whole_day() && !next.is_whole_day() {
+                let message = format!("YAML reads two windows here, all of `{day}` and `{next}`");
+                let remedy = format!(
+                    "put `\"{day},{next}\"` in quotes, or a space after the comma if two are meant"
+                );
+                self.problem(&format!("{list}[{first}]"), message, remedy);
+            }
+        }
     }
 
     fn time_zone(&mut self, key: &str, name: &str) -> Option<TimeZone> {

@@ -230,6 +230,20 @@ fn a_written_comparison_replaces_the_default_one_and_a_written_limit_the_default
 }
 
 #[test]
+fn two_windows_are_two_where_a_space_says_so() {
+    for open in [
+        "[Mon, Wed 22:00-02:00]",
+        "[\"Mon,Wed 22:00-02:00\"]",
+        "[Sat,Sun]",
+    ] {
+        let plan = plan(&format!(
+            "stages: [5%]\nrollout: {{windows: {{open: {open}}}}}"
+        ));
+        assert!(plan.stages()[0].calendar.is_some(), "{open}");
+    }
+}
+
+#[test]
 fn off_leaves_nothing() {
     let split = split("stages: [0%, {share: 100%, rollback: off}]\nadvance: off");
     let stages = split.course.plan().expect("a plan").stages();
@@ -376,6 +390,13 @@ fn a_plan_that_cannot_be_meant_is_refused_with_its_place_and_a_remedy() {
             "rollout.windows.open[0]",
             "`Mon 09:00-09:00` is no weekly window",
             "never opens",
+        ),
+        (
+            "stages: [0%, 10%]\nrollout: {windows: {open: [Mon,Wed 22:00-02:00]}}",
+            (15, 32),
+            "rollout.windows.open[0]",
+            "YAML reads two windows here, all of `Mon` and `Wed 22:00-02:00`",
+            "quotes",
         ),
         (
             "stages: [0%, 10%]\nrollout: {on_timeout: rollback}",

@@ -64,7 +64,7 @@ proptest! {
 
     #[test]
     fn no_mutation_of_an_example_makes_loading_panic(
-        cut in 0usize..6_000,
+        cut in 0usize..12_000,
         length in 0usize..40,
         insert in "[\\[\\]{}:,&*#|>'\"%$!~a-z0-9\n \u{e4}-]{0,8}",
     ) {
@@ -88,7 +88,7 @@ proptest! {
     /// The check lets nothing through that the structures cannot take.
     #[test]
     fn what_passes_the_schema_can_be_read(
-        line in 0usize..200,
+        line in 0usize..280,
         value in "(~|true|1|-1|0.5|x|\"\"|\\[\\]|\\{\\}|\\[x\\]|\\{x: y\\}|5s|10%|99999999999999999999)",
     ) {
         let lines: Vec<String> = PRODUCTION

@@ -80,7 +80,7 @@ impl Display for WeeklyWindow {
         }
         let clock = |time: Time| format!("{:02}:{:02}", time.hour(), time.minute());
         match self.to {
-            None if self.from == Time::midnight() => Ok(()),
+            None if self.is_whole_day() => Ok(()),
             None => write!(f, " {}-24:00", clock(self.from)),
             Some(to) => write!(f, " {}-{}", clock(self.from), clock(to)),
         }
