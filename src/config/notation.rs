@@ -17,6 +17,7 @@ use crate::policy::calendar::WeeklyWindow;
 use crate::policy::criteria::{Criterion, Requirement};
 use crate::policy::duration;
 use crate::policy::share::Share;
+use crate::policy::signal::{SignalCriterion, SignalRequirement};
 
 /// A kind of value that is written as text.
 pub(crate) trait Notation: Sized {
@@ -53,8 +54,8 @@ pub(crate) fn reader(format: &str) -> Option<Reader> {
         of::<CookieAge>(),
         of::<Share>(),
         of::<Size>(),
-        of::<Criterion>(),
-        of::<Requirement>(),
+        of::<RollbackSentence>(),
+        of::<AdvanceSentence>(),
         of::<WeeklyWindow>(),
         of::<SocketAddr>(),
         of::<IpNet>(),
@@ -126,6 +127,18 @@ pub(crate) struct HttpUrl {
 
 /// A place in a JSON document (RFC 6901).
 pub(crate) struct JsonPointer(pub(crate) String);
+
+/// Harm, on a metric or on a signal.
+pub(crate) enum RollbackSentence {
+    Metric(Criterion),
+    Signal(SignalCriterion),
+}
+
+/// What an advance needs, of a metric or of a signal.
+pub(crate) enum AdvanceSentence {
+    Metric(Requirement),
+    Signal(SignalRequirement),
+}
 
 /// A host name, in lower case, perhaps with `*.` in front.
 pub(crate) struct HostPattern(pub(crate) String);
@@ -208,26 +221,28 @@ impl Notation for Size {
     }
 }
 
-impl Notation for Criterion {
+impl Notation for RollbackSentence {
     const FORMAT: &'static str = "criterion of a rollback";
     const ADVICE: &'static str = "a sentence such as `error_rate > 5%`, `availability < 99%`, `p95 > 500ms` (p50, p90, \
-         p95, p99, or total_p95 for the whole answer) or `error_rate worse than legacy by 25%`, with `for 30s` and `then hold` or \
-         `then notify` after it if wanted; limits and margins are above 0";
-    const PATTERN: &'static str = r"^\s*(((client_)?error_rate|fallback_rate|(total_)?p(50|90|95|99))\s*>|availability\s*<|((client_)?error_rate|(total_)?p(50|90|95|99)|latency) worse than legacy by )|\$\{";
+         p95, p99, or total_p95 for the whole answer), `error_rate worse than legacy by 25%` or, on a signal, `lag > 5`, with `for 30s` and `then hold` or \
+         `then notify` after it if wanted; limits of metrics and margins are above 0";
+    const PATTERN: &'static str = r"^\s*[a-z_][a-z0-9_]*\s*([<>]| worse than legacy by )|\$\{";
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
+        let metric = text.parse().map(RollbackSentence::Metric).ok();
+        metric.or_else(|| text.parse().map(RollbackSentence::Signal).ok())
     }
 }
 
-impl Notation for Requirement {
+impl Notation for AdvanceSentence {
     const FORMAT: &'static str = "criterion of an advance";
     const ADVICE: &'static str = "a sentence such as `error_rate < 1%`, `availability > 99.9%`, `p95 < 200ms` (p50, p90, \
-         p95, p99, or total_p95 for the whole answer) or `error_rate not worse than legacy by 0.5pp`; limits and margins are above 0";
-    const PATTERN: &'static str = r"^\s*(((client_)?error_rate|fallback_rate|(total_)?p(50|90|95|99))\s*<|availability\s*>|(client_)?error_rate not worse than legacy by )|\$\{";
+         p95, p99, or total_p95 for the whole answer), `error_rate not worse than legacy by 0.5pp` or, on a signal, `lag < 5`; limits of metrics and margins are above 0";
+    const PATTERN: &'static str = r"^\s*[a-z_][a-z0-9_]*\s*([<>]| not worse than legacy by )|\$\{";
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
+        let metric = text.parse().map(AdvanceSentence::Metric).ok();
+        metric.or_else(|| text.parse().map(AdvanceSentence::Signal).ok())
     }
 }
 

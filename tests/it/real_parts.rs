@@ -189,14 +189,14 @@ async fn nginx_and_python_serve_as_the_two_arms() {
 }
 
 /// A Prometheus that scrapes an instance five times a second.
-struct Prometheus {
-    address: SocketAddr,
+pub(crate) struct Prometheus {
+    pub(crate) address: SocketAddr,
     _running: Running,
     _work: TempDir,
 }
 
 impl Prometheus {
-    async fn start(target: SocketAddr) -> Self {
+    pub(crate) async fn start(target: SocketAddr) -> Self {
         let (work, address) = (tempfile::tempdir().expect("writable"), own_address());
         let configuration = format!(
             "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}

@@ -4,10 +4,14 @@
 //! keeps the key under which it was written.
 
 use super::Compiler;
-use crate::config::notation::Written;
-use crate::config::raw::{self, List};
+use crate::config::model::Signal;
+use crate::config::notation::{AdvanceSentence, RollbackSentence, Written};
+use crate::config::raw;
 use crate::policy::criteria::{
     Action, Criteria, Criterion, Harm, LatencyLimits, Overdispersion, Proof, Requirement,
+};
+use crate::policy::signal::{
+    SignalCriterion, SignalHarm, SignalProof, SignalRequirement, SignalTerms,
 };
 
 /// What applies to a split, or to one of its stages.
@@ -15,6 +19,10 @@ use crate::policy::criteria::{
 pub(super) struct Draft {
     rollback: Vec<Stated<Criterion>>,
     advance: Vec<Stated<Requirement>>,
+    signal_rollback: Vec<SignalCriterion>,
+    signal_advance: Vec<SignalRequirement>,
+    /// The signals that a criterion may name.
+    signals: Vec<SignalTerms>,
 }
 
 /// A criterion and where it stands.
@@ -70,11 +78,14 @@ impl Sentence for Requirement {
 
 impl Draft {
     /// What applies where nothing was written.
-    fn defaults() -> Self {
+    fn defaults(signals: &[Signal]) -> Self {
         let defaults = Criteria::default();
         Self {
             rollback: defaults.rollback.into_iter().map(by_default).collect(),
             advance: defaults.advance.into_iter().map(by_default).collect(),
+            signal_rollback: Vec::new(),
+            signal_advance: Vec::new(),
+            signals: signals.iter().map(|signal| signal.terms.clone()).collect(),
         }
     }
 
@@ -83,6 +94,8 @@ impl Draft {
         Criteria {
             rollback: self.rollback.iter().map(|one| one.criterion).collect(),
             advance: self.advance.iter().map(|one| one.criterion).collect(),
+            signal_rollback: self.signal_rollback.clone(),
+            signal_advance: self.signal_advance.clone(),
             ..settings.clone()
         }
     }
@@ -93,13 +106,14 @@ impl Compiler<'_, '_> {
     pub(super) fn draft(
         &mut self,
         split: &str,
+        signals: &[Signal],
         rollback: raw::Rollback,
         advance: raw::Advance,
     ) -> Draft {
         self.redraft(
             split,
             None,
-            &Draft::defaults(),
+            &Draft::defaults(signals),
             Some(rollback),
             Some(advance),
         )
@@ -129,23 +143,95 @@ impl Compiler<'_, '_> {
             None => Place::Split(index),
             Some(stage) => Place::Stage(stage, index),
         };
-        let rollback = match rollback {
-            None => base.rollback.clone(),
-            Some(raw::Rollback::Off(raw::Off::Off)) => Vec::new(),
+        let mut draft = base.clone();
+        match rollback {
+            None => {}
+            Some(raw::Rollback::Off(raw::Off::Off)) => {
+                draft.rollback.clear();
+                draft.signal_rollback.clear();
+            }
             Some(raw::Rollback::Criteria(written)) => {
-                let written = self.distinct(split, "rollback", written, place);
-                merged(written, &base.rollback)
+                let mut on_metrics = Vec::new();
+                let mut on_signals: Vec<SignalCriterion> = Vec::new();
+                for (index, Written(sentence)) in written.numbered() {
+                    match sentence {
+                        RollbackSentence::Metric(criterion) => on_metrics.push((index, criterion)),
+                        RollbackSentence::Signal(criterion) => {
+                            let key = place(index).key(split, "rollback");
+                            let compares = criterion.compares();
+                            self.judge_signal(&key, &base.signals, &criterion.signal, compares);
+                            on_signals.push(criterion);
+                        }
+                    }
+                }
+                let written = self.distinct(split, "rollback", on_metrics, place);
+                draft.rollback = merged(written, &base.rollback);
+                let side = |criterion: &SignalCriterion| harmful_side(criterion.harm);
+                draft.signal_rollback.retain(|old| {
+                    let mut written = on_signals.iter();
+                    !written.any(|new| new.signal == old.signal && side(new) == side(old))
+                });
+                draft.signal_rollback.splice(0..0, on_signals);
             }
-        };
-        let advance = match advance {
-            None => base.advance.clone(),
-            Some(raw::Advance::Off(raw::Unproven::Off)) => Vec::new(),
+        }
+        match advance {
+            None => {}
+            Some(raw::Advance::Off(raw::Unproven::Off)) => {
+                draft.advance.clear();
+                draft.signal_advance.clear();
+            }
             Some(raw::Advance::Requirements(written)) => {
-                let written = self.distinct(split, "advance", written, place);
-                merged(written, &base.advance)
+                let mut on_metrics = Vec::new();
+                let mut on_signals: Vec<SignalRequirement> = Vec::new();
+                for (index, Written(sentence)) in written.numbered() {
+                    match sentence {
+                        AdvanceSentence::Metric(needed) => on_metrics.push((index, needed)),
+                        AdvanceSentence::Signal(needed) => {
+                            let key = place(index).key(split, "advance");
+                            let compares = needed.compares();
+                            self.judge_signal(&key, &base.signals, &needed.signal, compares);
+                            on_signals.push(needed);
+                        }
+                    }
+                }
+                let written = self.distinct(split, "advance", on_metrics, place);
+                draft.advance = merged(written, &base.advance);
+                let side = |needed: &SignalRequirement| needed_side(needed.proof);
+                draft.signal_advance.retain(|old| {
+                    let mut written = on_signals.iter();
+                    !written.any(|new| new.signal == old.signal && side(new) == side(old))
+                });
+                draft.signal_advance.splice(0..0, on_signals);
             }
+        }
+        draft
+    }
+
+    /// Reports a first word that is neither a metric nor a signal, and a comparison with a legacy
+    /// that nobody asks about.
+    fn judge_signal(&mut self, key: &str, signals: &[SignalTerms], name: &str, compares: bool) {
+        let Some(terms) = signals.iter().find(|terms| terms.name == name) else {
+            let names: Vec<_> = signals
+                .iter()
+                .map(|terms| format!("`{}`", terms.name))
+                .collect();
+            let signals = match &names[..] {
+                [] => "this split has no `signals`".to_owned(),
+                names => format!("the split's signals are {}", names.join(", ")),
+            };
+            let remedy = format!(
+                "the metrics are `error_rate`, `client_error_rate`, `availability`, \
+                 `fallback_rate`, `p95`, `total_p95`; {signals}"
+            );
+            let message = format!("there is no metric and no signal `{name}`");
+            self.problem(key, message, remedy);
+            return;
         };
-        Draft { rollback, advance }
+        if compares && !terms.has_legacy {
+            let message = format!("`{name}` has no value of legacy to compare with");
+            let remedy = "add `legacy_query` or `legacy_http` to the signal";
+            self.problem(key, message, remedy);
+        }
     }
 
     /// Criteria as written, with a problem for each that says again what another says.
@@ -153,11 +239,11 @@ impl Compiler<'_, '_> {
         &mut self,
         split: &str,
         list: &str,
-        written: List<Written<T>>,
+        written: Vec<(usize, T)>,
         place: impl Fn(usize) -> Place,
     ) -> Vec<Stated<T>> {
         let mut criteria: Vec<Stated<T>> = Vec::new();
-        for (index, Written(criterion)) in written.numbered() {
+        for (index, criterion) in written {
             let place = place(index);
             let mut others = criteria.iter();
             if let Some(other) = others.find(|other| criterion.repeats(other.criterion)) {
@@ -276,6 +362,24 @@ const fn by_default<T>(criterion: T) -> Stated<T> {
     Stated {
         criterion,
         place: Place::Default,
+    }
+}
+
+/// Where the limit of a criterion stands; a stage's own replaces the split's on the same side.
+const fn harmful_side(harm: SignalHarm) -> &'static str {
+    match harm {
+        SignalHarm::Above(_) => "above",
+        SignalHarm::Below(_) => "below",
+        SignalHarm::WorseThanLegacy(_) => "compared",
+    }
+}
+
+/// The same of what an advance needs.
+const fn needed_side(proof: SignalProof) -> &'static str {
+    match proof {
+        SignalProof::Above(_) => "above",
+        SignalProof::Below(_) => "below",
+        SignalProof::NotWorseThanLegacy(_) => "compared",
     }
 }
 

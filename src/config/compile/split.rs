@@ -48,11 +48,12 @@ impl Compiler<'_, '_> {
         });
         let rollout_id = split.rollout.id.clone();
         let rules = rules(&split.rollout);
+        let signals = self.signals(&path, split.signals);
         let march = March {
             share: split.share.map(|Written(share)| share),
             stages: split.stages,
             rollout: split.rollout,
-            draft: self.draft(&path, split.rollback, split.advance),
+            draft: self.draft(&path, &signals, split.rollback, split.advance),
             settings: settings(split.analysis),
         };
         let course = self.course(&path, march);
@@ -63,7 +64,7 @@ impl Compiler<'_, '_> {
             salt: split.salt.unwrap_or_else(|| name.clone()),
             course,
             rules,
-            signals: self.signals(&path, split.signals),
+            signals,
             shared_state: split.shared_state,
             fallback: fallback(split.fallback),
             pins: self.pins(&path, split.pins),

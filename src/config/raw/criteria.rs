@@ -6,15 +6,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::List;
-use crate::config::notation::Written;
-use crate::policy::criteria::{Criterion, Requirement, WhenLegacyToo};
+use crate::config::notation::{AdvanceSentence, RollbackSentence, Written};
+use crate::policy::criteria::WhenLegacyToo;
 
 /// Criteria, or `off`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Rollback {
-    /// These replace the defaults of their metrics.
-    Criteria(List<Written<Criterion>>),
+    /// On metrics, whose defaults these replace, or on the split's signals.
+    Criteria(List<Written<RollbackSentence>>),
     /// None at all.
     Off(Off),
 }
@@ -31,8 +31,8 @@ pub(crate) enum Off {
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Advance {
-    /// These replace the defaults of their metrics.
-    Requirements(List<Written<Requirement>>),
+    /// On metrics, whose defaults these replace, or on the split's signals.
+    Requirements(List<Written<AdvanceSentence>>),
     /// None at all.
     Off(Unproven),
 }

@@ -56,6 +56,56 @@ fn a_signal_comes_from_prometheus_a_document_or_a_person() {
 }
 
 #[test]
+fn criteria_name_signals_beside_metrics_and_a_stage_has_its_own() {
+    let text = QUICKSTART.replace(
+        "    share: 10%\n",
+        "    signals: {lag: {pushed: true}, memory: {pushed: true}}
+    rollback: ['memory > 2GiB', 'lag > 5 for 1m then hold', 'error_rate > 2%']
+    advance: ['lag < 3']
+    stages: [5%, {share: 100%, rollback: ['lag > 4'], advance: off}]
+",
+    );
+    let config = load_text(&text, Path::new("."), &environment);
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let course = &config.splits[0].course;
+    let written = |stage: usize| {
+        let criteria = course.criteria(Some(stage));
+        let harm = criteria.signal_rollback.iter().map(ToString::to_string);
+        let needed = criteria.signal_advance.iter().map(ToString::to_string);
+        (harm.collect::<Vec<_>>(), needed.collect::<Vec<_>>())
+    };
+    let (harm, needed) = written(0);
+    assert_eq!(harm, ["memory > 2GiB", "lag > 5 for 1m then hold"]);
+    assert_eq!(needed, ["lag < 3"]);
+    let (harm, needed) = written(1);
+    assert_eq!(harm, ["lag > 4", "memory > 2GiB"]);
+    assert_eq!(needed, Vec::<String>::new());
+}
+
+#[test]
+fn a_criterion_names_a_metric_or_a_signal_of_its_split() {
+    for (list, said) in [
+        (
+            "rollback: ['lagg > 5']",
+            "there is no metric and no signal `lagg`",
+        ),
+        (
+            "advance: ['errors < 5%']",
+            "there is no metric and no signal `errors`",
+        ),
+        (
+            "rollback: ['lag worse than legacy by 5%']",
+            "`lag` has no value of legacy to compare with",
+        ),
+    ] {
+        let signal = "signals: {lag: {http: 'http://a', pointer: /x}}";
+        let problems = split_problems(&format!("{signal}\n    {list}\n"));
+        assert_eq!(problems[0].message, said);
+        assert!(problems[0].line > 0);
+    }
+}
+
+#[test]
 fn a_signal_that_cannot_work_is_refused_with_a_remedy() {
     for (written, said) in [
         ("x: {}", "this signal comes from nowhere"),
