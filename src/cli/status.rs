@@ -273,7 +273,7 @@ mod tests {
     use crate::control::protocol::{ArmStatus, EndpointStatus};
     use crate::policy::arm::PerArm;
     use crate::policy::criteria::Action;
-    use crate::policy::rollout::{Decision, Observed};
+    use crate::policy::rollout::{Decision, Observed, Outlook};
     use crate::policy::share::Share;
 
     fn calm() -> Status {
@@ -310,6 +310,7 @@ mod tests {
                     new: "shiny".into(),
                 },
                 conditions: vec![condition("pass", None)],
+                outlook: Outlook::default(),
                 arms: PerArm {
                     legacy: arm(12_345, 3, 0.0125),
                     new: arm(1_234, 12, 0.02),

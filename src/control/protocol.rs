@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
-use crate::policy::rollout::{Condition, Decision, Phase};
+use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
 
 use super::history::{HistoryQuery, Written};
 use super::recorder::Export;
@@ -307,6 +307,9 @@ pub struct SplitStatus {
     pub backends: PerArm<String>,
     /// Each rollback criterion: what is measured, what is allowed, how much speaks against it.
     pub conditions: Vec<Condition>,
+    /// How far its plan has come, and what the next step waits for.
+    #[serde(flatten)]
+    pub outlook: Outlook,
     /// What was measured on each arm since the start of the process.
     pub arms: PerArm<ArmStatus>,
     /// Requests that legacy answered after `new` failed.

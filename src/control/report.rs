@@ -79,6 +79,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
         rollout_id: settings.rollout_id.clone(),
         backends: PerArm::from_fn(|arm| name_of(settings.arms[arm])),
         conditions: rollout.conditions(),
+        outlook: rollout.outlook(world.clock.now()),
         arms: PerArm::from_fn(|side| arm(reading, side)),
         rescued: reading.rescued.iter().sum(),
         diverted: reading

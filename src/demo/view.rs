@@ -155,6 +155,7 @@ mod tests {
     use super::*;
     use crate::control::protocol::ArmStatus;
     use crate::policy::arm::PerArm;
+    use crate::policy::rollout::Outlook;
 
     fn status() -> SplitStatus {
         let arm = |requests, errors| ArmStatus {
@@ -173,6 +174,7 @@ mod tests {
             rollout_id: "1".into(),
             backends: PerArm::default(),
             conditions: Vec::new(),
+            outlook: Outlook::default(),
             arms: PerArm {
                 legacy: arm(900, 0),
                 new: arm(100, 12),

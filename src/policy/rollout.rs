@@ -22,6 +22,7 @@ mod decision;
 mod engine;
 mod event;
 mod latch;
+mod outlook;
 mod record;
 mod sentence;
 mod telling;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use self::decision::{Condition, Decision, Need, Observed, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
+pub use self::outlook::{Outlook, PlannedStage, StageProgress};
 pub use self::record::Record;
 pub use self::wait::Wait;
 

@@ -33,19 +33,19 @@ pub(super) fn planned(stages: Vec<Stage>) -> Terms {
     }
 }
 
-fn stages(percentages: &[u16]) -> Vec<Stage> {
+pub(super) fn stages(percentages: &[u16]) -> Vec<Stage> {
     percentages.iter().map(|percent| stage(*percent)).collect()
 }
 
 /// A rollout and its time, which moves on by a tenth of a second with each window.
-struct Journey {
-    rollout: Rollout,
-    now: Timestamp,
+pub(super) struct Journey {
+    pub(super) rollout: Rollout,
+    pub(super) now: Timestamp,
     decisions: Vec<Decision>,
 }
 
 impl Journey {
-    fn of(terms: Terms) -> Self {
+    pub(super) fn of(terms: Terms) -> Self {
         Self {
             rollout: Rollout::new("shop", terms, at(0)),
             now: at(0),
@@ -54,7 +54,7 @@ impl Journey {
     }
 
     /// One window, and the step that is wished for afterwards.
-    fn tick(&mut self, event: Event) {
+    pub(super) fn tick(&mut self, event: Event) {
         self.now = self.now.plus(Duration::from_millis(100));
         self.tell(event);
         if let Some(wish) = self.rollout.wish(self.now) {
@@ -79,7 +79,7 @@ impl Journey {
     }
 
     /// Good windows until the share is `percent`.
-    fn reach(&mut self, percent: u16) {
+    pub(super) fn reach(&mut self, percent: u16) {
         for _ in 0..100 {
             if self.percent() == percent {
                 return;
@@ -89,7 +89,7 @@ impl Journey {
         panic!("still at {}: {:?}", self.percent(), self.waits());
     }
 
-    fn good_ticks(&mut self, count: usize) {
+    pub(super) fn good_ticks(&mut self, count: usize) {
         for _ in 0..count {
             self.tick(good());
         }
@@ -99,7 +99,7 @@ impl Journey {
         self.rollout.standing().share.basis_points() / 100
     }
 
-    fn waits(&self) -> Vec<String> {
+    pub(super) fn waits(&self) -> Vec<String> {
         let waits = self.rollout.waits(self.now);
         waits.iter().map(ToString::to_string).collect()
     }

@@ -1,0 +1,171 @@
+//! How far a plan has come and what its next step waits for, as status and metrics show it.
+//!
+//! Two surfaces that work out "healthy for 34 s of 60" each on their own will one day disagree, in
+//! the very night when somebody looks at both. So it is worked out here, once, with the figures
+//! that the engine goes by, and everybody shows this.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Need, Rollout, Wait};
+use crate::policy::judge::Lack;
+use crate::policy::plan::Stage;
+use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
+
+/// How far a plan has come. Without a plan, nothing but the time since the last change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outlook {
+    /// The present stage; absent before the first one, and without a plan.
+    pub stage: Option<StageProgress>,
+    /// All stages, in order; empty without a plan.
+    pub stages: Vec<PlannedStage>,
+    /// The share of the stage that follows, such as `30%`; absent in the last one.
+    pub next_share: Option<String>,
+    /// What has to be proven before the stage is left.
+    pub needs: Vec<Need>,
+    /// All that the next step waits for, a sentence each, the weightiest first. Empty without a
+    /// plan, and once it is completed.
+    pub lacking: Vec<String>,
+    /// Seconds until nothing is lacking, if traffic goes on as it does; absent if a person, the
+    /// calendar or an event is awaited, or if this traffic does not lead there.
+    pub seconds_to_come: Option<f64>,
+    /// Watched seconds since the share last changed; absent if it did not within a watched day.
+    pub seconds_since_change: Option<f64>,
+    /// Whether the engine only says what it would do.
+    pub advise: bool,
+}
+
+/// What the present stage has had, and what it needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StageProgress {
+    /// Counted from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// Its share, such as `30%`; what is in effect may be lower.
+    pub share: String,
+    /// Seconds in good health that it has had.
+    pub healthy_seconds: f64,
+    /// Seconds in good health that it needs.
+    pub observe_seconds: f64,
+    /// Requests of `new` that it has had.
+    pub requests: u64,
+    /// Requests of `new` that it needs; 0 where nobody is sent to `new`.
+    pub min_requests: u64,
+    /// Watched seconds since it began, pauses left out.
+    pub watched_seconds: f64,
+    /// Watched seconds after which it counts as undecided; absent: never.
+    pub timeout_seconds: Option<f64>,
+    /// Whether it is only left with a person's approval.
+    pub approval_needed: bool,
+    /// Who has approved that it is left.
+    pub approved_by: Option<String>,
+}
+
+/// A stage as the file has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlannedStage {
+    /// Such as `30%`.
+    pub share: String,
+    /// Seconds in good health that it needs.
+    pub observe_seconds: f64,
+    /// Requests of `new` that it needs; 0 where nobody is sent to `new`.
+    pub min_requests: u64,
+    /// Whether the file asks for a person's approval before it is left.
+    pub approval: bool,
+    /// Whether it is only left at certain times of the week.
+    pub calendar: bool,
+    /// Watched seconds after which it counts as undecided; absent: never.
+    pub timeout_seconds: Option<f64>,
+}
+
+impl Rollout {
+    /// How far the plan has come and what its next step waits for.
+    pub fn outlook(&self, now: Timestamp) -> Outlook {
+        let seconds_since_change = self.seconds_since_change();
+        let advise = self.terms.rules.advise;
+        let Some(plan) = self.plan() else {
+            return Outlook {
+                seconds_since_change,
+                advise,
+                ..Outlook::default()
+            };
+        };
+        let waits = self.waits(now);
+        Outlook {
+            stage: self.stage_progress(),
+            stages: plan.stages().iter().map(PlannedStage::of).collect(),
+            next_share: self.next_stage().map(|stage| stage.share.to_string()),
+            needs: self.needs(),
+            seconds_to_come: self.seconds_to_come(&waits),
+            lacking: waits.iter().map(ToString::to_string).collect(),
+            seconds_since_change,
+            advise,
+        }
+    }
+
+    fn stage_progress(&self) -> Option<StageProgress> {
+        let stage = self.stage()?;
+        let planned = PlannedStage::of(stage);
+        let (healthy_seconds, requests) = self.progress();
+        Some(StageProgress {
+            number: self.position()? + 1,
+            of: self.plan()?.stages().len(),
+            share: planned.share,
+            healthy_seconds,
+            observe_seconds: planned.observe_seconds,
+            requests,
+            min_requests: planned.min_requests,
+            watched_seconds: self.stage_seconds(),
+            timeout_seconds: planned.timeout_seconds,
+            approval_needed: self.needs_approval(),
+            approved_by: self.approved_by().map(str::to_owned),
+        })
+    }
+
+    /// The longest of what time and traffic will bring; none if anything else is awaited.
+    fn seconds_to_come(&self, waits: &[Wait]) -> Option<f64> {
+        if waits.is_empty() && self.next_stage().is_none() {
+            return None;
+        }
+        waits.iter().try_fold(0.0, |longest: f64, wait| {
+            self.seconds_of(wait).map(|seconds| longest.max(seconds))
+        })
+    }
+
+    fn seconds_of(&self, wait: &Wait) -> Option<f64> {
+        match wait {
+            Wait::CoolDown(left) => Some(left.as_secs_f64()),
+            Wait::Judge(Lack::Time { healthy, needed }) => {
+                Some(needed.saturating_sub(*healthy).as_secs_f64())
+            }
+            Wait::Judge(Lack::Requests { counted, needed }) => {
+                let seconds_per_request = self.stage_seconds() / *counted as f64;
+                let seconds = seconds_per_request * needed.saturating_sub(*counted) as f64;
+                seconds.is_finite().then_some(seconds)
+            }
+            Wait::Judge(Lack::Proof { estimate, .. }) => estimate.map(|estimate| estimate.seconds),
+            _ => None,
+        }
+    }
+}
+
+impl PlannedStage {
+    fn of(stage: &Stage) -> Self {
+        let criteria = &stage.criteria;
+        let is_idle = stage.share == Share::ZERO;
+        Self {
+            share: stage.share.to_string(),
+            observe_seconds: criteria.observe.as_secs_f64(),
+            min_requests: if is_idle { 0 } else { criteria.min_requests },
+            approval: stage.approval,
+            calendar: stage.calendar.is_some(),
+            timeout_seconds: stage.timeout.as_ref().map(Duration::as_secs_f64),
+        }
+    }
+}
