@@ -17,6 +17,7 @@ pub mod recorder;
 pub mod reload;
 pub mod report;
 pub mod signals;
+mod traffic;
 mod warm_up;
 pub mod watch;
 pub mod world;

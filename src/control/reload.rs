@@ -206,6 +206,10 @@ impl Controller {
             tracing::warn!(file = %self.reloads.path.display(), "{problem}");
         }
         let mut sentences = vec![format!("loaded {}", self.reloads.path.display())];
+        for doubt in planned.doubts() {
+            tracing::warn!(file = %self.reloads.path.display(), "{doubt}");
+            sentences.push(doubt);
+        }
         let is_promised = planned.rises;
         if is_promised {
             // What falls in the same file must not wait for the disk.

@@ -25,6 +25,7 @@ use crate::telemetry::tally::{SplitReading, SplitTally};
 
 use super::keeper::Memory;
 use super::recorder::Recorder;
+use super::traffic::Traffic;
 
 /// Time between two looks at the counters.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub struct SplitState {
     reading: SplitReading,
     tally: Arc<SplitTally>,
     read_at: Elapsed,
+    traffic: Traffic,
     /// When the split left `new`, if it is rolled back or under an emergency.
     left_new_at: Option<Elapsed>,
 }
@@ -149,6 +151,7 @@ impl World {
                     reading: tally.reading(),
                     tally: Arc::clone(tally),
                     read_at: self.clock.elapsed(),
+                    traffic: present.map(|state| state.traffic).unwrap_or_default(),
                     left_new_at: present.and_then(|state| state.left_new_at),
                 },
             });
@@ -309,8 +312,9 @@ impl World {
             let plan = &self.routing.splits[index];
             let reading = state.tally.reading();
             let span = elapsed.since(state.read_at);
-            plan.budget
-                .refill(requests_since(&reading, &state.reading), span);
+            let requests = requests_since(&reading, &state.reading);
+            plan.budget.refill(requests, span);
+            state.traffic.observe(requests, span);
             let is_available =
                 |backend| self.routing.backend(backend).backend.has_available(elapsed);
             let window = Window {
@@ -381,6 +385,20 @@ impl Plan {
     /// What the new configuration warns of.
     pub fn warnings(&self) -> &[Problem] {
         &self.config.warnings
+    }
+
+    /// Stages that cannot prove what they must at the traffic of late, each in a sentence.
+    pub fn doubts(&self) -> Vec<String> {
+        let splits = self.config.splits.iter().zip(&self.splits);
+        let doubts = splits.filter_map(|(settings, state)| {
+            let doubts = settings.course.plan()?.doubts(state.traffic.rate()?);
+            Some(
+                doubts
+                    .into_iter()
+                    .map(|doubt| format!("{}: {doubt}", settings.name)),
+            )
+        });
+        doubts.flatten().collect()
     }
 
     /// What its rollouts want done once it is in force.
@@ -462,4 +480,34 @@ fn requests_since(now: &SplitReading, before: &SplitReading) -> u64 {
             .sum()
     };
     total(now).saturating_sub(total(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::load_text;
+
+    #[test]
+    fn a_plan_that_the_traffic_of_late_cannot_prove_is_doubted_when_it_is_loaded() {
+        let text = include_str!("../../config/quickstart.yaml");
+        let config = |shares: &str| {
+            let text = text.replace("share: 10%", shares);
+            load_text(&text, Path::new("."), &|_| None).expect("a valid file")
+        };
+        let made = World::new(Clock::start(), config("share: 10%"), Saved::default());
+        let (mut world, _) = made.expect("it can be put in force");
+        let doubts = |world: &World| {
+            let planned = world.plan(config("stages: [0%, 1%, 100%]"));
+            planned.expect("it can be put in force").doubts()
+        };
+        assert_eq!(doubts(&world), [""; 0], "nothing is known yet");
+        let minute = Duration::from_secs(60);
+        world.splits[0].traffic.observe(60, minute);
+        let said = doubts(&world);
+        assert!(said[0].starts_with("api: stage 2 (1%) needs "), "{said:?}");
+        world.splits[0].traffic.observe(6_000_000, minute);
+        assert_eq!(doubts(&world), [""; 0]);
+    }
 }
