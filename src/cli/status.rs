@@ -311,6 +311,7 @@ mod tests {
                 },
                 conditions: vec![condition("pass", None)],
                 outlook: Outlook::default(),
+                signals: Vec::new(),
                 arms: PerArm {
                     legacy: arm(12_345, 3, 0.0125),
                     new: arm(1_234, 12, 0.02),

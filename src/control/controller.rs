@@ -39,6 +39,7 @@ use super::keeper::{Keeper, Memory, NotKept, withdrawn};
 use super::protocol::{Author, Command, Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
+use super::signals::Signals;
 use super::warm_up::WarmUps;
 use super::watch::Watcher;
 use super::world::{TICK, World, decisions};
@@ -59,6 +60,7 @@ pub struct Controller {
     pub(super) watcher: Watcher,
     pub(super) warm_ups: WarmUps,
     advances: Advances,
+    pub(super) signals: Signals,
     pub(super) health: HealthChecks,
     metrics: Metrics,
     pub(super) last_reload: LastReload,
@@ -91,6 +93,8 @@ impl Controller {
         let now = world.clock.now();
         let mut health = HealthChecks::default();
         health.reconcile(&backends(&world));
+        let mut signals = Signals::default();
+        signals.reconcile(&world.config.splits);
         Self {
             watcher,
             health,
@@ -106,6 +110,7 @@ impl Controller {
             reloads: Reloads::new(path),
             warm_ups: WarmUps::default(),
             advances: Advances::default(),
+            signals,
         }
     }
 
@@ -145,6 +150,9 @@ impl Controller {
                 _ = &mut stop => break,
                 _ = ticks.tick() => self.tick(),
                 advance = self.advances.next() => self.conclude_advance(advance),
+                (split, signal, reading) = self.signals.next() => {
+                    self.world.take_signal(&split, signal, reading);
+                }
                 split = self.warm_ups.next_end() => self.publish_warmed(&split),
                 Some(message) = messages.recv() => self.answer(message).await,
                 () = self.watcher.changed() => {

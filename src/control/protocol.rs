@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
+use crate::policy::signal::SignalState;
 
 use super::history::{HistoryQuery, Written};
 use super::recorder::Export;
@@ -310,6 +311,9 @@ pub struct SplitStatus {
     /// How far its plan has come, and what the next step waits for.
     #[serde(flatten)]
     pub outlook: Outlook,
+    /// Each signal: its value, how old it is, and the criteria on it.
+    #[serde(default)]
+    pub signals: Vec<SignalState>,
     /// What was measured on each arm since the start of the process.
     pub arms: PerArm<ArmStatus>,
     /// Requests that legacy answered after `new` failed.

@@ -307,6 +307,7 @@ mod tests {
             },
             rules: Rules::default(),
             rollout_id: "1".to_owned(),
+            signals: Vec::new(),
             backends: PerArm::default(),
         };
         Rollout::new(split, terms, NOW)

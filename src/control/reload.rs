@@ -237,6 +237,7 @@ impl Controller {
         let is_changed = !effects.is_empty();
         let decided = decisions(effects);
         self.health.reconcile(&backends(&self.world));
+        self.signals.reconcile(&self.world.config.splits);
         sentences.push(announce(&decided));
         sentences.retain(|sentence| !sentence.is_empty());
         let done = Done::new(sentences.join(": "));

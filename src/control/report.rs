@@ -78,6 +78,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
         emergency: standing.emergency,
         rollout_id: settings.rollout_id.clone(),
         backends: PerArm::from_fn(|arm| name_of(settings.arms[arm])),
+        signals: rollout.signals(),
         conditions: rollout.conditions(),
         outlook: rollout.outlook(world.clock.now()),
         arms: PerArm::from_fn(|side| arm(reading, side)),

@@ -16,6 +16,7 @@ use crate::policy::rollout::{
     By, Decision, Effect, Event, Phase, Record, Rollout, Standing, Terms,
 };
 use crate::policy::share::Share;
+use crate::policy::signal::Reading;
 use crate::policy::time::{Elapsed, Timestamp};
 use crate::snapshot::registry::{BuildError, Registry};
 use crate::snapshot::{Routing, Snapshot};
@@ -270,6 +271,16 @@ impl World {
         memory(rollouts, &self.absent, self.emergency)
     }
 
+    /// Takes in what the source of a signal has answered. It is judged with the next window.
+    pub fn take_signal(&mut self, split: &str, name: String, reading: Reading) {
+        let now = self.clock.now();
+        if let Some(index) = self.split(split) {
+            let rollout = &mut self.splits[index].rollout;
+            // Readings are never refused, and nothing follows from them by themselves.
+            let _ = rollout.handle(Event::Signal { name, reading }, now);
+        }
+    }
+
     /// Splits whose next step nothing but the disk stands against.
     pub fn wishes(&self) -> impl Iterator<Item = &str> {
         let now = self.clock.now();
@@ -449,6 +460,11 @@ fn terms(config: &Config, settings: &model::Split) -> Terms {
     Terms {
         course: settings.course.clone(),
         rules: settings.rules,
+        signals: settings
+            .signals
+            .iter()
+            .map(|signal| signal.terms.clone())
+            .collect(),
         rollout_id: settings.rollout_id.clone(),
         backends: config.names_of_arms(settings),
     }

@@ -175,6 +175,7 @@ mod tests {
             backends: PerArm::default(),
             conditions: Vec::new(),
             outlook: Outlook::default(),
+            signals: Vec::new(),
             arms: PerArm {
                 legacy: arm(900, 0),
                 new: arm(100, 12),

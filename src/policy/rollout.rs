@@ -43,6 +43,7 @@ use super::criteria::Criteria;
 use super::judge::{Aim, Judge};
 use super::plan::{Plan, Stage};
 use super::share::Share;
+use super::signal::SignalState;
 use super::time::Timestamp;
 
 /// One attempt at moving a split.
@@ -105,6 +106,10 @@ impl Rollout {
             glance: Glance::default(),
             terms: terms.clone(),
         };
+        rollout.read_signals_by_terms();
+        if let Some(seen_at) = rollout.state.seen_at {
+            rollout.state.board.sleep(now.since(seen_at).as_secs_f64());
+        }
         let effects = rollout.configured(terms, now);
         (rollout, effects)
     }
@@ -117,6 +122,10 @@ impl Rollout {
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
         match event {
             Event::Observed(window) => Ok(self.observed(&window, now)),
+            Event::Signal { name, reading } => {
+                self.state.board.take(&name, reading, now);
+                Ok(Vec::new())
+            }
             Event::Advance => self.advance(now),
             Event::Set {
                 share,
@@ -235,6 +244,11 @@ impl Rollout {
         self.state.last_decision.as_ref()
     }
 
+    /// Each signal as it stands.
+    pub fn signals(&self) -> Vec<SignalState> {
+        self.state.board.states()
+    }
+
     /// What watches it.
     pub const fn judge(&self) -> &Judge {
         &self.judge
@@ -342,6 +356,14 @@ impl Rollout {
             let criteria = criteria.clone();
             self.judge.reconfigure(criteria, now);
         }
+        self.read_signals_by_terms();
+    }
+
+    fn read_signals_by_terms(&mut self) {
+        let criteria = self.terms.course.criteria(self.state.position);
+        let (rollback, advance) = (&criteria.signal_rollback, &criteria.signal_advance);
+        let board = &mut self.state.board;
+        board.reconfigure(&self.terms.signals, rollback, advance);
     }
 
     /// What keeps the intended share from taking effect.

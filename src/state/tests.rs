@@ -25,6 +25,7 @@ pub(crate) fn rollout_at(basis_points: u16) -> (Rollout, Decision) {
         },
         rules: Rules::default(),
         rollout_id: "r1".to_owned(),
+        signals: Vec::new(),
         backends: PerArm::from_fn(|arm| arm.to_string()),
     };
     let mut rollout = Rollout::new("shop", terms, Timestamp::default());

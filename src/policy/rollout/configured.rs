@@ -19,7 +19,9 @@ impl Rollout {
         let other_legacy = known.is_some_and(|known| known.legacy != terms.backends.legacy);
         let is_new_rollout = terms.rollout_id != self.state.rollout_id;
         let moves = outline != self.state.outline;
-        let other_terms = terms.course != self.terms.course || terms.rules != self.terms.rules;
+        let other_terms = terms.course != self.terms.course
+            || terms.rules != self.terms.rules
+            || terms.signals != self.terms.signals;
         if !is_new_rollout && !moves && !other_terms && !other_backends {
             self.state.backends = Some(terms.backends);
             return Vec::new();

@@ -2,6 +2,7 @@
 
 use super::change::Change;
 use super::latch::Latch;
+use super::sentence::Cause;
 use super::{Effect, Glance, Phase, Refusal, Rollout, Wait, refused, sentence, telling};
 use crate::policy::criteria::Action;
 use crate::policy::duration;
@@ -10,14 +11,23 @@ use crate::policy::judge::window::Window;
 use crate::policy::judge::{Breach, Verdict};
 use crate::policy::plan::{OnTimeout, Plan, Retreat};
 use crate::policy::share::Share;
+use crate::policy::signal::SignalBreach;
 use crate::policy::time::Timestamp;
 
 /// Something that pauses for less than this many watched seconds is one episode, told of once.
 const EPISODE: f64 = 60.0;
 
+/// What is to be done about a cause.
+enum Finding {
+    Rollback,
+    /// Not to be raised, and why it is not rolled back if it should be.
+    Hold(Option<Guard>),
+}
+
 impl Rollout {
     pub(super) fn observed(&mut self, window: &Window, now: Timestamp) -> Vec<Effect> {
         self.pass(window.seconds);
+        self.state.seen_at = Some(now);
         let descent = self.descend(window.seconds);
         self.glance = Glance {
             is_taken: true,
@@ -32,16 +42,27 @@ impl Rollout {
                 self.state.times.healthy += window.seconds.max(0.0);
             }
         } else {
-            match self.judge.observe(window, now) {
-                Verdict::Fail(breach) if self.terms.rules.advise => {
-                    return self.advised(&breach, now);
+            let found = match self.judge.observe(window, now) {
+                Verdict::Fail(breach) => Some((Cause::Judged(breach), Finding::Rollback)),
+                Verdict::Hold(breach, guard) => Some((Cause::Judged(breach), Finding::Hold(guard))),
+                Verdict::Pass | Verdict::Inconclusive(_) => None,
+            };
+            let told = self.signalled(window.legacy_available);
+            let found = match (found, told) {
+                (Some((cause, Finding::Rollback)), _) => Some((cause, Finding::Rollback)),
+                (_, Some((cause, Finding::Rollback))) => Some((cause, Finding::Rollback)),
+                (found, told) => found.or(told),
+            };
+            match found {
+                Some((cause, Finding::Rollback)) if self.terms.rules.advise => {
+                    return self.advised(&cause, now);
                 }
-                Verdict::Fail(breach) => return self.rolled_back_for(&breach, now),
-                Verdict::Hold(breach, guard) => {
+                Some((cause, Finding::Rollback)) => return self.rolled_back_for(&cause, now),
+                Some((cause, Finding::Hold(guard))) => {
                     self.glance.is_held = true;
-                    return self.held(&breach, guard, now);
+                    return self.held(&cause, guard, now);
                 }
-                Verdict::Pass | Verdict::Inconclusive(_) => {}
+                None => {}
             }
         }
         let mut effects = descent;
@@ -50,8 +71,26 @@ impl Rollout {
         effects
     }
 
+    /// The gravest criterion on a signal that is breached.
+    fn signalled(&self, legacy_available: bool) -> Option<(Cause, Finding)> {
+        let breached: Vec<SignalBreach> = self.state.board.breached().collect();
+        let asking_for = |action| {
+            let mut breached = breached.iter();
+            breached.find(move |breach| breach.criterion.action == action)
+        };
+        let guard = (!legacy_available).then_some(Guard::LegacyUnavailable);
+        let rollback = asking_for(Action::Rollback).map(|breach| {
+            let finding = guard.map_or(Finding::Rollback, |guard| Finding::Hold(Some(guard)));
+            (breach, finding)
+        });
+        let hold = || asking_for(Action::Hold).map(|breach| (breach, Finding::Hold(None)));
+        let (breach, finding) = rollback.or_else(hold)?;
+        Some((Cause::Signal(breach.clone()), finding))
+    }
+
     fn pass(&mut self, seconds: f64) {
         let seconds = seconds.max(0.0);
+        self.state.board.pass(seconds);
         let is_under_way = !self.state.emergency && self.phase() == Phase::Progressing;
         let times = &mut self.state.times;
         times.watched += seconds;
@@ -74,14 +113,14 @@ impl Rollout {
         }
     }
 
-    fn rolled_back_for(&mut self, breach: &Breach, now: Timestamp) -> Vec<Effect> {
+    fn rolled_back_for(&mut self, cause: &Cause, now: Timestamp) -> Vec<Effect> {
         let before = self.before(now);
         let target = self.retreat(self.terms.rules.retreat);
         self.latch_at(target, now);
         let criteria = self.judge.criteria();
         let destination = self.destination(target);
-        let sentence = sentence::rolled_back(&self.split, now, breach, criteria, &destination);
-        let change = Change::by_engine("rollback", sentence::reason(breach), sentence);
+        let sentence = sentence::rolled_back(&self.split, now, cause, criteria, &destination);
+        let change = Change::by_engine("rollback", sentence::reason(cause), sentence);
         self.conclude(before, change)
     }
 
@@ -138,41 +177,46 @@ impl Rollout {
         }
     }
 
-    fn held(&mut self, breach: &Breach, guard: Option<Guard>, now: Timestamp) -> Vec<Effect> {
+    fn held(&mut self, cause: &Cause, guard: Option<Guard>, now: Timestamp) -> Vec<Effect> {
         if !self.begins_episode("hold") {
             return Vec::new();
         }
         let before = self.before(now);
         let share = before.standing.share;
-        let sentence = sentence::held(&self.split, now, share, breach, guard);
-        let change = Change::by_engine("hold", sentence::reason(breach), sentence);
+        let sentence = sentence::held(&self.split, now, share, cause, guard);
+        let change = Change::by_engine("hold", sentence::reason(cause), sentence);
         self.conclude(before, change)
     }
 
     /// The engine would have rolled back, but may only say so.
-    fn advised(&mut self, breach: &Breach, now: Timestamp) -> Vec<Effect> {
+    fn advised(&mut self, cause: &Cause, now: Timestamp) -> Vec<Effect> {
         self.glance.is_held = true;
         if !self.begins_episode("advise") {
             return Vec::new();
         }
         let before = self.before(now);
-        let sentence = sentence::advised(&self.split, now, breach);
-        let change = Change::by_engine("advise", sentence::reason(breach), sentence);
+        let sentence = sentence::advised(&self.split, now, cause);
+        let change = Change::by_engine("advise", sentence::reason(cause), sentence);
         self.conclude(before, change)
     }
 
     /// Tells of breached criteria that ask for no more.
     fn notices(&mut self, now: Timestamp) -> Vec<Effect> {
-        let breaches = self.judge.breaches();
-        let to_tell = breaches.filter(|breach| breach.criterion.action == Action::Notify);
-        let to_tell: Vec<_> = to_tell.collect();
+        let judged = self.judge.breaches();
+        let judged = judged.filter(|breach| breach.criterion.action == Action::Notify);
+        let told = self.state.board.breached();
+        let told = told.filter(|breach| breach.criterion.action == Action::Notify);
+        let causes: Vec<Cause> = judged
+            .map(|breach| Cause::Judged(Breach::Limit(breach)))
+            .chain(told.map(Cause::Signal))
+            .collect();
         let mut effects = Vec::new();
-        for breach in to_tell {
-            if self.begins_episode(&breach.criterion.to_string()) {
+        for cause in causes {
+            let reason = sentence::reason(&cause);
+            if self.begins_episode(&reason) {
                 let before = self.before(now);
-                let breach = Breach::Limit(breach);
-                let sentence = sentence::noticed(&self.split, now, &breach);
-                let change = Change::by_engine("notify", sentence::reason(&breach), sentence);
+                let sentence = sentence::noticed(&self.split, now, &cause);
+                let change = Change::by_engine("notify", reason, sentence);
                 effects.extend(self.conclude(before, change));
             }
         }

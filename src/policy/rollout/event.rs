@@ -5,6 +5,7 @@ use crate::policy::arm::PerArm;
 use crate::policy::judge::window::Window;
 use crate::policy::plan::{Course, Retreat, Rules};
 use crate::policy::share::Share;
+use crate::policy::signal::{Reading, SignalTerms};
 
 /// What the configuration says of a split.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Terms {
     pub rules: Rules,
     /// Written by the user; a new value clears a rollback's latch and begins the plan anew.
     pub rollout_id: String,
+    /// The signals that there are.
+    pub signals: Vec<SignalTerms>,
     /// Names of the arms' backends; what was seen of others is no evidence about these.
     pub backends: PerArm<String>,
 }
@@ -33,6 +36,13 @@ pub struct By {
 pub enum Event {
     /// A window was measured; each must be given once.
     Observed(Box<Window>),
+    /// The source of a signal has answered, or somebody has told its value.
+    Signal {
+        /// The signal's name.
+        name: String,
+        /// A value, or why there is none.
+        reading: Reading,
+    },
     /// The engine takes the next step of the plan, as [`Rollout::wish`](super::Rollout::wish) has
     /// asked for.
     Advance,

@@ -11,6 +11,8 @@ use crate::policy::arm::PerArm;
 use crate::policy::judge::Evidence;
 use crate::policy::plan::Course;
 use crate::policy::share::Share;
+use crate::policy::signal::Board;
+use crate::policy::time::Timestamp;
 
 /// All that is kept of a rollout across restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub(super) struct State {
     pub(super) operator_share: Option<Share>,
     pub(super) emergency: bool,
     pub(super) times: Times,
+    pub(super) board: Board,
+    /// When the last window ended.
+    pub(super) seen_at: Option<Timestamp>,
     /// When something that lasts was last told of, in watched seconds.
     pub(super) episodes: BTreeMap<String, f64>,
     pub(super) last_decision: Option<Decision>,
@@ -112,6 +117,8 @@ impl State {
             operator_share: None,
             emergency: false,
             times: Times::default(),
+            board: Board::default(),
+            seen_at: None,
             episodes: BTreeMap::new(),
             last_decision: None,
             revision: 0,

@@ -3,27 +3,40 @@
 //! A sentence about a breach always has the same parts in the same order: what, when, how many of
 //! how many since when on both arms, how sure, and how sure it had to be.
 
+use std::time::Duration;
+
 use super::By;
 use crate::policy::criteria::{Criteria, Criterion, Harm, Metric};
+use crate::policy::duration;
 use crate::policy::judge::guards::Guard;
 use crate::policy::judge::window::Pair;
 use crate::policy::judge::{Breach, LimitBreach};
 use crate::policy::share::Share;
+use crate::policy::signal::SignalBreach;
 use crate::policy::time::Timestamp;
 use crate::policy::wording::{grouped, odds, percent};
+
+/// What speaks against `new`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cause {
+    /// What requests have shown.
+    Judged(Breach),
+    /// What a signal tells.
+    Signal(SignalBreach),
+}
 
 /// The engine rolled back.
 pub(super) fn rolled_back(
     split: &str,
     now: Timestamp,
-    breach: &Breach,
+    cause: &Cause,
     criteria: &Criteria,
     destination: &str,
 ) -> String {
     let clock = now.clock();
-    let figures = figures(breach);
-    let ground = match breach {
-        Breach::Limit(limit) => {
+    let figures = figures(cause);
+    let ground = match cause {
+        Cause::Judged(Breach::Limit(limit)) => {
             let at_least = if limit.evidence >= limit.evidence_cap {
                 "at least "
             } else {
@@ -38,7 +51,13 @@ pub(super) fn rolled_back(
                 grouped(limit.threshold.round() as u64),
             )
         }
-        Breach::Streak { .. } => format!("Rollback at {} in a row.", criteria.hard_fail),
+        Cause::Judged(Breach::Streak { .. }) => {
+            format!("Rollback at {} in a row.", criteria.hard_fail)
+        }
+        Cause::Signal(breach) => match breach.criterion.sustained {
+            Duration::ZERO => "A signal rolls back at once.".to_owned(),
+            sustained => format!("Rollback after {}.", duration::print(sustained)),
+        },
     };
     format!("Rolled back new of {split}{destination} at {clock}: {figures}. {ground}")
 }
@@ -48,11 +67,11 @@ pub(super) fn held(
     split: &str,
     now: Timestamp,
     share: Share,
-    breach: &Breach,
+    cause: &Cause,
     guard: Option<Guard>,
 ) -> String {
     let clock = now.clock();
-    let figures = figures(breach);
+    let figures = figures(cause);
     let because = match guard {
         None => {
             return format!(
@@ -70,22 +89,23 @@ pub(super) fn held(
 }
 
 /// The engine would have rolled back, if it had not only been asked for advice.
-pub(super) fn advised(split: &str, now: Timestamp, breach: &Breach) -> String {
-    let (clock, figures) = (now.clock(), figures(breach));
+pub(super) fn advised(split: &str, now: Timestamp, cause: &Cause) -> String {
+    let (clock, figures) = (now.clock(), figures(cause));
     format!("Would roll back new of {split} at {clock}: {figures}. Only advising.")
 }
 
 /// A criterion is breached that asks for no more than to be told.
-pub(super) fn noticed(split: &str, now: Timestamp, breach: &Breach) -> String {
-    let (clock, figures) = (now.clock(), figures(breach));
+pub(super) fn noticed(split: &str, now: Timestamp, cause: &Cause) -> String {
+    let (clock, figures) = (now.clock(), figures(cause));
     format!("Noticed of new of {split} at {clock}: {figures}. The criterion asks for no more.")
 }
 
 /// The condition that fired, in a few words.
-pub(super) fn reason(breach: &Breach) -> String {
-    match breach {
-        Breach::Limit(limit) => limit.criterion.to_string(),
-        Breach::Streak { length, .. } => format!("{length} failures in a row"),
+pub(super) fn reason(cause: &Cause) -> String {
+    match cause {
+        Cause::Judged(Breach::Limit(limit)) => limit.criterion.to_string(),
+        Cause::Judged(Breach::Streak { length, .. }) => format!("{length} failures in a row"),
+        Cause::Signal(breach) => breach.criterion.to_string(),
     }
 }
 
@@ -195,10 +215,11 @@ pub(super) fn signature(by: &By) -> String {
     }
 }
 
-fn figures(breach: &Breach) -> String {
-    match breach {
-        Breach::Limit(limit) => limit_figures(limit),
-        Breach::Streak { length, clusters } => format!(
+fn figures(cause: &Cause) -> String {
+    match cause {
+        Cause::Judged(Breach::Limit(limit)) => limit_figures(limit),
+        Cause::Signal(breach) => breach.to_string().trim_end_matches('.').to_owned(),
+        Cause::Judged(Breach::Streak { length, clusters }) => format!(
             "{} requests in a row failed or were diverted ({}), none succeeded between",
             grouped(*length),
             groups(*clusters)
@@ -275,6 +296,10 @@ mod tests {
         Timestamp::from_milliseconds(instant.as_millisecond())
     }
 
+    fn judged(breach: LimitBreach) -> Cause {
+        Cause::Judged(Breach::Limit(breach))
+    }
+
     fn breach(metric: Metric, limit: f64) -> LimitBreach {
         LimitBreach {
             criterion: Criterion::beyond(metric, limit),
@@ -290,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_rollback_is_told_with_all_its_figures() {
-        let breach = Breach::Limit(breach(Metric::ErrorRate, 0.05));
+        let breach = judged(breach(Metric::ErrorRate, 0.05));
         assert_eq!(
             rolled_back("shop", at("14:03:27.9"), &breach, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: errors 51% (23 of 45 requests, 17 session \
@@ -301,7 +326,7 @@ mod tests {
 
     #[test]
     fn slow_answers_without_anything_to_compare_with_are_told_alike() {
-        let breach = Breach::Limit(LimitBreach {
+        let breach = judged(LimitBreach {
             evidence: 1e6,
             legacy: Pair::default(),
             clusters: 1,
@@ -318,10 +343,10 @@ mod tests {
 
     #[test]
     fn a_hard_trip_and_a_hold_have_sentences_of_their_own() {
-        let breach = Breach::Streak {
+        let breach = Cause::Judged(Breach::Streak {
             length: 12,
             clusters: 7,
-        };
+        });
         assert_eq!(
             rolled_back("shop", at("14:03:27"), &breach, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: 12 requests in a row failed or were diverted (7 \
@@ -350,7 +375,7 @@ mod tests {
             new: Pair { n: 450, e: 23 },
             ..breach(metric, 0.0)
         };
-        let errors = Breach::Limit(worse(Metric::ErrorRate, 0.25));
+        let errors = judged(worse(Metric::ErrorRate, 0.25));
         assert_eq!(
             rolled_back("shop", at("14:03:27"), &errors, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: errors 5.1% (23 of 450 requests, 17 session \
@@ -358,7 +383,7 @@ mod tests {
              \"error_rate at most 1.25 × legacy\"; rollback at 400 : 1. False-rollback budget 1% \
              per day."
         );
-        let slow = Breach::Limit(worse(Metric::Latency(95), 0.1));
+        let slow = judged(worse(Metric::Latency(95), 0.1));
         assert_eq!(
             rolled_back("shop", at("14:03:27"), &slow, &Criteria::default(), ""),
             "Rolled back new of shop at 14:03:27: slower than legacy's p95 and 10% 5.1% (23 of \
@@ -370,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_criterion_that_asks_for_a_hold_holds() {
-        let breach = Breach::Limit(breach(Metric::ErrorRate, 0.05));
+        let breach = judged(breach(Metric::ErrorRate, 0.05));
         let share = "10%".parse().expect("a share");
         assert_eq!(
             held("shop", at("14:03:27"), share, &breach, None),

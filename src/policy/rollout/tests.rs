@@ -11,6 +11,7 @@ use crate::policy::plan::{Course, Rules};
 mod model;
 mod outlook;
 mod plans;
+mod signals;
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_milliseconds(milliseconds)
@@ -32,6 +33,7 @@ fn terms(share: Option<Share>) -> Terms {
         course: by_hand(share, Criteria::default()),
         rules: Rules::default(),
         rollout_id: "r1".to_owned(),
+        signals: Vec::new(),
         backends: PerArm::from_fn(|arm| arm.to_string()),
     }
 }

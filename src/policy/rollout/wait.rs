@@ -7,10 +7,12 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::{Phase, Rollout};
+use crate::policy::criteria::Action;
 use crate::policy::duration;
 use crate::policy::judge::Lack;
 use crate::policy::plan::OnTimeout;
 use crate::policy::share::Share;
+use crate::policy::signal::{SignalBreach, SignalLack};
 use crate::policy::time::Timestamp;
 
 /// From 0, a first step beyond this needs a person: nothing at all is known of `new` by then.
@@ -35,6 +37,10 @@ pub enum Wait {
     Hold,
     /// Something is not proven.
     Judge(Lack),
+    /// A signal is silent, or tells too little good.
+    Signal(SignalLack),
+    /// A criterion on a signal is breached.
+    SignalBreach(SignalBreach),
     /// A person's approval of this share.
     Approval(Share),
     /// A window of the calendar; with the next time it opens.
@@ -82,7 +88,7 @@ impl Rollout {
 
     /// What time and traffic may bring.
     fn proof_to_come(&self) -> Vec<Wait> {
-        let mut waits = Vec::new();
+        let mut waits = self.signals_to_come();
         if self.is_idle() {
             if self.glance.is_taken && !self.glance.is_new_available {
                 waits.push(Wait::Health);
@@ -105,6 +111,17 @@ impl Rollout {
             .filter(|lack| !(takes_it_unproven && is_time_or_proof(lack)));
         waits.extend(lacking.map(Wait::Judge));
         waits
+    }
+
+    fn signals_to_come(&self) -> Vec<Wait> {
+        let board = &self.state.board;
+        let breached = board.breached();
+        let breached = breached.filter(|breach| breach.criterion.action != Action::Notify);
+        let lacking = board.lacking().into_iter();
+        breached
+            .map(Wait::SignalBreach)
+            .chain(lacking.map(Wait::Signal))
+            .collect()
     }
 
     /// What people and their rules may bring.
@@ -169,7 +186,10 @@ const fn is_time_or_proof(lack: &Lack) -> bool {
 impl Wait {
     /// Whether nobody but `new` can bring it.
     pub const fn is_of_proof(&self) -> bool {
-        matches!(self, Wait::Health | Wait::Hold | Wait::Judge(_))
+        matches!(
+            self,
+            Wait::Health | Wait::Hold | Wait::Judge(_) | Wait::Signal(_) | Wait::SignalBreach(_)
+        )
     }
 }
 
@@ -186,6 +206,8 @@ impl Display for Wait {
             Wait::Health => f.write_str("No endpoint of new could take requests."),
             Wait::Hold => f.write_str("A breach is held; see the last decision."),
             Wait::Judge(lack) => lack.fmt(f),
+            Wait::Signal(lack) => lack.fmt(f),
+            Wait::SignalBreach(breach) => breach.fmt(f),
             Wait::Approval(next) => write!(f, "Somebody has to approve {next}."),
             Wait::Calendar(Some(opens)) => {
                 write!(f, "The calendar is closed until {}.", opens.minute())

@@ -41,7 +41,7 @@ pub(super) fn stages(percentages: &[u16]) -> Vec<Stage> {
 pub(super) struct Journey {
     pub(super) rollout: Rollout,
     pub(super) now: Timestamp,
-    decisions: Vec<Decision>,
+    pub(super) decisions: Vec<Decision>,
 }
 
 impl Journey {
@@ -62,7 +62,7 @@ impl Journey {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let effects = self.rollout.handle(event, self.now).expect("not refused");
         self.decisions
             .extend(effects.into_iter().filter_map(|effect| match effect {
@@ -95,7 +95,7 @@ impl Journey {
         }
     }
 
-    fn percent(&self) -> u16 {
+    pub(super) fn percent(&self) -> u16 {
         self.rollout.standing().share.basis_points() / 100
     }
 
@@ -104,7 +104,7 @@ impl Journey {
         waits.iter().map(ToString::to_string).collect()
     }
 
-    fn last(&self) -> &Decision {
+    pub(super) fn last(&self) -> &Decision {
         self.decisions.last().expect("a decision")
     }
 }

@@ -1,0 +1,140 @@
+//! What signals do to a rollout.
+
+use super::plans::{Journey, planned, stage};
+use super::*;
+use crate::policy::signal::{Absence, Reading, SignalTerms};
+
+/// A plan of 0, 10 and 50 % that rolls back, holds and notifies by signals and needs one of them.
+fn with_signals() -> Terms {
+    let stage = |percent| {
+        let mut stage = stage(percent);
+        stage.criteria.signal_rollback = [
+            "memory > 2GiB for 1s",
+            "lag > 5 then hold",
+            "complaints > 3 then notify",
+        ]
+        .into_iter()
+        .map(|text| text.parse().expect("a criterion"))
+        .collect();
+        stage.criteria.signal_advance = vec!["memory < 1GiB".parse().expect("a requirement")];
+        stage
+    };
+    let signal = |name: &str, absent| SignalTerms {
+        name: name.to_owned(),
+        fresh_for: Duration::from_secs(2),
+        absent,
+        has_legacy: false,
+    };
+    Terms {
+        signals: vec![
+            signal("memory", Absence::Inconclusive),
+            signal("lag", Absence::Healthy),
+            signal("complaints", Absence::Healthy),
+        ],
+        ..planned(vec![stage(0), stage(10), stage(50)])
+    }
+}
+
+fn tell(journey: &mut Journey, name: &str, value: f64) {
+    journey.tell(Event::Signal {
+        name: name.to_owned(),
+        reading: Reading::of(value, None),
+    });
+}
+
+/// Ten good windows, with this memory all the while.
+fn with_memory(journey: &mut Journey, bytes: f64, ticks: usize) {
+    for _ in 0..ticks {
+        tell(journey, "memory", bytes);
+        journey.tick(good());
+    }
+}
+
+const LITTLE: f64 = 5e8;
+const MUCH: f64 = 3e9;
+
+#[test]
+fn a_silent_signal_that_is_needed_holds_the_plan_and_is_named() {
+    let mut journey = Journey::of(with_signals());
+    journey.good_ticks(50);
+    assert_eq!(journey.percent(), 0);
+    assert!(
+        journey.waits()[0].contains("memory"),
+        "{:?}",
+        journey.waits()
+    );
+    with_memory(&mut journey, LITTLE, 1);
+    assert_eq!(journey.percent(), 10);
+
+    journey.tell(Event::Pause { by: alice() });
+    journey.good_ticks(30);
+    journey.tell(resume());
+    journey.good_ticks(20);
+    assert_eq!(journey.percent(), 10, "stale by now");
+    let error = Event::Signal {
+        name: "memory".to_owned(),
+        reading: Reading {
+            new: Err("connection refused".to_owned()),
+            legacy: None,
+        },
+    };
+    journey.tell(error);
+    assert!(
+        journey.waits()[0].contains("connection refused"),
+        "{:?}",
+        journey.waits()
+    );
+}
+
+#[test]
+fn a_signal_rolls_back_once_its_limit_was_passed_for_long_enough() {
+    let mut journey = Journey::of(with_signals());
+    with_memory(&mut journey, LITTLE, 6);
+    assert_eq!(journey.percent(), 10);
+    with_memory(&mut journey, MUCH, 10);
+    assert_eq!(journey.percent(), 10);
+    with_memory(&mut journey, MUCH, 1);
+    assert_eq!(
+        (journey.percent(), journey.rollout.phase()),
+        (0, Phase::RolledBack)
+    );
+    assert_eq!(journey.last().reason, "memory > 2GiB for 1s");
+    let sentence = &journey.last().sentence;
+    assert!(
+        sentence.starts_with("Rolled back new of shop at 00:00:01: memory > 2GiB for 1s: "),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_signal_may_hold_or_be_told_of() {
+    let mut journey = Journey::of(with_signals());
+    with_memory(&mut journey, LITTLE, 6);
+    tell(&mut journey, "complaints", 4.0);
+    tell(&mut journey, "lag", 6.0);
+    with_memory(&mut journey, LITTLE, 15);
+    assert_eq!(
+        (journey.percent(), journey.rollout.phase()),
+        (10, Phase::Progressing)
+    );
+    assert_eq!(journey.last().action, "hold");
+
+    tell(&mut journey, "lag", 1.0);
+    with_memory(&mut journey, LITTLE, 1);
+    let actions: Vec<_> = journey.decisions.iter().map(|it| &*it.action).collect();
+    assert_eq!(actions, ["advance", "hold", "notify", "advance"]);
+}
+
+#[test]
+fn values_outlive_a_restart_and_age_meanwhile() {
+    let mut journey = Journey::of(with_signals());
+    with_memory(&mut journey, LITTLE, 3);
+    let terms = journey.rollout.terms().clone();
+    let record = journey.rollout.record();
+    let soon = journey.now.plus(Duration::from_secs(1));
+    let late = journey.now.plus(Duration::from_secs(60));
+    let (soon, _) = Rollout::restore("shop", record.clone(), terms.clone(), soon);
+    let (late, _) = Rollout::restore("shop", record, terms, late);
+    assert!(soon.signals()[0].fresh);
+    assert!(!late.signals()[0].fresh);
+}
