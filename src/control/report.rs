@@ -134,17 +134,17 @@ pub fn metrics(
     // Read afresh: a scrape must not lag behind the tick.
     let plans = &world.routing.splits;
     let readings: Vec<SplitReading> = plans.iter().map(|plan| plan.tally.reading()).collect();
-    let conditions: Vec<_> = world
-        .splits
-        .iter()
-        .map(|state| state.rollout.conditions())
+    let now = world.clock.now();
+    let rollouts = world.splits.iter().map(|state| &state.rollout);
+    let evidence: Vec<_> = rollouts
+        .map(|rollout| (rollout.conditions(), rollout.outlook(now)))
         .collect();
     let splits = plans
         .iter()
         .zip(&world.splits)
         .zip(&readings)
-        .zip(&conditions);
-    let splits = splits.map(|(((plan, state), reading), conditions)| {
+        .zip(&evidence);
+    let splits = splits.map(|(((plan, state), reading), (conditions, outlook))| {
         let standing = state.rollout.standing();
         SplitScene {
             name: &plan.name,
@@ -153,6 +153,7 @@ pub fn metrics(
             emergency: standing.emergency,
             breaker: plan.breaker.as_ref().map(|breaker| breaker.state(elapsed)),
             conditions,
+            outlook,
             reading,
         }
     });

@@ -14,16 +14,17 @@
 //! `docs/metrics.md` lists the same names; a test compares the two.
 
 mod exporter;
+mod rollout;
 mod scene;
 
 use self::exporter::{Exporter, write_histograms};
+use self::rollout::rollout;
 pub use self::scene::{
     BREAKER_STATES, BackendScene, EndpointScene, ProcessScene, Scene, SplitScene,
 };
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
 use crate::policy::fallback::Refusal;
-use crate::policy::rollout::Phase;
 use crate::policy::time::Timestamp;
 
 /// The media type of [`Metrics::render`]; Prometheus 3 refuses an answer without one.
@@ -50,7 +51,7 @@ impl Metrics {
         for split in &scene.splits {
             self::split(&exporter, split);
             fallbacks(&exporter, split);
-            evidence(&exporter, split);
+            rollout(&exporter, split);
         }
         for backend in &scene.backends {
             self::backend(&exporter, backend);
@@ -165,19 +166,16 @@ fn split(exporter: &Exporter, split: &SplitScene<'_>) {
         .set(&[("split", split.name)], split.share.ratio());
     exporter
         .gauge(
-            "cutover_split_rolled_back",
-            "1 while a rollback latches the share, else 0.",
-        )
-        .set(
-            &[("split", split.name)],
-            truth(split.phase == Phase::RolledBack),
-        );
-    exporter
-        .gauge(
             "cutover_split_emergency",
             "1 while an emergency sends everything to legacy, else 0.",
         )
         .set(&[("split", split.name)], truth(split.emergency));
+    exporter
+        .gauge(
+            "cutover_failure_streak",
+            "Requests of new that failed or were diverted in a row, without a success between.",
+        )
+        .set(&[("split", split.name)], split.reading.streak.length as f64);
     if let Some(current) = split.breaker {
         let breaker = exporter.gauge(
             "cutover_breaker_state",
@@ -263,40 +261,6 @@ fn fallbacks(exporter: &Exporter, split: &SplitScene<'_>) {
             ];
             diverted.set(&labels, count);
         }
-    }
-}
-
-fn evidence(exporter: &Exporter, split: &SplitScene<'_>) {
-    exporter
-        .gauge(
-            "cutover_failure_streak",
-            "Requests of new that failed or were diverted in a row, without a success between.",
-        )
-        .set(&[("split", split.name)], split.reading.streak.length as f64);
-    let evidence = exporter.gauge(
-        "cutover_evidence_log10",
-        "Evidence that new breaches the condition, as the decimal logarithm of the odds.",
-    );
-    let threshold = exporter.gauge(
-        "cutover_evidence_threshold_log10",
-        "The evidence at which the condition rolls back, as a decimal logarithm.",
-    );
-    let overdispersion = exporter.gauge(
-        "cutover_overdispersion",
-        "Events of one session come in bunches of about this size; evidence is divided by it.",
-    );
-    for condition in split.conditions {
-        let labels = [
-            ("split", split.name),
-            ("condition", condition.criterion.as_str()),
-        ];
-        evidence.set(&labels, logarithm(condition.evidence));
-        threshold.set(&labels, logarithm(condition.threshold));
-        let labels = [
-            ("split", split.name),
-            ("event", condition.criterion.as_str()),
-        ];
-        overdispersion.set(&labels, condition.overdispersion);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is not ours on both sides: servers that were written without us in mind as the two arms,
 //! and the Prometheus that people have as the reader of our metrics.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -27,6 +28,12 @@ use crate::project::read;
 /// A split that is judged, but whose share stays where it is, so that counts are exact.
 const UNMOVED: &str = "share: 50%, analysis: {alpha: 0.000001, hard_fail: 1000}, \
                        rollback: ['error_rate > 90%', 'p95 > 10s']";
+
+/// A plan that stays in its second stage, and of which every kind of metric is known.
+const PLAN: &str = "stages: [{share: 0%, observe: 200ms}, {share: 10%, observe: 1h}, 100%], \
+                    analysis: {alpha: 0.000001, hard_fail: 1000, min_events: 1000}, \
+                    rollback: ['error_rate > 90%', 'p95 > 10s'], \
+                    advance: ['error_rate < 20%', 'p95 < 5s']";
 
 /// A program that is not ours; killed when dropped.
 struct Running(Child);
@@ -334,6 +341,90 @@ async fn prometheus_scrapes_and_answers_what_the_documents_tell_people_to_ask() 
     for query in queries {
         let answer = prometheus.ask(&query).await;
         assert!(!answer.is_empty(), "nothing answers {query}");
+    }
+}
+
+#[tokio::test]
+async fn every_query_of_the_dashboard_and_of_the_alerts_is_answered_of_a_plan() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |request| match request.field("x-user") {
+        Some(key) if key.ends_with('7') => Script::reset(),
+        _ => Script::status(200),
+    });
+    let configuration = migration(legacy.address(), new.address(), PLAN);
+    let proxy = Site::new().start(&configuration).await;
+    eventually("the first stage is left", async || {
+        proxy.split("api").await.share == "10%"
+    })
+    .await;
+    let prometheus = Prometheus::start(proxy.admin()).await;
+    prometheus.answers("cutover_stage == 2", 1).await;
+    traffic(&proxy).await;
+    prometheus
+        .answers("sum(cutover_requests_total) == 50", 1)
+        .await;
+
+    let expressions = dashboard(&read("config/grafana/rollout.json"));
+    assert!(expressions.len() > 20, "{expressions:?}");
+    for expression in expressions {
+        let answer = prometheus.ask(&expression).await;
+        assert!(!answer.is_empty(), "nothing answers {expression}");
+    }
+    // A rule that names what there is not would keep silent for ever.
+    for name in metrics_of(&read("config/prometheus/alerts.yaml")) {
+        let answer = prometheus.ask(&name).await;
+        assert!(!answer.is_empty(), "nothing is called {name}");
+    }
+}
+
+/// The expressions of a dashboard, with its variables filled in as Grafana does.
+fn dashboard(text: &str) -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(text).expect("a dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("it has panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array());
+    let expressions = targets.flatten().map(|target| {
+        let expression = target["expr"].as_str().expect("each asks something");
+        expression
+            .replace("$split", ".*")
+            .replace("$__rate_interval", "1m")
+    });
+    expressions.collect()
+}
+
+/// The names of our metrics in the expressions of rules.
+fn metrics_of(rules: &str) -> BTreeSet<String> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = rules.split(|letter| !is_part(letter));
+    let names = words.filter(|word| word.starts_with("cutover_"));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn promtool_accepts_the_alerts_and_each_fires_when_it_should() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/prometheus");
+    for words in [
+        ["check", "rules", "alerts.yaml"],
+        ["test", "rules", "alerts-test.yaml"],
+    ] {
+        let mut command = program("promtool");
+        let output = command.args(words).current_dir(&directory).output();
+        let output = output.unwrap_or_else(|error| missing(&command, "prometheus", &error));
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn each_alert_says_what_to_do_and_is_tried() {
+    let (rules, trial) = (
+        read("config/prometheus/alerts.yaml"),
+        read("config/prometheus/alerts-test.yaml"),
+    );
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() >= 8);
+    for alert in alerts {
+        let name = alert.lines().next().unwrap_or_default();
+        assert!(alert.contains("runbook: "), "{name} says nothing");
+        assert!(trial.contains(name), "{name} is not tried");
     }
 }
 

@@ -23,12 +23,17 @@ pub struct Outlook {
     /// All stages, in order; empty without a plan.
     pub stages: Vec<PlannedStage>,
     /// The share of the stage that follows, such as `30%`; absent in the last one.
-    pub next_share: Option<String>,
+    #[serde(with = "optional_percentage")]
+    pub next_share: Option<Share>,
     /// What has to be proven before the stage is left.
     pub needs: Vec<Need>,
     /// All that the next step waits for, a sentence each, the weightiest first. Empty without a
     /// plan, and once it is completed.
     pub lacking: Vec<String>,
+    /// Whether somebody's approval is among them.
+    pub awaits_approval: bool,
+    /// Whether a breach is held instead of rolled back.
+    pub held: bool,
     /// Seconds until nothing is lacking, if traffic goes on as it does; absent if a person, the
     /// calendar or an event is awaited, or if this traffic does not lead there.
     pub seconds_to_come: Option<f64>,
@@ -47,7 +52,8 @@ pub struct StageProgress {
     /// How many there are.
     pub of: usize,
     /// Its share, such as `30%`; what is in effect may be lower.
-    pub share: String,
+    #[serde(with = "percentage")]
+    pub share: Share,
     /// Seconds in good health that it has had.
     pub healthy_seconds: f64,
     /// Seconds in good health that it needs.
@@ -71,7 +77,8 @@ pub struct StageProgress {
 #[serde(default)]
 pub struct PlannedStage {
     /// Such as `30%`.
-    pub share: String,
+    #[serde(with = "percentage")]
+    pub share: Share,
     /// Seconds in good health that it needs.
     pub observe_seconds: f64,
     /// Requests of `new` that it needs; 0 where nobody is sent to `new`.
@@ -88,10 +95,11 @@ impl Rollout {
     /// How far the plan has come and what its next step waits for.
     pub fn outlook(&self, now: Timestamp) -> Outlook {
         let seconds_since_change = self.seconds_since_change();
-        let advise = self.terms.rules.advise;
+        let (held, advise) = (self.glance.is_held, self.terms.rules.advise);
         let Some(plan) = self.plan() else {
             return Outlook {
                 seconds_since_change,
+                held,
                 advise,
                 ..Outlook::default()
             };
@@ -100,10 +108,12 @@ impl Rollout {
         Outlook {
             stage: self.stage_progress(),
             stages: plan.stages().iter().map(PlannedStage::of).collect(),
-            next_share: self.next_stage().map(|stage| stage.share.to_string()),
+            next_share: self.next_stage().map(|stage| stage.share),
             needs: self.needs(),
             seconds_to_come: self.seconds_to_come(&waits),
+            awaits_approval: waits.iter().any(|wait| matches!(wait, Wait::Approval(_))),
             lacking: waits.iter().map(ToString::to_string).collect(),
+            held,
             seconds_since_change,
             advise,
         }
@@ -160,12 +170,55 @@ impl PlannedStage {
         let criteria = &stage.criteria;
         let is_idle = stage.share == Share::ZERO;
         Self {
-            share: stage.share.to_string(),
+            share: stage.share,
             observe_seconds: criteria.observe.as_secs_f64(),
             min_requests: if is_idle { 0 } else { criteria.min_requests },
             approval: stage.approval,
             calendar: stage.calendar.is_some(),
             timeout_seconds: stage.timeout.as_ref().map(Duration::as_secs_f64),
         }
+    }
+}
+
+/// A share as status has always written it: `30%`, not the basis points of a record.
+mod percentage {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::policy::share::Share;
+
+    pub(super) fn serialize<S: Serializer>(
+        share: &Share,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(share)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Share, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The same, where there may be none.
+mod optional_percentage {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::policy::share::Share;
+
+    pub(super) fn serialize<S: Serializer>(
+        share: &Option<Share>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        share.map(|share| share.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Share>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let share = text.map(|text| text.parse()).transpose();
+        share.map_err(D::Error::custom)
     }
 }

@@ -1,6 +1,6 @@
 //! What a scrape shows. It borrows everything, so that taking the picture copies no count twice.
 
-use crate::policy::rollout::{Condition, Phase};
+use crate::policy::rollout::{Condition, Outlook, Phase};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 use crate::telemetry::edge::EdgeLoad;
@@ -59,6 +59,8 @@ pub struct SplitScene<'a> {
     pub breaker: Option<&'static str>,
     /// Each rollback criterion as it stood at the last tick.
     pub conditions: &'a [Condition],
+    /// How far its plan has come.
+    pub outlook: &'a Outlook,
     /// What was counted.
     pub reading: &'a SplitReading,
 }

@@ -1,11 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::*;
 use crate::policy::criteria::Action;
-use crate::policy::rollout::{Condition, Observed};
+use crate::policy::rollout::{
+    Condition, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
+};
 use crate::policy::share::Share;
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeLoad;
@@ -65,7 +68,45 @@ fn split<'a>(
         emergency: false,
         breaker: Some("open"),
         conditions,
+        outlook: &OUTLOOK,
         reading,
+    }
+}
+
+/// In the second of two stages; nobody has approved that it is left.
+static OUTLOOK: LazyLock<Outlook> = LazyLock::new(|| Outlook {
+    stage: Some(StageProgress {
+        number: 2,
+        of: 2,
+        share: Share::ALL,
+        healthy_seconds: 12.5,
+        ..StageProgress::default()
+    }),
+    stages: vec![PlannedStage::default(); 2],
+    needs: vec![need()],
+    awaits_approval: true,
+    seconds_to_come: Some(40.0),
+    seconds_since_change: Some(60.0),
+    ..Outlook::default()
+});
+
+fn need() -> Need {
+    Need {
+        requirement: "p95 < 200ms".to_owned(),
+        value: Some(0.01),
+        limit: Some(0.05),
+        samples: 100,
+        events: 1,
+        interval: None,
+        legacy: Observed::default(),
+        evidence: 10.0,
+        threshold: 20.0,
+        meter: 0.77,
+        overdispersion: 1.0,
+        verdict: "inconclusive".to_owned(),
+        requests_to_come: None,
+        seconds_to_come: None,
+        lacking: None,
     }
 }
 
@@ -153,6 +194,44 @@ fn the_breaker_is_in_one_of_its_states() {
     for state in BREAKER_STATES {
         let series = format!("cutover_breaker_state{{split=\"checkout\",state=\"{state}\"}}");
         assert_eq!(samples[&*series], truth(state == "open"), "{state}");
+    }
+}
+
+#[test]
+fn a_rollout_is_in_one_phase_and_one_stage() {
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
+    let text = render(vec![split("checkout", &reading, &[])]);
+    let samples = samples(&text);
+    for phase in Phase::ALL {
+        let series = format!(
+            "cutover_phase{{split=\"checkout\",phase=\"{}\"}}",
+            phase.as_str()
+        );
+        assert_eq!(samples[&*series], truth(phase == Phase::Progressing));
+    }
+    let of_split = |name: &str| samples[&*format!("{name}{{split=\"checkout\"}}")];
+    assert_eq!(of_split("cutover_stage"), 2.0);
+    assert_eq!(of_split("cutover_stages"), 2.0);
+    assert_eq!(of_split("cutover_stage_share_ratio"), 1.0);
+    assert_eq!(of_split("cutover_stage_healthy_seconds"), 12.5);
+    assert_eq!(of_split("cutover_approval_needed"), 1.0);
+}
+
+#[test]
+fn without_a_plan_no_stage_is_invented() {
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
+    let outlook = Outlook::default();
+    let by_hand = SplitScene {
+        outlook: &outlook,
+        ..split("checkout", &reading, &[])
+    };
+    let text = render(vec![by_hand]);
+    for absent in [
+        "cutover_stage",
+        "cutover_gate",
+        "cutover_seconds_since_change",
+    ] {
+        assert!(!text.contains(absent), "{absent} in:\n{text}");
     }
 }
 

@@ -15,18 +15,18 @@ fn a_stage_is_shown_with_what_it_has_had_and_what_it_needs() {
     let shown = outlook(&journey);
     let stage = shown.stage.expect("the second stage");
     assert_eq!((stage.number, stage.of), (2, 3));
-    assert_eq!((stage.share.as_str(), stage.requests), ("10%", 256));
+    assert_eq!((stage.share, stage.requests), (share(10), 256));
     assert_eq!((stage.observe_seconds, stage.min_requests), (0.5, 64));
     assert!((stage.healthy_seconds - 0.4).abs() < 1e-9);
     assert!((stage.watched_seconds - 0.4).abs() < 1e-9);
-    assert_eq!(shown.next_share.as_deref(), Some("100%"));
+    assert_eq!(shown.next_share, Some(Share::ALL));
     assert_eq!(shown.lacking, journey.waits());
     let to_come = shown.seconds_to_come.expect("nothing but time is lacking");
     assert!((to_come - 0.1).abs() < 1e-9, "{to_come}");
     let since = shown.seconds_since_change.expect("it has just changed");
     assert!((since - 0.4).abs() < 1e-9, "{since}");
-    let shares: Vec<_> = shown.stages.iter().map(|it| it.share.as_str()).collect();
-    assert_eq!(shares, ["0%", "10%", "100%"]);
+    let shares: Vec<_> = shown.stages.iter().map(|it| it.share).collect();
+    assert_eq!(shares, [Share::ZERO, share(10), Share::ALL]);
     assert_eq!(shown.stages[0].min_requests, 0, "nobody is sent there");
 }
 
@@ -39,6 +39,7 @@ fn nobody_is_told_a_time_for_what_a_person_must_do() {
     journey.good_ticks(20);
     let shown = outlook(&journey);
     assert_eq!(shown.lacking, ["Somebody has to approve 100%."]);
+    assert!(shown.awaits_approval);
     assert_eq!(shown.seconds_to_come, None);
     assert!(shown.stage.is_some_and(|stage| stage.approval_needed));
 }
