@@ -106,14 +106,14 @@ impl Table {
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| width(&cell.text)).max().unwrap_or(0)
+                cells.map(|cell| width_of(&cell.text)).max().unwrap_or(0)
             })
             .collect();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for ((cell, align), column_width) in row.iter().zip(&self.columns).zip(&widths) {
-                let padding = " ".repeat(column_width - width(&cell.text));
+                let padding = " ".repeat(column_width - width_of(&cell.text));
                 let painted = ink.paint(cell.tone, &cell.text);
                 match align {
                     Align::Left => line.extend([painted.as_str(), &padding, "  "]),
@@ -127,8 +127,34 @@ impl Table {
     }
 }
 
-fn width(text: &str) -> usize {
+fn width_of(text: &str) -> usize {
     text.chars().count()
+}
+
+/// A bar that is filled as far as `full` says, from 0 to 1.
+pub(crate) fn meter(full: f64, width: usize) -> String {
+    let filled = (full.clamp(0.0, 1.0) * width as f64).floor() as usize;
+    "█".repeat(filled) + &"░".repeat(width - filled)
+}
+
+/// `text` in lines of at most `width` characters, each behind `indent`. Words are not cut; what is
+/// longer than a line stands alone in one that is too long.
+pub(crate) fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let mut wrapped = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let longer = width_of(indent) + width_of(&line) + 1 + width_of(word);
+        if !line.is_empty() && longer > width {
+            wrapped.extend([indent, line.as_str(), "\n"]);
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    wrapped.extend([indent, line.as_str(), "\n"]);
+    wrapped
 }
 
 /// `1234567` as `1,234,567`.
@@ -199,6 +225,21 @@ mod tests {
         assert_eq!(odds(1.04), "1.0");
         assert_eq!(odds(2000.0), "2000");
         assert_eq!(odds(1.5e12), "2e12");
+    }
+
+    #[test]
+    fn a_meter_is_full_only_at_its_end() {
+        assert_eq!(meter(0.0, 4), "░░░░");
+        assert_eq!(meter(0.99, 4), "███░");
+        assert_eq!(meter(1.0, 4), "████");
+        assert_eq!(meter(f64::NAN, 2), "░░");
+    }
+
+    #[test]
+    fn long_sentences_are_broken_between_words() {
+        let text = "one two three incomprehensibilities four";
+        let lines = "  one two\n  three\n  incomprehensibilities\n  four\n";
+        assert_eq!(wrapped(text, 10, "  "), lines);
     }
 
     #[test]

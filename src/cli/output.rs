@@ -3,7 +3,9 @@
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-pub(super) use crate::terminal::{Align, Cell, Ink, Table, Tone, count, odds, percent, seconds};
+pub(super) use crate::terminal::{
+    Align, Cell, Ink, Table, Tone, count, meter, odds, percent, seconds, wrapped,
+};
 
 use super::exit::Exit;
 

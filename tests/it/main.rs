@@ -24,6 +24,7 @@ mod reload;
 mod rescue;
 mod rollback;
 mod routing;
+mod showing;
 mod signals;
 mod simulation;
 mod startup;

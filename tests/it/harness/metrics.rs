@@ -45,6 +45,15 @@ impl Metrics {
             .map(|sample| sample.value)
             .sum()
     }
+
+    /// The one sample of `name` with exactly these labels, if there is one.
+    pub(crate) fn only(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let samples = self.samples.get(name)?;
+        let exact = samples.iter().find(|sample| {
+            sample.labels.len() == labels.len() && labels.iter().all(|label| sample.has(*label))
+        });
+        exact.map(|sample| sample.value)
+    }
 }
 
 impl Sample {
