@@ -327,9 +327,11 @@ impl Judge {
             healthy: Duration::try_from_secs_f64(stage.healthy_seconds).unwrap_or_default(),
             needed,
         });
-        let requests = (stage.requests < criteria.min_requests).then_some(Lack::Requests {
+        // Even where none are asked for: what an earlier stage has seen says nothing of this one.
+        let needed = criteria.min_requests.max(1);
+        let requests = (stage.requests < needed).then_some(Lack::Requests {
             counted: stage.requests,
-            needed: criteria.min_requests,
+            needed,
         });
         let threshold = self.gate_threshold();
         let unproven = self

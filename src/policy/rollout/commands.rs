@@ -141,6 +141,9 @@ impl Rollout {
             Some(Retreat::Zero) => Share::ZERO,
             None => self.retreat(self.terms.rules.retreat),
         };
+        // Somewhere half way down a ramp, one stage back may be above where it leads.
+        let most = self.state.latch.as_ref().map(Latch::target);
+        let target = most.map_or(target, |most| target.min(most));
         self.begin_latch(Latch::at_once(target), now);
         let to = self.standing().share;
         let sentence = sentence::rolled_back_by(&self.split, now, was, to, again, &by);

@@ -65,23 +65,17 @@ impl Rollout {
 
     /// Takes up another course. A plan goes on at its highest stage not above the present share.
     fn take_up(&mut self, terms: &Terms, old: &Outline, now: Timestamp) {
-        let share = match old {
-            Outline::Stages(shares) => {
-                let filed = self.state.position.and_then(|index| shares.get(index));
-                let filed = filed.copied().unwrap_or(Share::ZERO);
-                self.state.operator_share.unwrap_or(filed)
-            }
-            Outline::ByHand(filed) => {
-                let filed = filed.unwrap_or(Share::ZERO);
-                self.state.operator_share.unwrap_or(filed)
-            }
-        };
-        let is_plan_after_plan = matches!(old, Outline::Stages(_)) && terms.course.plan().is_some();
         let (old_position, old_aim) = (self.state.position, self.judge.aim());
-        let stood_at = match old {
-            Outline::Stages(shares) => old_position.and_then(|index| shares.get(index)).copied(),
-            Outline::ByHand(_) => None,
+        let (stages, fixed) = match old {
+            Outline::Stages(shares) => (&shares[..], None),
+            Outline::ByHand(share) => (&[][..], *share),
         };
+        let stood_at = old_position.and_then(|index| stages.get(index)).copied();
+        let old_next = stages.get(old_position.map_or(0, |index| index + 1));
+        let old_next = old_next.copied();
+        let filed = fixed.or(stood_at).unwrap_or(Share::ZERO);
+        let share = self.state.operator_share.unwrap_or(filed);
+        let is_plan_after_plan = matches!(old, Outline::Stages(_)) && terms.course.plan().is_some();
         if !is_plan_after_plan {
             self.state.operator_share = None;
             self.state.is_paused = false;
@@ -92,6 +86,12 @@ impl Rollout {
         if stands_at.is_some() && stands_at == stood_at && self.aim(position) == old_aim {
             // The same stage with the same end: what is proven stays proven.
             self.state.position = position;
+            let next = self.next_stage().map(|stage| stage.share);
+            // A plan that is longer now is not at its end, and nobody has approved another share.
+            self.state.is_completed &= next.is_none();
+            if next != old_next {
+                self.state.approved_by = None;
+            }
             self.judge_by_terms(now);
         } else {
             self.enter(position, now);

@@ -28,7 +28,7 @@ impl Rollout {
     pub(super) fn observed(&mut self, window: &Window, now: Timestamp) -> Vec<Effect> {
         self.pass(window.seconds);
         self.state.seen_at = Some(now);
-        let descent = self.descend(window.seconds);
+        let mut effects = self.descend(window.seconds);
         self.glance = Glance {
             is_taken: true,
             is_held: false,
@@ -38,7 +38,7 @@ impl Rollout {
         // was sent before, and has been decided about.
         if self.standing().share == Share::ZERO {
             self.judge.learn(window);
-            if self.phase() == Phase::Progressing && self.is_idle() && window.new_available {
+            if self.is_under_way() && self.is_idle() && window.new_available {
                 self.state.times.healthy += window.seconds.max(0.0);
             }
         } else {
@@ -55,19 +55,25 @@ impl Rollout {
             };
             match found {
                 Some((cause, Finding::Rollback)) if self.terms.rules.advise => {
-                    return self.advised(&cause, now);
+                    effects.extend(self.advised(&cause, now));
                 }
+                // Where this leads is lower than any step of a ramp, which need not be told first.
                 Some((cause, Finding::Rollback)) => return self.rolled_back_for(&cause, now),
                 Some((cause, Finding::Hold(guard))) => {
                     self.glance.is_held = true;
-                    return self.held(&cause, guard, now);
+                    effects.extend(self.held(&cause, guard, now));
+                    if guard.is_some() {
+                        // A stage that lasts too long must not undo what the guard has withheld.
+                        return effects;
+                    }
                 }
                 None => {}
             }
         }
-        let mut effects = descent;
         effects.extend(self.notices(now));
         effects.extend(self.end_of_stage(now));
+        // A window never raises a share, so what it changes waits for nothing that is kept or told.
+        effects.sort_by_key(|effect| !matches!(effect, Effect::Publish(_)));
         effects
     }
 
@@ -91,12 +97,17 @@ impl Rollout {
     fn pass(&mut self, seconds: f64) {
         let seconds = seconds.max(0.0);
         self.state.board.pass(seconds);
-        let is_under_way = !self.state.emergency && self.phase() == Phase::Progressing;
+        let is_under_way = self.is_under_way();
         let times = &mut self.state.times;
         times.watched += seconds;
         if is_under_way {
             times.stage += seconds;
         }
+    }
+
+    /// Whether the present stage is the one that people are in.
+    fn is_under_way(&self) -> bool {
+        !self.state.emergency && self.phase() == Phase::Progressing
     }
 
     /// A ramp goes on. It has been announced when it began.
@@ -233,7 +244,7 @@ impl Rollout {
 
     /// The last stage is proven, or a stage has lasted too long.
     fn end_of_stage(&mut self, now: Timestamp) -> Vec<Effect> {
-        if self.phase() != Phase::Progressing || self.state.emergency {
+        if !self.is_under_way() {
             return Vec::new();
         }
         let Some(stage) = self.stage() else {

@@ -50,6 +50,11 @@ impl Latch {
         self.share
     }
 
+    /// The most that may reach `new` once the rollback is done.
+    pub(super) const fn target(&self) -> Share {
+        self.target
+    }
+
     /// Time passes; whether the share falls.
     pub(super) fn pass(&mut self, seconds: f64, over: Duration) -> bool {
         if self.share <= self.target {

@@ -8,8 +8,10 @@ use crate::policy::criteria::Criteria;
 use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading, Window};
 use crate::policy::plan::{Course, Rules};
 
+mod combinations;
 mod model;
 mod outlook;
+mod plan_model;
 mod plans;
 mod signals;
 

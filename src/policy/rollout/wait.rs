@@ -177,10 +177,11 @@ impl Rollout {
 /// What a plan may go on without once its stage has lasted too long: never without any traffic,
 /// and never while something speaks against `new`.
 const fn is_time_or_proof(lack: &Lack) -> bool {
-    matches!(
-        lack,
-        Lack::Time { .. } | Lack::Requests { .. } | Lack::Proof { .. }
-    )
+    match lack {
+        Lack::Time { .. } | Lack::Proof { .. } => true,
+        Lack::Requests { counted, .. } => *counted > 0,
+        _ => false,
+    }
 }
 
 impl Wait {

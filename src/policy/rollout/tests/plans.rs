@@ -6,7 +6,7 @@ use crate::policy::criteria::{Action, Criterion, Metric};
 use crate::policy::plan::{OnTimeout, Plan, Retreat, Stage};
 
 /// Half a second in good health proves a stage; nothing else is asked.
-fn quick() -> Criteria {
+pub(super) fn quick() -> Criteria {
     Criteria {
         advance: Vec::new(),
         observe: Duration::from_millis(500),
@@ -71,7 +71,7 @@ impl Journey {
             }));
     }
 
-    fn refusal(&mut self, event: Event) -> String {
+    pub(super) fn refusal(&mut self, event: Event) -> String {
         let before = self.rollout.record();
         let refusal = self.rollout.handle(event, self.now).expect_err("refused");
         assert_eq!(self.rollout.record(), before, "a refusal changes nothing");
@@ -109,19 +109,19 @@ impl Journey {
     }
 }
 
-fn promote() -> Event {
+pub(super) fn promote() -> Event {
     Event::Promote { by: alice() }
 }
 
-fn pause() -> Event {
+pub(super) fn pause() -> Event {
     Event::Pause { by: alice() }
 }
 
-fn approve() -> Event {
+pub(super) fn approve() -> Event {
     Event::Approve { by: alice() }
 }
 
-fn go_to(number: usize) -> Event {
+pub(super) fn go_to(number: usize) -> Event {
     Event::Stage {
         number,
         by: alice(),
@@ -217,7 +217,7 @@ fn silence_never_promotes() {
     assert_eq!(journey.waits()[0], "No request was sent to new yet.");
 }
 
-fn quiet_window() -> Window {
+pub(super) fn quiet_window() -> Window {
     let Event::Observed(window) = good() else {
         unreachable!("a window")
     };
