@@ -10,23 +10,21 @@ use crate::config::raw;
 use crate::policy::criteria::{
     Action, Criteria, Criterion, Harm, LatencyLimits, Overdispersion, Proof, Requirement,
 };
-use crate::policy::signal::{
-    SignalCriterion, SignalHarm, SignalProof, SignalRequirement, SignalTerms,
-};
+use crate::policy::signal::{SignalCriterion, SignalRequirement, SignalTerms};
 
 /// What applies to a split, or to one of its stages.
 #[derive(Clone)]
 pub(super) struct Draft {
     rollback: Vec<Stated<Criterion>>,
     advance: Vec<Stated<Requirement>>,
-    signal_rollback: Vec<SignalCriterion>,
-    signal_advance: Vec<SignalRequirement>,
+    signal_rollback: Vec<Stated<SignalCriterion>>,
+    signal_advance: Vec<Stated<SignalRequirement>>,
     /// The signals that a criterion may name.
     signals: Vec<SignalTerms>,
 }
 
 /// A criterion and where it stands.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Stated<T> {
     criterion: T,
     place: Place,
@@ -44,34 +42,55 @@ enum Place {
 }
 
 /// What one list may hold: criteria of which some replace others.
-trait Sentence: Copy + std::fmt::Display {
+trait Sentence: Clone + std::fmt::Display {
     /// Metric and kind are the same: of two, the one that is nearer to the stage counts.
-    fn replaces(self, other: Self) -> bool;
+    fn replaces(&self, other: &Self) -> bool;
 
     /// The same is done about the same thing, so one of the two could never be the first.
-    fn repeats(self, other: Self) -> bool;
+    fn repeats(&self, other: &Self) -> bool;
 }
 
 impl Sentence for Criterion {
-    fn replaces(self, other: Self) -> bool {
-        let compares = |criterion: Self| matches!(criterion.harm, Harm::WorseThanLegacy(_));
+    fn replaces(&self, other: &Self) -> bool {
+        let compares = |criterion: &Self| matches!(criterion.harm, Harm::WorseThanLegacy(_));
         self.metric == other.metric && compares(self) == compares(other)
     }
 
     /// To be told at 2 % and to roll back at 5 % are two things.
-    fn repeats(self, other: Self) -> bool {
+    fn repeats(&self, other: &Self) -> bool {
         self.replaces(other) && self.action == other.action
     }
 }
 
 impl Sentence for Requirement {
-    fn replaces(self, other: Self) -> bool {
+    fn replaces(&self, other: &Self) -> bool {
         let compares =
-            |requirement: Self| matches!(requirement.proof, Proof::NotWorseThanLegacy(_));
+            |requirement: &Self| matches!(requirement.proof, Proof::NotWorseThanLegacy(_));
         self.metric == other.metric && compares(self) == compares(other)
     }
 
-    fn repeats(self, other: Self) -> bool {
+    fn repeats(&self, other: &Self) -> bool {
+        self.replaces(other)
+    }
+}
+
+impl Sentence for SignalCriterion {
+    fn replaces(&self, other: &Self) -> bool {
+        self.is_like(other)
+    }
+
+    /// A high limit at once and a lower one after a while are two things.
+    fn repeats(&self, other: &Self) -> bool {
+        self.action == other.action && (self.forestalls(other) || other.forestalls(self))
+    }
+}
+
+impl Sentence for SignalRequirement {
+    fn replaces(&self, other: &Self) -> bool {
+        self.is_like(other)
+    }
+
+    fn repeats(&self, other: &Self) -> bool {
         self.replaces(other)
     }
 }
@@ -92,10 +111,10 @@ impl Draft {
     /// The criteria, judged as `settings` says.
     pub(super) fn criteria(&self, settings: &Criteria) -> Criteria {
         Criteria {
-            rollback: self.rollback.iter().map(|one| one.criterion).collect(),
-            advance: self.advance.iter().map(|one| one.criterion).collect(),
-            signal_rollback: self.signal_rollback.clone(),
-            signal_advance: self.signal_advance.clone(),
+            rollback: sentences(&self.rollback),
+            advance: sentences(&self.advance),
+            signal_rollback: sentences(&self.signal_rollback),
+            signal_advance: sentences(&self.signal_advance),
             ..settings.clone()
         }
     }
@@ -152,7 +171,7 @@ impl Compiler<'_, '_> {
             }
             Some(raw::Rollback::Criteria(written)) => {
                 let mut on_metrics = Vec::new();
-                let mut on_signals: Vec<SignalCriterion> = Vec::new();
+                let mut on_signals: Vec<(usize, SignalCriterion)> = Vec::new();
                 for (index, Written(sentence)) in written.numbered() {
                     match sentence {
                         RollbackSentence::Metric(criterion) => on_metrics.push((index, criterion)),
@@ -160,18 +179,14 @@ impl Compiler<'_, '_> {
                             let key = place(index).key(split, "rollback");
                             let compares = criterion.compares();
                             self.judge_signal(&key, &base.signals, &criterion.signal, compares);
-                            on_signals.push(criterion);
+                            on_signals.push((index, criterion));
                         }
                     }
                 }
                 let written = self.distinct(split, "rollback", on_metrics, place);
                 draft.rollback = merged(written, &base.rollback);
-                let side = |criterion: &SignalCriterion| harmful_side(criterion.harm);
-                draft.signal_rollback.retain(|old| {
-                    let mut written = on_signals.iter();
-                    !written.any(|new| new.signal == old.signal && side(new) == side(old))
-                });
-                draft.signal_rollback.splice(0..0, on_signals);
+                let written = self.distinct(split, "rollback", on_signals, place);
+                draft.signal_rollback = merged(written, &base.signal_rollback);
             }
         }
         match advance {
@@ -182,7 +197,7 @@ impl Compiler<'_, '_> {
             }
             Some(raw::Advance::Requirements(written)) => {
                 let mut on_metrics = Vec::new();
-                let mut on_signals: Vec<SignalRequirement> = Vec::new();
+                let mut on_signals: Vec<(usize, SignalRequirement)> = Vec::new();
                 for (index, Written(sentence)) in written.numbered() {
                     match sentence {
                         AdvanceSentence::Metric(needed) => on_metrics.push((index, needed)),
@@ -190,18 +205,14 @@ impl Compiler<'_, '_> {
                             let key = place(index).key(split, "advance");
                             let compares = needed.compares();
                             self.judge_signal(&key, &base.signals, &needed.signal, compares);
-                            on_signals.push(needed);
+                            on_signals.push((index, needed));
                         }
                     }
                 }
                 let written = self.distinct(split, "advance", on_metrics, place);
                 draft.advance = merged(written, &base.advance);
-                let side = |needed: &SignalRequirement| needed_side(needed.proof);
-                draft.signal_advance.retain(|old| {
-                    let mut written = on_signals.iter();
-                    !written.any(|new| new.signal == old.signal && side(new) == side(old))
-                });
-                draft.signal_advance.splice(0..0, on_signals);
+                let written = self.distinct(split, "advance", on_signals, place);
+                draft.signal_advance = merged(written, &base.signal_advance);
             }
         }
         draft
@@ -246,7 +257,7 @@ impl Compiler<'_, '_> {
         for (index, criterion) in written {
             let place = place(index);
             let mut others = criteria.iter();
-            if let Some(other) = others.find(|other| criterion.repeats(other.criterion)) {
+            if let Some(other) = others.find(|other| criterion.repeats(&other.criterion)) {
                 let message = format!("`{}` limits the same already", other.criterion);
                 let remedy =
                     "keep the stricter one: the other could never be the first to be passed";
@@ -260,32 +271,52 @@ impl Compiler<'_, '_> {
     /// Reports what must be proven although it would be harm. What is a default on both sides
     /// agrees.
     pub(super) fn judge_contradictions(&mut self, split: &str, drafts: &[Draft]) {
-        let mut reported: Vec<(Place, Place)> = Vec::new();
+        let mut reported = Vec::new();
         for draft in drafts {
             for needed in &draft.advance {
                 let acting = draft.rollback.iter();
                 let harm = acting
                     .filter(|harm| harm.criterion.action != Action::Notify)
                     .find(|harm| needed.criterion.contradicts(harm.criterion));
-                let Some(harm) = harm else { continue };
-                // Most stages say nothing of their own, and one mistake is one problem.
-                if reported.contains(&(needed.place, harm.place)) {
-                    continue;
+                if let Some(harm) = harm {
+                    self.contradiction(split, needed, harm, &mut reported);
                 }
-                reported.push((needed.place, harm.place));
-                let (list, place, at_fault) = match needed.place {
-                    Place::Default => ("rollback", harm.place, "`advance`"),
-                    _ => ("advance", needed.place, "this one"),
-                };
-                let message = format!(
-                    "{} contradicts {}: what is proven could be harm",
-                    needed.describe("advance"),
-                    harm.describe("rollback"),
-                );
-                let remedy = format!("make {at_fault} stricter than what rolls back, or `off`");
-                self.problem(&place.key(split, list), message, remedy);
+            }
+            for needed in &draft.signal_advance {
+                let acting = draft.signal_rollback.iter();
+                let harm = acting
+                    .filter(|harm| harm.criterion.action != Action::Notify)
+                    .find(|harm| needed.criterion.contradicts(&harm.criterion));
+                if let Some(harm) = harm {
+                    self.contradiction(split, needed, harm, &mut reported);
+                }
             }
         }
+    }
+
+    fn contradiction(
+        &mut self,
+        split: &str,
+        needed: &Stated<impl Sentence>,
+        harm: &Stated<impl Sentence>,
+        reported: &mut Vec<(Place, Place)>,
+    ) {
+        // Most stages say nothing of their own, and one mistake is one problem.
+        if reported.contains(&(needed.place, harm.place)) {
+            return;
+        }
+        reported.push((needed.place, harm.place));
+        let (list, place, at_fault) = match needed.place {
+            Place::Default => ("rollback", harm.place, "`advance`"),
+            _ => ("advance", needed.place, "this one"),
+        };
+        let message = format!(
+            "{} contradicts {}: what is proven could be harm",
+            needed.describe("advance"),
+            harm.describe("rollback"),
+        );
+        let remedy = format!("make {at_fault} stricter than what rolls back, or `off`");
+        self.problem(&place.key(split, list), message, remedy);
     }
 
     /// Reports more limits than the data plane can count for one split.
@@ -365,32 +396,19 @@ const fn by_default<T>(criterion: T) -> Stated<T> {
     }
 }
 
-/// Where the limit of a criterion stands; a stage's own replaces the split's on the same side.
-const fn harmful_side(harm: SignalHarm) -> &'static str {
-    match harm {
-        SignalHarm::Above(_) => "above",
-        SignalHarm::Below(_) => "below",
-        SignalHarm::WorseThanLegacy(_) => "compared",
-    }
-}
-
-/// The same of what an advance needs.
-const fn needed_side(proof: SignalProof) -> &'static str {
-    match proof {
-        SignalProof::Above(_) => "above",
-        SignalProof::Below(_) => "below",
-        SignalProof::NotWorseThanLegacy(_) => "compared",
-    }
-}
-
 /// What was written, and what `base` has of other metrics and kinds.
 fn merged<T: Sentence>(written: Vec<Stated<T>>, base: &[Stated<T>]) -> Vec<Stated<T>> {
     let mut criteria = written;
     let kept = base.iter().filter(|one| {
         let mut written = criteria.iter();
-        !written.any(|other| other.criterion.replaces(one.criterion))
+        !written.any(|other| other.criterion.replaces(&one.criterion))
     });
-    let kept: Vec<Stated<T>> = kept.copied().collect();
+    let kept: Vec<Stated<T>> = kept.cloned().collect();
     criteria.extend(kept);
     criteria
+}
+
+fn sentences<T: Clone>(stated: &[Stated<T>]) -> Vec<T> {
+    let sentences = stated.iter().map(|one| one.criterion.clone());
+    sentences.collect()
 }

@@ -106,6 +106,81 @@ fn a_criterion_names_a_metric_or_a_signal_of_its_split() {
 }
 
 #[test]
+fn criteria_on_one_signal_neither_repeat_nor_contradict_each_other() {
+    let said = |lists: &str| {
+        let signals = "signals: {lag: {pushed: true}, load: {pushed: true}}";
+        let text = QUICKSTART.replace("    share: 10%\n", &format!("    {signals}\n{lists}\n"));
+        let loaded = load_text(&text, Path::new("."), &environment);
+        let problems = loaded
+            .err()
+            .map(|problems| problems.problems)
+            .unwrap_or_default();
+        assert!(
+            problems
+                .iter()
+                .all(|one| one.line > 0 && !one.remedy.is_empty())
+        );
+        let messages = problems.into_iter().map(|one| one.message);
+        messages.collect::<Vec<_>>()
+    };
+    for sound in [
+        "    rollback: ['lag > 5', 'lag > 3 for 1m', 'lag > 3 then notify', 'lag < 0', 'load > 5']",
+        "    rollback: ['lag > 5']\n    advance: ['lag < 5', 'load < 9']",
+        "    rollback: ['lag > 5 then notify']\n    advance: ['lag < 9']",
+        "    rollback: ['load > 5', 'load < 1']\n    advance: ['load > 1', 'load < 5']",
+        "    rollback: ['lag worse than legacy by 20%']
+    advance: ['lag not worse than legacy by 20%', 'lag < 9']",
+        "    rollback: ['lag > 5']\n    stages: [5%, {share: 100%, rollback: ['lag > 9']}]",
+    ] {
+        assert_eq!(said(sound), Vec::<String>::new(), "{sound}");
+    }
+    for (lists, expected) in [
+        (
+            "    rollback: ['lag > 5', 'lag > 6']",
+            "`lag > 5` limits the same already",
+        ),
+        (
+            "    rollback: ['lag > 6 for 1m', 'lag > 5 for 30s']",
+            "`lag > 6 for 1m` limits the same already",
+        ),
+        (
+            "    advance: ['lag < 5', 'lag < 6']",
+            "`lag < 5` limits the same already",
+        ),
+        (
+            "    rollback: ['lag > 5']\n    advance: ['lag < 6']",
+            "`lag < 6` of `advance` contradicts `lag > 5` of `rollback`: what is proven could be \
+             harm",
+        ),
+        (
+            "    rollback: ['lag < 5 then hold']\n    advance: ['lag > 4']",
+            "`lag > 4` of `advance` contradicts `lag < 5 then hold` of `rollback`: what is proven \
+             could be harm",
+        ),
+        (
+            "    rollback: ['lag > 5']\n    advance: ['lag > 5']",
+            "`lag > 5` of `advance` contradicts `lag > 5` of `rollback`: what is proven could be \
+             harm",
+        ),
+        (
+            "    rollback: ['lag worse than legacy by 10%']
+    advance: ['lag not worse than legacy by 20%']",
+            "`lag not worse than legacy by 20%` of `advance` contradicts `lag worse than legacy by \
+             10%` of `rollback`: what is proven could be harm",
+        ),
+        (
+            "    rollback: ['lag > 9']\n    advance: ['lag < 8']
+    stages: [5%, {share: 50%, rollback: ['lag > 7']}, {share: 100%, rollback: ['lag > 7']}]",
+            "`lag < 8` of `advance` contradicts `lag > 7` of `rollback`: what is proven could be \
+             harm",
+        ),
+    ] {
+        let messages = said(lists);
+        assert_eq!(messages[0], expected, "{lists}");
+    }
+}
+
+#[test]
 fn a_signal_that_cannot_work_is_refused_with_a_remedy() {
     for (written, said) in [
         ("x: {}", "this signal comes from nowhere"),

@@ -16,6 +16,7 @@ mod sentence;
 #[cfg(test)]
 mod tests;
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,24 @@ impl SignalCriterion {
     pub const fn compares(&self) -> bool {
         matches!(self.harm, SignalHarm::WorseThanLegacy(_))
     }
+
+    /// Whether both limit the same signal on the same side.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.signal == other.signal && discriminant(&self.harm) == discriminant(&other.harm)
+    }
+
+    /// Whether it is breached whenever `other` is, and not later.
+    pub fn forestalls(&self, other: &Self) -> bool {
+        let is_stricter = match (self.harm, other.harm) {
+            (SignalHarm::Above(own), SignalHarm::Above(other))
+            | (SignalHarm::WorseThanLegacy(own), SignalHarm::WorseThanLegacy(other)) => {
+                own.value() <= other.value()
+            }
+            (SignalHarm::Below(own), SignalHarm::Below(other)) => own.value() >= other.value(),
+            _ => false,
+        };
+        self.signal == other.signal && is_stricter && self.sustained <= other.sustained
+    }
 }
 
 impl SignalHarm {
@@ -152,6 +171,29 @@ impl SignalRequirement {
     /// Whether legacy's value is needed to tell.
     pub const fn compares(&self) -> bool {
         matches!(self.proof, SignalProof::NotWorseThanLegacy(_))
+    }
+
+    /// Whether both limit the same signal on the same side.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.signal == other.signal && discriminant(&self.proof) == discriminant(&other.proof)
+    }
+
+    /// Whether a value that meets it can be the harm that `criterion` names: some value of those on
+    /// the other side of two limits, every value of those on the same side.
+    pub fn contradicts(&self, criterion: &SignalCriterion) -> bool {
+        let could_be_harm = match (self.proof, criterion.harm) {
+            (SignalProof::Below(ceiling), SignalHarm::Above(floor))
+            | (SignalProof::Above(floor), SignalHarm::Below(ceiling)) => {
+                floor.value() < ceiling.value()
+            }
+            (SignalProof::NotWorseThanLegacy(needed), SignalHarm::WorseThanLegacy(harm)) => {
+                needed.value() > harm.value()
+            }
+            (SignalProof::Above(needed), SignalHarm::Above(harm)) => needed.value() >= harm.value(),
+            (SignalProof::Below(needed), SignalHarm::Below(harm)) => needed.value() <= harm.value(),
+            _ => false,
+        };
+        self.signal == criterion.signal && could_be_harm
     }
 }
 
