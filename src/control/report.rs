@@ -137,26 +137,35 @@ pub fn metrics(
     let now = world.clock.now();
     let rollouts = world.splits.iter().map(|state| &state.rollout);
     let evidence: Vec<_> = rollouts
-        .map(|rollout| (rollout.conditions(), rollout.outlook(now)))
+        .map(|rollout| {
+            (
+                rollout.conditions(),
+                rollout.signals(),
+                rollout.outlook(now),
+            )
+        })
         .collect();
     let splits = plans
         .iter()
         .zip(&world.splits)
         .zip(&readings)
         .zip(&evidence);
-    let splits = splits.map(|(((plan, state), reading), (conditions, outlook))| {
-        let standing = state.rollout.standing();
-        SplitScene {
-            name: &plan.name,
-            phase: state.rollout.phase(),
-            share: standing.share,
-            emergency: standing.emergency,
-            breaker: plan.breaker.as_ref().map(|breaker| breaker.state(elapsed)),
-            conditions,
-            outlook,
-            reading,
-        }
-    });
+    let splits = splits.map(
+        |(((plan, state), reading), (conditions, signals, outlook))| {
+            let standing = state.rollout.standing();
+            SplitScene {
+                name: &plan.name,
+                phase: state.rollout.phase(),
+                share: standing.share,
+                emergency: standing.emergency,
+                breaker: plan.breaker.as_ref().map(|breaker| breaker.state(elapsed)),
+                conditions,
+                signals,
+                outlook,
+                reading,
+            }
+        },
+    );
     let attempts: Vec<_> = world
         .routing
         .backends

@@ -10,6 +10,7 @@ use crate::control::protocol::SplitStatus;
 use crate::policy::arm::Arm;
 use crate::policy::duration;
 use crate::policy::rollout::{Condition, Need, Phase, StageProgress};
+use crate::policy::signal::SignalState;
 use crate::policy::wording::span;
 
 use super::super::output::{
@@ -22,6 +23,8 @@ const COLUMNS: usize = 80;
 const BAR: usize = 6;
 /// What is left for a criterion, after all figures.
 const CRITERION: usize = 20;
+/// What is left for a sentence about a signal.
+const SENTENCE: usize = 34;
 
 /// One line for each split.
 pub(super) fn overview(splits: &[SplitStatus], ink: Ink) -> String {
@@ -70,6 +73,7 @@ pub(super) fn details(split: &SplitStatus, ink: Ink) -> String {
         arms(split, ink),
         conditions(&split.conditions, ink),
         needs(&split.outlook.needs, ink),
+        signals(&split.signals, ink),
     ];
     if let Some(decision) = &split.last_decision {
         sections.push(wrapped(&decision.sentence, COLUMNS, ""));
@@ -271,6 +275,55 @@ fn needs(needs: &[Need], ink: Ink) -> String {
         );
     }
     table.render(ink)
+}
+
+/// What others measure, a row for each thing that is asked of it.
+fn signals(signals: &[SignalState], ink: Ink) -> String {
+    if signals.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        ("VERDICT", Align::Left),
+        ("AGE", Align::Right),
+        ("VALUE", Align::Right),
+        ("LIMIT", Align::Right),
+        ("SIGNAL", Align::Left),
+    ]);
+    let mut errors = String::new();
+    for signal in signals {
+        let age = signal.age_seconds.map_or_else(|| "-".to_owned(), span);
+        let age = if signal.fresh {
+            Cell::from(age)
+        } else {
+            Cell::toned(Tone::Warning, age)
+        };
+        for condition in &signal.conditions {
+            let lines = wrapped(&condition.sentence, SENTENCE, "");
+            for (index, line) in lines.lines().enumerate() {
+                let once = |cell: Cell| if index == 0 { cell } else { "".into() };
+                table.row([
+                    once(verdict(&condition.verdict)),
+                    once(age.clone()),
+                    once(figure(signal.value)),
+                    once(figure(condition.limit)),
+                    line.into(),
+                ]);
+            }
+        }
+        if let Some(error) = &signal.error {
+            let sentence = wrapped(&format!("{}: {error}", signal.name), COLUMNS, "");
+            errors.push_str(&ink.paint(Tone::Warning, sentence.trim_end()));
+            errors.push('\n');
+        }
+    }
+    table.render(ink) + &errors
+}
+
+/// A value in a unit that only its source knows.
+fn figure(value: Option<f64>) -> Cell {
+    value
+        .map_or_else(|| "-".to_owned(), |value| format!("{value}"))
+        .into()
 }
 
 fn figures(subject: &str) -> Table {

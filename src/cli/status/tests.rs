@@ -6,6 +6,7 @@ use crate::policy::rollout::{
     Condition, Decision, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
 };
 use crate::policy::share::Share;
+use crate::policy::signal::{SignalCondition, SignalState};
 
 fn calm() -> Status {
     let arm = |requests, errors, p95| ArmStatus {
@@ -250,4 +251,34 @@ fn nothing_is_wider_than_a_narrow_terminal() {
     }
     let words: Vec<&str> = long.split(' ').collect();
     assert!(words.iter().all(|word| text.contains(word)), "{text}");
+}
+
+#[test]
+fn a_signal_that_is_silent_says_so_beside_what_is_asked_of_it() {
+    let mut status = calm();
+    status.splits[0].signals = vec![SignalState {
+        name: "memory".into(),
+        value: Some(1.5),
+        legacy: None,
+        at: None,
+        age_seconds: Some(90.0),
+        fresh_for_seconds: 60.0,
+        fresh: false,
+        absent: "inconclusive".into(),
+        error: Some("connection refused".into()),
+        conditions: vec![SignalCondition {
+            sentence: "memory > 2GiB for 30s".into(),
+            action: Some(Action::Rollback),
+            limit: None,
+            breached_seconds: None,
+            verdict: "inconclusive".into(),
+        }],
+    }];
+    let text = render(&status, Ink::Plain);
+    let expected = "
+VERDICT        AGE  VALUE  LIMIT  SIGNAL
+inconclusive  90 s    1.5      -  memory > 2GiB for 30s
+memory: connection refused
+";
+    assert!(text.contains(expected), "{text}");
 }

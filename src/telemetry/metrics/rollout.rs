@@ -9,6 +9,7 @@ use super::exporter::Exporter;
 use super::scene::SplitScene;
 use super::{logarithm, truth};
 use crate::policy::rollout::{Condition, Need, Outlook, Phase, StageProgress};
+use crate::policy::signal::SignalState;
 
 /// Everything of one rollout.
 pub(super) fn rollout(exporter: &Exporter, split: &SplitScene<'_>) {
@@ -56,6 +57,9 @@ pub(super) fn rollout(exporter: &Exporter, split: &SplitScene<'_>) {
     }
     for need in &outlook.needs {
         gate(exporter, split.name, need);
+    }
+    for signal in split.signals {
+        self::signal(exporter, split.name, signal);
     }
 }
 
@@ -210,4 +214,50 @@ fn gate(exporter: &Exporter, split: &str, need: &Need) {
         "The evidence at which the requirement counts as proven, as a decimal logarithm.",
         Some(logarithm(need.threshold)),
     );
+}
+
+/// What others measure, and what is asked of it.
+fn signal(exporter: &Exporter, split: &str, signal: &SignalState) {
+    let labels = [("split", split), ("signal", signal.name.as_str())];
+    let gauge = |name, help, value| {
+        if let Some(value) = value {
+            exporter.gauge(name, help).set(&labels, value);
+        }
+    };
+    gauge(
+        "cutover_signal_value",
+        "The last value of new, however old, in the unit of its source; absent before the first.",
+        signal.value,
+    );
+    gauge(
+        "cutover_signal_age_seconds",
+        "How old the last value of new is; absent before the first.",
+        signal.age_seconds,
+    );
+    gauge(
+        "cutover_signal_fresh",
+        "1 while the value is fresh, and so is legacy's where it is the measure, else 0.",
+        Some(truth(signal.fresh)),
+    );
+    for condition in &signal.conditions {
+        let labels = [
+            ("split", split),
+            ("signal", signal.name.as_str()),
+            ("condition", condition.sentence.as_str()),
+        ];
+        if let Some(limit) = condition.limit {
+            exporter
+                .gauge(
+                    "cutover_signal_limit",
+                    "The limit on the signal, in its unit; absent while there is nothing to tell it from.",
+                )
+                .set(&labels, limit);
+        }
+        exporter
+            .gauge(
+                "cutover_signal_passes",
+                "1 while what is asked of the signal is known to hold, else 0.",
+            )
+            .set(&labels, truth(condition.verdict == "pass"));
+    }
 }

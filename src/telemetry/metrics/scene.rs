@@ -2,6 +2,7 @@
 
 use crate::policy::rollout::{Condition, Outlook, Phase};
 use crate::policy::share::Share;
+use crate::policy::signal::SignalState;
 use crate::policy::time::Timestamp;
 use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::tally::{AttemptReading, SplitReading};
@@ -59,6 +60,8 @@ pub struct SplitScene<'a> {
     pub breaker: Option<&'static str>,
     /// Each rollback criterion as it stood at the last tick.
     pub conditions: &'a [Condition],
+    /// Each signal as it stands.
+    pub signals: &'a [SignalState],
     /// How far its plan has come.
     pub outlook: &'a Outlook,
     /// What was counted.

@@ -10,6 +10,7 @@ use crate::policy::rollout::{
     Condition, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
 };
 use crate::policy::share::Share;
+use crate::policy::signal::{SignalCondition, SignalState};
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::fixture::cluster;
@@ -68,10 +69,33 @@ fn split<'a>(
         emergency: false,
         breaker: Some("open"),
         conditions,
+        signals: &SIGNALS,
         outlook: &OUTLOOK,
         reading,
     }
 }
+
+static SIGNALS: LazyLock<Vec<SignalState>> = LazyLock::new(|| {
+    let condition = SignalCondition {
+        sentence: "memory > 2GiB".to_owned(),
+        action: Some(Action::Rollback),
+        limit: Some(2_147_483_648.0),
+        breached_seconds: None,
+        verdict: "pass".to_owned(),
+    };
+    vec![SignalState {
+        name: "memory".to_owned(),
+        value: Some(1e9),
+        legacy: None,
+        at: None,
+        age_seconds: Some(3.0),
+        fresh_for_seconds: 60.0,
+        fresh: true,
+        absent: "inconclusive".to_owned(),
+        error: None,
+        conditions: vec![condition],
+    }]
+});
 
 /// In the second of two stages; nobody has approved that it is left.
 static OUTLOOK: LazyLock<Outlook> = LazyLock::new(|| Outlook {
@@ -215,6 +239,22 @@ fn a_rollout_is_in_one_phase_and_one_stage() {
     assert_eq!(of_split("cutover_stage_share_ratio"), 1.0);
     assert_eq!(of_split("cutover_stage_healthy_seconds"), 12.5);
     assert_eq!(of_split("cutover_approval_needed"), 1.0);
+}
+
+#[test]
+fn a_signal_is_shown_with_its_age_and_what_is_asked_of_it() {
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
+    let text = render(vec![split("checkout", &reading, &[])]);
+    let samples = samples(&text);
+    let signal = "split=\"checkout\",signal=\"memory\"";
+    let condition = "condition=\"memory > 2GiB\"";
+    assert_eq!(
+        samples[&*format!("cutover_signal_age_seconds{{{signal}}}")],
+        3.0
+    );
+    assert_eq!(samples[&*format!("cutover_signal_fresh{{{signal}}}")], 1.0);
+    let passes = format!("cutover_signal_passes{{{signal},{condition}}}");
+    assert_eq!(samples[&*passes], 1.0);
 }
 
 #[test]
