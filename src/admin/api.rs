@@ -1,36 +1,27 @@
-//! The endpoints. Each one asks the control plane a question and passes the answer on.
+//! The endpoints that only tell. Each one asks the control plane a question and passes the answer on.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Json, http};
 use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use crate::control::protocol::{Author, Command, SplitStatus, Status, no_such_split};
+use crate::control::protocol::{SplitStatus, Status, no_such_split};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
-use super::access::Caller;
 use super::error::ApiError;
-use super::wire::{Because, Done, Emergency, ErrorKind, Record, SetShare, check_reason};
+use super::wire::ErrorKind;
 use super::{AdminState, Stage};
-
-/// No valid body comes near this.
-const BODY_LIMIT: usize = 16 * 1024;
-
-/// A client that sends a head and then nothing would otherwise hold its connection for ever.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers as long as the process can answer at all.
 pub(super) async fn livez() -> &'static str {
@@ -70,93 +61,6 @@ pub(super) async fn split(
             Err(ApiError::new(ErrorKind::NoSuchSplit, message))
         }
     }
-}
-
-pub(super) async fn set_share(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    SplitName(split): SplitName,
-    JsonBody(body): JsonBody<SetShare>,
-) -> Result<Json<Done>, ApiError> {
-    let command = Command::Set {
-        split,
-        share: body.share,
-        override_file: body.override_file,
-    };
-    carry_out(&state, command, caller, body.reason).await
-}
-
-pub(super) async fn rollback(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    SplitName(split): SplitName,
-    JsonBody(body): JsonBody<Because>,
-) -> Result<Json<Done>, ApiError> {
-    carry_out(&state, Command::Rollback { split }, caller, body.reason).await
-}
-
-pub(super) async fn resume(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    SplitName(split): SplitName,
-    JsonBody(body): JsonBody<Because>,
-) -> Result<Json<Done>, ApiError> {
-    carry_out(&state, Command::Resume { split }, caller, body.reason).await
-}
-
-pub(super) async fn emergency(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody<Emergency>,
-) -> Result<Json<Done>, ApiError> {
-    if !body.clear && body.reason.trim().is_empty() {
-        return Err(ApiError::bad_request(
-            "declaring an emergency needs a `reason`: whoever finds it declared will ask why",
-        ));
-    }
-    let command = Command::Emergency {
-        split: body.split,
-        clear: body.clear,
-    };
-    carry_out(&state, command, caller, body.reason).await
-}
-
-pub(super) async fn reload(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    JsonBody(body): JsonBody<Because>,
-) -> Result<Json<Done>, ApiError> {
-    carry_out(&state, Command::Reload, caller, body.reason).await
-}
-
-pub(super) async fn record(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    SplitName(split): SplitName,
-    JsonBody(body): JsonBody<Record>,
-) -> Result<Json<Done>, ApiError> {
-    let span = body.span;
-    carry_out(
-        &state,
-        Command::Record { split, span },
-        caller,
-        String::new(),
-    )
-    .await
-}
-
-pub(super) async fn end_recording(
-    State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
-    SplitName(split): SplitName,
-) -> Result<Json<Done>, ApiError> {
-    carry_out(
-        &state,
-        Command::EndRecording { split },
-        caller,
-        String::new(),
-    )
-    .await
 }
 
 pub(super) async fn recording(
@@ -220,23 +124,8 @@ pub(super) async fn wrong_method(method: http::Method, uri: http::Uri) -> ApiErr
     ApiError::new(ErrorKind::MethodNotAllowed, message)
 }
 
-async fn carry_out(
-    state: &AdminState,
-    command: Command,
-    caller: Caller,
-    reason: String,
-) -> Result<Json<Done>, ApiError> {
-    check_reason(&reason).map_err(ApiError::bad_request)?;
-    let author = Author {
-        actor: caller.actor,
-        reason,
-    };
-    let sentence = state.control.command(command, author).await??;
-    Ok(Json(Done { sentence }))
-}
-
 /// The name of a split in the path, percent-decoded.
-pub(super) struct SplitName(String);
+pub(super) struct SplitName(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for SplitName {
     type Rejection = ApiError;
@@ -247,61 +136,4 @@ impl<S: Send + Sync> FromRequestParts<S> for SplitName {
             .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         Ok(SplitName(name))
     }
-}
-
-/// A bounded JSON body of a change.
-///
-/// The content type is demanded even of an empty body, because that is what keeps a web page from
-/// forging the request: a browser sends `application/json` to another origin only after a
-/// preflight, which nothing here answers.
-pub(super) struct JsonBody<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
-            return Err(ApiError::new(
-                ErrorKind::ContentType,
-                "a change needs the header `content-type: application/json`",
-            ));
-        }
-        let body = read(request.into_body()).await?;
-        // Nothing at all means that every field is left out.
-        let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
-        serde_json::from_slice(text)
-            .map(JsonBody)
-            .map_err(|error| ApiError::bad_request(format!("the body is not valid: {error}")))
-    }
-}
-
-async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT));
-    match read.await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(ApiError::new(
-            ErrorKind::BodyTooLarge,
-            format!("the body is longer than {BODY_LIMIT} bytes"),
-        )),
-        Ok(Err(error)) => Err(ApiError::bad_request(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_elapsed) => Err(ApiError::new(
-            ErrorKind::BodyTimeout,
-            "the body did not arrive in time",
-        )),
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error)
-        .is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }

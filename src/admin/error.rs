@@ -69,7 +69,7 @@ const fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::NoSuchSplit | ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-        ErrorKind::Precondition => StatusCode::CONFLICT,
+        ErrorKind::Precondition | ErrorKind::RevisionMismatch => StatusCode::CONFLICT,
         ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::InvalidConfig => StatusCode::UNPROCESSABLE_ENTITY,

@@ -17,6 +17,7 @@
 
 mod access;
 mod api;
+mod changes;
 mod error;
 mod history;
 mod readiness;
@@ -56,18 +57,22 @@ pub fn service(state: AdminState) -> Router {
         .route("/metrics", get(api::metrics))
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/splits/{split}", get(api::split))
-        .route("/api/v1/splits/{split}/share", post(api::set_share))
-        .route("/api/v1/splits/{split}/rollback", post(api::rollback))
-        .route("/api/v1/splits/{split}/resume", post(api::resume))
+        .route("/api/v1/splits/{split}/share", post(changes::set_share))
+        .route("/api/v1/splits/{split}/stage", post(changes::stage))
+        .route("/api/v1/splits/{split}/promote", post(changes::promote))
+        .route("/api/v1/splits/{split}/pause", post(changes::pause))
+        .route("/api/v1/splits/{split}/approve", post(changes::approve))
+        .route("/api/v1/splits/{split}/rollback", post(changes::rollback))
+        .route("/api/v1/splits/{split}/resume", post(changes::resume))
         .route(
             "/api/v1/splits/{split}/recording",
             get(api::recording)
-                .post(api::record)
-                .delete(api::end_recording),
+                .post(changes::record)
+                .delete(changes::end_recording),
         )
-        .route("/api/v1/emergency", post(api::emergency))
-        .route("/api/v1/reload", post(api::reload))
-        .route("/-/reload", post(api::reload))
+        .route("/api/v1/emergency", post(changes::emergency))
+        .route("/api/v1/reload", post(changes::reload))
+        .route("/-/reload", post(changes::reload))
         .route("/api/v1/explain", get(api::explain))
         .route("/api/v1/history", get(history::history))
         .route("/api/v1/state", get(history::state))

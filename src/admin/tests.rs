@@ -12,10 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::config::model::Role;
-use crate::control::protocol::{Author, Command, ConfigStatus, Message, Refused, Status};
+use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
+use crate::control::protocol::{ConfigStatus, Message, Refused, Status};
 use crate::control::recorder::Export;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
+use crate::policy::plan::Retreat;
 use crate::policy::share::Share;
 
 use super::*;
@@ -24,7 +26,7 @@ use super::*;
 struct Service {
     address: SocketAddr,
     readiness: Readiness,
-    commands: mpsc::UnboundedReceiver<(Command, Author)>,
+    orders: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Service {
@@ -47,7 +49,7 @@ impl Service {
 
     async fn with_tokens(tokens: Vec<Token>) -> Self {
         let (control, messages) = ControlHandle::channel();
-        let (seen, commands) = mpsc::unbounded_channel();
+        let (seen, orders) = mpsc::unbounded_channel();
         tokio::spawn(stand_in(messages, seen));
         let readiness = Readiness::starting();
         let state = AdminState {
@@ -61,7 +63,7 @@ impl Service {
         Self {
             address,
             readiness,
-            commands,
+            orders,
         }
     }
 
@@ -87,16 +89,13 @@ impl Service {
     }
 
     /// What reached the control plane by now.
-    fn carried_out(&mut self) -> Option<(Command, Author)> {
-        self.commands.try_recv().ok()
+    fn carried_out(&mut self) -> Option<Order> {
+        self.orders.try_recv().ok()
     }
 }
 
 /// Answers as the single writer would: the split's name chooses the refusal.
-async fn stand_in(
-    mut messages: mpsc::Receiver<Message>,
-    seen: mpsc::UnboundedSender<(Command, Author)>,
-) {
+async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSender<Order>) {
     while let Some(message) = messages.recv().await {
         match message {
             Message::Status { reply } => drop(reply.send(empty_status())),
@@ -128,22 +127,25 @@ async fn stand_in(
                 };
                 drop(reply.send(answer));
             }
-            Message::Command {
-                command,
-                author,
-                reply,
-            } => {
-                let answer = match &command {
-                    Command::Rollback { split } => match split.as_str() {
-                        "unknown" => Err(Refused::NoSuchSplit("the splits are: a".into())),
-                        "latched" => Err(Refused::Precondition("resume it first".into())),
-                        "broken" => Err(Refused::InvalidConfig("line 1".into())),
-                        "unwritable" => Err(Refused::StoreFailed("disk full".into())),
-                        _ => Ok("rolled back".into()),
-                    },
-                    _ => Ok("done".into()),
+            Message::Command { order, reply } => {
+                let split = match &order.command {
+                    Command::Change { split, .. } => split.as_str(),
+                    _ => "",
                 };
-                let _ = seen.send((command, author));
+                let answer = match split {
+                    "unknown" => Err(Refused::NoSuchSplit("the splits are: a".into())),
+                    "latched" => Err(Refused::Precondition("resume it first".into())),
+                    "moved" => Err(Refused::RevisionMismatch("alice was faster".into())),
+                    "broken" => Err(Refused::InvalidConfig("line 1".into())),
+                    "unwritable" => Err(Refused::StoreFailed("disk full".into())),
+                    _ => Ok(Outcome {
+                        sentence: "done".into(),
+                        revision: 8,
+                        splits: Vec::new(),
+                        dry_run: order.proviso.dry_run,
+                    }),
+                };
+                let _ = seen.send(order);
                 let _ = reply.send(answer);
             }
         }
@@ -154,6 +156,7 @@ fn empty_status() -> Status {
     Status {
         version: "1".into(),
         generation: 3,
+        revision: 0,
         started_at: "2026-11-20T00:00:00Z".into(),
         config: ConfigStatus {
             path: "cutover.yaml".into(),
@@ -353,17 +356,94 @@ async fn the_author_of_a_change_is_the_token_or_local() {
         let asking = service.post("/api/v1/splits/check%20out/share", &body);
         let answer = asking.bearer(secret).send().await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(answer.text, r#"{"sentence":"done"}"#);
-        let command = Command::Set {
+        let outcome: Value = serde_json::from_str(&answer.text).unwrap();
+        let expected = json!({"sentence": "done", "revision": 8, "splits": [], "dry_run": false});
+        assert_eq!(outcome, expected);
+        let command = Command::Change {
             split: "check out".into(),
-            share: "12.5%".parse().unwrap(),
-            override_file: true,
+            change: Change::Set {
+                share: "12.5%".parse().unwrap(),
+                override_file: true,
+            },
         };
         let author = Author {
             actor: actor.into(),
             reason: "night shift".into(),
         };
-        assert_eq!(service.carried_out(), Some((command, author)));
+        let order = Order {
+            command,
+            author,
+            proviso: Proviso::default(),
+        };
+        assert_eq!(service.carried_out(), Some(order));
+    }
+}
+
+#[tokio::test]
+async fn every_change_may_name_a_revision_and_be_a_rehearsal() {
+    let mut service = Service::open().await;
+    let previous = Some(Retreat::PreviousStage);
+    let share = Share::from_basis_points(2500).unwrap();
+    for (path, body, change) in [
+        (
+            "share",
+            json!({"share": "25%"}),
+            Change::Set {
+                share,
+                override_file: false,
+            },
+        ),
+        ("stage", json!({"stage": 3}), Change::Stage { number: 3 }),
+        ("promote", json!({}), Change::Promote),
+        ("pause", json!({}), Change::Pause),
+        ("approve", json!({}), Change::Approve),
+        ("rollback", json!({}), Change::Rollback { to: None }),
+        (
+            "rollback",
+            json!({"to": "0"}),
+            Change::Rollback {
+                to: Some(Retreat::Zero),
+            },
+        ),
+        (
+            "rollback",
+            json!({"to": "previous"}),
+            Change::Rollback { to: previous },
+        ),
+        ("resume", json!({}), Change::Resume),
+    ] {
+        let split = "a".to_owned();
+        let path = format!("/api/v1/splits/a/{path}");
+        asks(&mut service, &path, body, Command::Change { split, change }).await;
+    }
+    let everywhere = Command::Emergency {
+        split: None,
+        clear: true,
+    };
+    let clear = json!({"clear": true});
+    asks(&mut service, "/api/v1/emergency", clear, everywhere).await;
+    asks(&mut service, "/api/v1/reload", json!({}), Command::Reload).await;
+}
+
+/// With and without a condition, this body asks for this command.
+async fn asks(service: &mut Service, path: &str, body: Value, command: Command) {
+    for (expected_revision, dry_run) in [(None, false), (Some(7), true)] {
+        let mut body = body.clone();
+        if let Some(revision) = expected_revision {
+            body["expected_revision"] = json!(revision);
+            body["dry_run"] = json!(dry_run);
+        }
+        let answer = service.post(path, &body).send().await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
+        let outcome: Outcome = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!((outcome.revision, outcome.dry_run), (8, dry_run), "{path}");
+        let order = service.carried_out().unwrap();
+        assert_eq!(order.command, command, "{path}");
+        let proviso = Proviso {
+            expected_revision,
+            dry_run,
+        };
+        assert_eq!(order.proviso, proviso, "{path}");
     }
 }
 
@@ -373,6 +453,7 @@ async fn each_refusal_has_its_status_and_its_kind() {
     for (split, status, kind) in [
         ("unknown", 404, "no_such_split"),
         ("latched", 409, "precondition"),
+        ("moved", 409, "revision_mismatch"),
         ("broken", 422, "invalid_config"),
         ("unwritable", 503, "store_failed"),
     ] {
@@ -473,6 +554,12 @@ async fn what_cannot_be_understood_changes_nothing_and_says_so_in_json() {
             "/api/v1/splits/a/rollback",
             json!({"reason": "x".repeat(2000)}),
         ),
+        ("/api/v1/splits/a/rollback", json!({"to": "50%"})),
+        ("/api/v1/splits/a/stage", json!({})),
+        ("/api/v1/splits/a/stage", json!({"stage": -1})),
+        ("/api/v1/splits/a/promote", json!({"dry_runn": true})),
+        ("/api/v1/splits/a/pause", json!({"expected_revision": "7"})),
+        ("/api/v1/splits/a/approve", json!({"share": "25%"})),
         ("/api/v1/emergency", json!({"reason": "  "})),
         ("/api/v1/emergency", json!([])),
     ] {
@@ -538,7 +625,7 @@ async fn an_emergency_is_declared_with_a_reason_and_cleared_with_or_without() {
             clear,
         };
         assert_eq!(
-            service.carried_out().map(|(command, _)| command),
+            service.carried_out().map(|order| order.command),
             Some(expected)
         );
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Refused;
+use crate::policy::plan::Retreat;
 use crate::policy::share::Share;
 
 /// Asks for a share, fixed by hand.
@@ -23,6 +24,68 @@ pub struct SetShare {
     /// Recorded with the decision.
     #[serde(default)]
     pub reason: String,
+    /// The revision of the split that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Asks for a stage of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoToStage {
+    /// Counted from 1.
+    pub stage: usize,
+    /// Recorded with the decision.
+    #[serde(default)]
+    pub reason: String,
+    /// The revision of the split that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Asks for a rollback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// Where to; absent: where the split's rules send every rollback.
+    #[serde(default)]
+    pub to: Option<Target>,
+    /// Recorded with the decision.
+    #[serde(default)]
+    pub reason: String,
+    /// The revision of the split that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Target {
+    /// Everyone back to legacy.
+    #[serde(rename = "0")]
+    #[value(name = "0")]
+    Zero,
+    /// To the share of the stage before; from the first one, or for the second time in a row, to 0.
+    #[serde(rename = "previous")]
+    Previous,
+}
+
+impl From<Target> for Retreat {
+    fn from(target: Target) -> Retreat {
+        match target {
+            Target::Zero => Retreat::Zero,
+            Target::Previous => Retreat::PreviousStage,
+        }
+    }
 }
 
 /// Declares or clears an emergency.
@@ -38,6 +101,12 @@ pub struct Emergency {
     /// Recorded with the decision; obligatory when declaring.
     #[serde(default)]
     pub reason: String,
+    /// The revision that the author has seen, of the split or over all; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// The body of a change that needs nothing but, perhaps, a reason.
@@ -47,6 +116,12 @@ pub struct Because {
     /// Recorded with the decision.
     #[serde(default)]
     pub reason: String,
+    /// The revision that the author has seen, of the split or over all; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Asks for a recording.
@@ -56,13 +131,6 @@ pub struct Record {
     /// For how long, such as `5m`.
     #[serde(rename = "for", with = "span")]
     pub span: Duration,
-}
-
-/// A change was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
-    /// What is now true.
-    pub sentence: String,
 }
 
 /// The body of every answer that is not a success.
@@ -81,7 +149,7 @@ pub struct ErrorDetail {
     pub message: String,
 }
 
-/// Why a request to the admin API failed; the first four are those of [`Refused`].
+/// Why a request to the admin API failed; the first five are those of [`Refused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
@@ -89,6 +157,8 @@ pub enum ErrorKind {
     NoSuchSplit,
     /// The present state forbids it; the message says what would allow it.
     Precondition,
+    /// Something was decided since the revision that was expected; the message says what.
+    RevisionMismatch,
     /// The configuration file is not valid; the message lists the problems.
     InvalidConfig,
     /// The state store failed; nothing was promised.
@@ -120,6 +190,7 @@ impl From<&Refused> for ErrorKind {
         match refused {
             Refused::NoSuchSplit(_) => ErrorKind::NoSuchSplit,
             Refused::Precondition(_) => ErrorKind::Precondition,
+            Refused::RevisionMismatch(_) => ErrorKind::RevisionMismatch,
             Refused::InvalidConfig(_) => ErrorKind::InvalidConfig,
             Refused::StoreFailed(_) => ErrorKind::StoreFailed,
         }

@@ -178,6 +178,7 @@ fn exit_for(kind: ErrorKind) -> Exit {
         ErrorKind::NoSuchSplit | ErrorKind::BadRequest => Exit::Usage,
         ErrorKind::InvalidConfig => Exit::Config,
         ErrorKind::Precondition => Exit::Refused,
+        ErrorKind::RevisionMismatch => Exit::Stale,
         ErrorKind::StoreFailed
         | ErrorKind::Unauthenticated
         | ErrorKind::Forbidden

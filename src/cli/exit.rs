@@ -13,33 +13,51 @@ use super::output::Answer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// What was asked was done.
-    Success = 0,
+    Success,
     /// Something failed that is none of the others.
-    Failure = 1,
+    Failure,
     /// The command line cannot be understood, or names a split, arm or backend that is not there.
-    Usage = 2,
+    Usage,
     /// The configuration file is not valid.
-    Config = 3,
+    Config,
     /// Nobody answers at the admin address.
-    Unreachable = 4,
+    Unreachable,
+    /// The split was rolled back while `--wait` waited.
+    RolledBack,
     /// The present state forbids it; the message says what would allow it.
-    Refused = 5,
+    Refused,
+    /// The split stands still while `--wait` waits, or the time is over.
+    Standing,
+    /// Something was decided since the revision that `--expect` names; the message says what.
+    Stale,
 }
 
 impl Exit {
     /// Every way to end, in the order of their numbers.
-    pub const ALL: [Exit; 6] = [
+    pub const ALL: [Exit; 9] = [
         Exit::Success,
         Exit::Failure,
         Exit::Usage,
         Exit::Config,
         Exit::Unreachable,
+        Exit::RolledBack,
         Exit::Refused,
+        Exit::Standing,
+        Exit::Stale,
     ];
 
-    /// The number that the shell sees.
+    /// The number that the shell sees. With `--wait`, 4 and 5 tell how it ended: there nobody to
+    /// answer is a plain failure, so that no script takes a lost connection for a rollback.
     pub const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::Config => 3,
+            Exit::Unreachable | Exit::RolledBack => 4,
+            Exit::Refused | Exit::Standing => 5,
+            Exit::Stale => 6,
+        }
     }
 
     const fn meaning(self) -> &'static str {
@@ -52,8 +70,16 @@ impl Exit {
                 "the command line is wrong, or names a split, arm or backend that is not there"
             }
             Exit::Config => "the configuration file is not valid",
-            Exit::Unreachable => "nobody answers at the admin address",
+            Exit::Unreachable => "nobody answers at the admin address (with `--wait`: 1)",
+            Exit::RolledBack => "with `--wait`: the split was rolled back",
             Exit::Refused => "the present state forbids it; the message says what would allow it",
+            Exit::Standing => {
+                "with `--wait`: the split stands still until somebody acts, or the time is over"
+            }
+            Exit::Stale => {
+                "something was decided since the revision given with `--expect`; the message says \
+                 what"
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Exit codes are promises; see [`Exit`].
 
+mod change;
 mod client;
 mod exit;
 mod explain;
@@ -27,6 +28,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -109,22 +111,59 @@ enum Command {
     /// `cutover resume`), and for a share that the file fixes unless --override is given.
     Set(operate::Set),
 
+    /// Take a split to a stage of its plan, whatever is proven.
+    ///
+    /// Example: cutover stage checkout 2 --reason "the first stage said nothing"
+    ///
+    /// The stage begins anew: what leaves it must be proven in it. Ends a pause and an operator's
+    /// share. Refused while a rollback is latched (see `cutover resume`). With --wait it returns once
+    /// the split has come to rest, and the exit code says where.
+    Stage(operate::Stage),
+
+    /// Take the next step of a split's plan now, whatever is proven.
+    ///
+    /// Example: cutover promote checkout --wait --timeout 30m
+    ///
+    /// As `cutover stage` with the stage that follows. With --wait it returns once that stage is left
+    /// or the plan completed (exit code 0), the split was rolled back (4), or it stands still until
+    /// somebody acts (5).
+    Promote(operate::GoOn),
+
+    /// Raise the share of a split no more until somebody resumes.
+    ///
+    /// Example: cutover pause checkout --reason "the database is being moved"
+    ///
+    /// The share stays where it is, and is still rolled back at the first sign of harm. Ends with
+    /// `cutover resume`, `cutover stage` or `cutover promote`.
+    Pause(operate::Pause),
+
+    /// Approve that a split leaves its stage.
+    ///
+    /// Example: cutover approve checkout --reason "agreed with support"
+    ///
+    /// For stages with `approval: true`, and for a first step of more than 10%. It does not wait for
+    /// the evidence, and the evidence is waited for all the same: to go on without it use
+    /// `cutover promote`.
+    Approve(operate::GoOn),
+
     /// Send everything of a split back to legacy, now.
     ///
     /// Example: cutover rollback checkout --reason "carts are empty"
     ///
-    /// The share falls to 0 and is latched there: neither the file nor a plan raises it again until
+    /// The share falls to 0, or to that of the stage before with `--to previous` and where the split's
+    /// `rollback_to` says so, and is latched there: neither the file nor a plan raises it again until
     /// `cutover resume` or a new `rollout.id`. Requests in flight go on where they are, but answers of
     /// the new API that still stream after the split's `stream_grace` are closed.
     Rollback(operate::Rollback),
 
-    /// Clear a rollback's latch and judge afresh.
+    /// End a rollback's latch or a pause, and judge afresh.
     ///
     /// Example: cutover resume checkout --reason "fixed in 2.4.1"
     ///
-    /// The split returns to the share it had before the rollback, and what was measured until now
-    /// no longer counts against it.
-    Resume(operate::Resume),
+    /// After a rollback the split returns to the share it had before, and what was measured until now
+    /// no longer counts against it. Within a plan it also ends an operator's share. The interrupted
+    /// stage is proven afresh.
+    Resume(operate::GoOn),
 
     /// Send everything to legacy, whatever else says otherwise.
     ///
@@ -229,7 +268,11 @@ impl Cli {
             Command::State(state) => state.run(),
             Command::Set(set) => set.run(),
             Command::Rollback(rollback) => rollback.run(),
-            Command::Resume(resume) => resume.run(),
+            Command::Stage(stage) => stage.run(),
+            Command::Promote(promote) => promote.run("promote"),
+            Command::Pause(pause) => pause.run(),
+            Command::Approve(approve) => approve.run("approve"),
+            Command::Resume(resume) => resume.run("resume"),
             Command::Emergency(emergency) => emergency.run(),
             Command::Reload(reload) => reload.run(),
             Command::Explain(explain) => explain.run(),

@@ -2,12 +2,13 @@
 
 use clap::Args;
 
-use crate::admin::wire::{Because, Done, Emergency as Declaration, SetShare, check_reason};
+use crate::admin::wire::{Emergency as Declaration, GoToStage, RollBack, SetShare, Target};
 use crate::policy::share::Share;
 
-use super::client::{Connection, escape, for_people};
+use super::change::{ChangeRequest, Reason, reason, split_path};
 use super::exit::Failure;
-use super::output::{Answer, Format, Output};
+use super::output::Answer;
+use super::wait::Patience;
 
 /// `cutover set`
 #[derive(Debug, Args)]
@@ -22,6 +23,8 @@ pub(super) struct Set {
     #[command(flatten)]
     reason: Reason,
     #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
     request: ChangeRequest,
 }
 
@@ -31,8 +34,78 @@ impl Set {
             share: self.share,
             override_file: self.override_file,
             reason: self.reason.text(),
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
         };
-        self.request.send(&split_path(&self.split, "share"), &body)
+        let patience = &self.patience;
+        self.request.wait(&self.split, "share", &body, patience)
+    }
+}
+
+/// `cutover stage`
+#[derive(Debug, Args)]
+pub(super) struct Stage {
+    /// Name of the split.
+    split: String,
+    /// The stage of its plan, counted from 1.
+    number: usize,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    request: ChangeRequest,
+}
+
+impl Stage {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let body = GoToStage {
+            stage: self.number,
+            reason: self.reason.text(),
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
+        };
+        let patience = &self.patience;
+        self.request.wait(&self.split, "stage", &body, patience)
+    }
+}
+
+/// `cutover promote`, `cutover approve` and `cutover resume`
+#[derive(Debug, Args)]
+pub(super) struct GoOn {
+    /// Name of the split.
+    split: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    request: ChangeRequest,
+}
+
+impl GoOn {
+    pub(super) fn run(self, action: &str) -> Result<Answer, Failure> {
+        let body = self.request.because(&self.reason);
+        let patience = &self.patience;
+        self.request.wait(&self.split, action, &body, patience)
+    }
+}
+
+/// `cutover pause`
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// Name of the split.
+    split: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    request: ChangeRequest,
+}
+
+impl Pause {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let body = self.request.because(&self.reason);
+        self.request.send(&split_path(&self.split, "pause"), &body)
     }
 }
 
@@ -41,6 +114,9 @@ impl Set {
 pub(super) struct Rollback {
     /// Name of the split.
     split: String,
+    /// Where to; without it, where the split's `rollback_to` sends every rollback.
+    #[arg(long)]
+    to: Option<Target>,
     #[command(flatten)]
     reason: Reason,
     #[command(flatten)]
@@ -49,27 +125,14 @@ pub(super) struct Rollback {
 
 impl Rollback {
     pub(super) fn run(self) -> Result<Answer, Failure> {
-        let body = self.reason.body();
+        let body = RollBack {
+            to: self.to,
+            reason: self.reason.text(),
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
+        };
         self.request
             .send(&split_path(&self.split, "rollback"), &body)
-    }
-}
-
-/// `cutover resume`
-#[derive(Debug, Args)]
-pub(super) struct Resume {
-    /// Name of the split.
-    split: String,
-    #[command(flatten)]
-    reason: Reason,
-    #[command(flatten)]
-    request: ChangeRequest,
-}
-
-impl Resume {
-    pub(super) fn run(self) -> Result<Answer, Failure> {
-        let body = self.reason.body();
-        self.request.send(&split_path(&self.split, "resume"), &body)
     }
 }
 
@@ -94,6 +157,8 @@ impl Emergency {
             split: self.split,
             clear: self.clear,
             reason: self.reason.unwrap_or_default(),
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
         };
         self.request.send("/api/v1/emergency", &body)
     }
@@ -110,60 +175,7 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<Answer, Failure> {
-        self.request.send("/api/v1/reload", &self.reason.body())
+        let body = self.request.because(&self.reason);
+        self.request.send("/api/v1/reload", &body)
     }
-}
-
-/// Why something is changed.
-#[derive(Debug, Args)]
-struct Reason {
-    /// Why. Recorded with the decision.
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    reason: Option<String>,
-}
-
-impl Reason {
-    fn text(&self) -> String {
-        self.reason.clone().unwrap_or_default()
-    }
-
-    fn body(&self) -> Because {
-        Because {
-            reason: self.text(),
-        }
-    }
-}
-
-/// Refused here in the same words as there, before anything is sent.
-fn reason(text: &str) -> Result<String, String> {
-    check_reason(text)?;
-    Ok(text.to_owned())
-}
-
-/// To whom the change goes, and for whom the answer is.
-#[derive(Debug, Args)]
-struct ChangeRequest {
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-impl ChangeRequest {
-    fn send(&self, path: &str, body: &impl serde::Serialize) -> Result<Answer, Failure> {
-        let answer = self.connection.post(path, body);
-        match (self.output.format, answer) {
-            (Format::Json, Ok(answer)) => Ok(Answer::json(&answer)),
-            // A script that asked for JSON reads it whatever the exit code.
-            (Format::Json, Err(failure)) => Ok(failure.json()),
-            (Format::Table, answer) => {
-                let done: Done = for_people(answer?)?;
-                Ok(Answer::success(done.sentence + "\n"))
-            }
-        }
-    }
-}
-
-fn split_path(split: &str, action: &str) -> String {
-    format!("/api/v1/splits/{}/{action}", escape(split))
 }

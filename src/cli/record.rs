@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::admin::wire::{Done, Record as Request};
+use crate::admin::wire::Record as Request;
+use crate::control::command::Outcome;
 use crate::control::protocol::SplitStatus;
 use crate::policy::duration::{self, InvalidDuration};
 
@@ -43,7 +44,7 @@ impl Record {
         let split = format!("/api/v1/splits/{}", escape(&self.split));
         let recording = format!("{split}/recording");
         let request = Request { span: self.span };
-        let begun: Done = for_people(self.connection.post(&recording, &request)?)?;
+        let begun: Outcome = for_people(self.connection.post(&recording, &request)?)?;
         // If standard error is closed, the recording goes on all the same.
         let _ = writeln!(
             std::io::stderr(),

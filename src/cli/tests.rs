@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 
 use crate::admin::{AdminState, Readiness, service};
 use crate::config::model::{Role, Token};
+use crate::control::command::{Change, Command as Asked, Moved, Order, Outcome, Proviso};
 use crate::control::history::HistoryQuery;
-use crate::control::protocol::{
-    Author, Command as Order, ConfigStatus, ControlHandle, Message, Refused, Status,
-};
+use crate::control::protocol::{ConfigStatus, ControlHandle, Message, Refused, Status};
 use crate::control::recorder::Export;
 
 use super::*;
+use crate::policy::plan::Retreat;
 
 mod offline;
 
 /// A running instance, as far as the CLI can tell.
 struct Instance {
     address: SocketAddr,
-    orders: Receiver<(Order, Author)>,
+    orders: Receiver<Order>,
 }
 
 impl Instance {
@@ -70,7 +70,7 @@ impl Instance {
     }
 }
 
-fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
+fn answer(message: Message, seen: &std::sync::mpsc::Sender<Order>) {
     match message {
         Message::Status { reply } => drop(reply.send(status())),
         Message::Metrics { reply } => drop(reply.send(String::new())),
@@ -86,23 +86,32 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<(Order, Author)>) {
         Message::Explain { reply, .. } => {
             drop(reply.send(Err(Refused::NoSuchSplit("no splits".into()))));
         }
-        Message::Command {
-            command,
-            author,
-            reply,
-        } => {
-            let answer = match &command {
-                Order::Rollback { split } if split == "unknown" => Err(Refused::NoSuchSplit(
+        Message::Command { order, reply } => {
+            let split = match &order.command {
+                Asked::Change { split, .. } => split.as_str(),
+                _ => "",
+            };
+            let answer = match (&order.command, split) {
+                (Asked::Reload, _) => Err(Refused::InvalidConfig("line 1: no".into())),
+                (_, "unknown") => Err(Refused::NoSuchSplit(
                     "no split `unknown`; the splits are: a".into(),
                 )),
-                Order::Rollback { split } if split == "unwritable" => {
-                    Err(Refused::StoreFailed("the disk is full".into()))
-                }
-                Order::Resume { .. } => Err(Refused::Precondition("nothing is latched".into())),
-                Order::Reload => Err(Refused::InvalidConfig("line 1: no".into())),
-                _ => Ok("It is done.\u{7}".into()),
+                (_, "unwritable") => Err(Refused::StoreFailed("the disk is full".into())),
+                (_, "latched") => Err(Refused::Precondition("nothing is latched".into())),
+                (_, "moved") => Err(Refused::RevisionMismatch("alice was faster".into())),
+                _ => Ok(Outcome {
+                    sentence: "It is done.\u{7}".into(),
+                    revision: 8,
+                    splits: vec![Moved {
+                        name: split.to_owned(),
+                        from: "0%".into(),
+                        to: "10%".into(),
+                        stage: Some(2),
+                    }],
+                    dry_run: order.proviso.dry_run,
+                }),
             };
-            seen.send((command, author)).unwrap();
+            seen.send(order).unwrap();
             reply.send(answer).unwrap();
         }
     }
@@ -124,6 +133,7 @@ fn status() -> Status {
     Status {
         version: "9.9.9".into(),
         generation: 1,
+        revision: 0,
         started_at: "2026-11-20T00:00:00Z".into(),
         config: ConfigStatus {
             path: "cutover.yaml".into(),
@@ -179,6 +189,11 @@ fn a_wrong_command_line_exits_with_2() {
         &["cutover", "rollback", "a", "--reason", "two\nlines"],
         &["cutover", "status", "--admin", "https://localhost"],
         &["cutover", "status", "-o", "xml"],
+        &["cutover", "stage", "checkout"],
+        &["cutover", "rollback", "checkout", "--to", "50%"],
+        &["cutover", "promote", "checkout", "--wait", "--dry-run"],
+        &["cutover", "pause", "checkout", "--wait"],
+        &["cutover", "promote", "checkout", "--expect", "now"],
     ] {
         let error = parse_error(words);
         assert_eq!(
@@ -213,14 +228,17 @@ fn a_change_sends_what_was_asked_and_prints_the_sentence() {
         "week 2",
     ];
     let answer = instance.run(&words).unwrap();
-    assert_eq!(answer, Answer::success("It is done.\u{fffd}\n"));
-    let (order, author) = instance.orders.recv().unwrap();
-    let expected = Order::Set {
-        split: "check/out".into(),
+    let said = "It is done.\u{fffd}\nRevision 8.\n";
+    assert_eq!(answer, Answer::success(said));
+    let order = instance.orders.recv().unwrap();
+    let change = Change::Set {
         share: "12.5%".parse().unwrap(),
         override_file: true,
     };
-    assert_eq!(order, expected);
+    let split = "check/out".into();
+    assert_eq!(order.command, Asked::Change { split, change });
+    assert_eq!(order.proviso, Proviso::default());
+    let author = order.author;
     assert_eq!(
         (author.actor.as_str(), author.reason.as_str()),
         ("alice", "week 2")
@@ -232,9 +250,45 @@ fn a_change_sends_what_was_asked_and_prints_the_sentence() {
         (&["emergency", "--clear"], None, true),
     ] {
         instance.run(words).unwrap();
-        let (order, _) = instance.orders.recv().unwrap();
+        let order = instance.orders.recv().unwrap();
         let split = split.map(str::to_owned);
-        assert_eq!(order, Order::Emergency { split, clear });
+        assert_eq!(order.command, Asked::Emergency { split, clear });
+    }
+}
+
+#[test]
+fn each_command_that_moves_a_rollout_asks_for_its_change() {
+    let instance = Instance::start();
+    for (words, change) in [
+        (&["stage", "a", "3"] as &[&str], Change::Stage { number: 3 }),
+        (&["promote", "a"], Change::Promote),
+        (&["pause", "a"], Change::Pause),
+        (&["approve", "a"], Change::Approve),
+        (&["resume", "a"], Change::Resume),
+        (&["rollback", "a"], Change::Rollback { to: None }),
+        (
+            &["rollback", "a", "--to", "0"],
+            Change::Rollback {
+                to: Some(Retreat::Zero),
+            },
+        ),
+        (
+            &["rollback", "a", "--to", "previous"],
+            Change::Rollback {
+                to: Some(Retreat::PreviousStage),
+            },
+        ),
+    ] {
+        let rehearsal = [words, &["--expect", "7", "--dry-run"]].concat();
+        instance.run(&rehearsal).unwrap();
+        let order = instance.orders.recv().unwrap();
+        let split = "a".into();
+        assert_eq!(order.command, Asked::Change { split, change }, "{words:?}");
+        let proviso = Proviso {
+            expected_revision: Some(7),
+            dry_run: true,
+        };
+        assert_eq!(order.proviso, proviso, "{words:?}");
     }
 }
 
@@ -252,7 +306,8 @@ fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
             Exit::Failure,
             "the disk is full",
         ),
-        (&["resume", "a"], Exit::Refused, "nothing is latched"),
+        (&["resume", "latched"], Exit::Refused, "nothing is latched"),
+        (&["promote", "moved"], Exit::Stale, "alice was faster"),
         (&["reload"], Exit::Config, "line 1: no"),
         (&["emergency", "--reason", " "], Exit::Usage, "reason"),
         (

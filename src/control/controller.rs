@@ -26,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
-use crate::policy::rollout::{By, Decision, Effect, Event};
+use crate::policy::rollout::{Decision, Effect};
 use crate::policy::share::Share;
 use crate::snapshot::Published;
 use crate::telemetry::metrics::Metrics;
@@ -34,9 +34,10 @@ use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
 use super::advance::{Advances, Concluded};
+use super::command::Outcome;
 use super::data_plane::DataPlane;
 use super::keeper::{Keeper, Memory, NotKept, withdrawn};
-use super::protocol::{Author, Command, Message, Refused, no_such_split};
+use super::protocol::{Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
 use super::signals::Signals;
@@ -68,8 +69,7 @@ pub struct Controller {
 
 /// What was carried out, and what its answer waits for.
 pub(super) struct Done {
-    /// What is now true.
-    pub(super) sentence: String,
+    pub(super) outcome: Outcome,
     settled: Pin<Box<dyn Future<Output = Result<(), NotKept>>>>,
 }
 
@@ -240,7 +240,7 @@ impl Controller {
     }
 
     /// Everything that a restart needs, with the steps that are about to be taken.
-    fn memory(&self) -> Memory {
+    pub(super) fn memory(&self) -> Memory {
         self.world.memory_with_advances(self.advances.splits())
     }
 
@@ -278,11 +278,7 @@ impl Controller {
                 let found = self.find(&split);
                 let _ = reply.send(found.and_then(|_| self.world.recorder.export(&split)));
             }
-            Message::Command {
-                command,
-                author,
-                reply,
-            } => self.carry_out(command, author, reply).await,
+            Message::Command { order, reply } => self.carry_out(order, reply).await,
         }
     }
 
@@ -298,140 +294,6 @@ impl Controller {
             share: standing.share,
             emergency: standing.emergency,
         }))
-    }
-
-    async fn carry_out(
-        &mut self,
-        command: Command,
-        author: Author,
-        reply: oneshot::Sender<Result<String, Refused>>,
-    ) {
-        // What was counted until now is judged by what held until now: failures from before a
-        // resume are not held against what it begins.
-        self.tick();
-        let by = By {
-            actor: author.actor,
-            reason: author.reason,
-        };
-        let decided = match command {
-            Command::Reload => return self.reloads.ask(Asker::Operator(reply)),
-            Command::Set {
-                split,
-                share,
-                override_file,
-            } => {
-                let event = Event::Set {
-                    share,
-                    override_file,
-                    by,
-                };
-                self.decide_one(&split, &event).await
-            }
-            Command::Rollback { split } => {
-                let event = Event::Rollback { to: None, by };
-                self.decide_one(&split, &event).await
-            }
-            Command::Resume { split } => self.decide_one(&split, &Event::Resume { by }).await,
-            Command::Emergency { split, clear } => self.declare(split.as_deref(), clear, by).await,
-            Command::Record { split, span } => self.find(&split).and_then(|index| {
-                let world = &mut self.world;
-                let now = world.clock.now();
-                let begun = world
-                    .recorder
-                    .begin(&world.splits[index].rollout, span, now);
-                begun.map(Done::new)
-            }),
-            Command::EndRecording { split } => {
-                let ended = self.find(&split);
-                ended.and_then(|_| self.world.recorder.end(&split).map(Done::new))
-            }
-        };
-        match decided {
-            Ok(done) => done.tell(vec![reply]),
-            Err(refused) => {
-                if matches!(refused, Refused::StoreFailed(_)) {
-                    // The refused state may still reach the disk, where it must not stay.
-                    self.remember();
-                }
-                let _ = reply.send(Err(refused));
-            }
-        }
-    }
-
-    async fn declare(&mut self, split: Option<&str>, clear: bool, by: By) -> Result<Done, Refused> {
-        let active = !clear;
-        let event = Event::Emergency { active, by };
-        let Some(split) = split else {
-            // Clearing concerns those under an emergency; for the others nothing happens.
-            let concerned = self.world.splits.iter().enumerate();
-            let concerned: Vec<usize> = concerned
-                .filter(|(_, state)| active || state.rollout.standing().emergency)
-                .map(|(index, _)| index)
-                .collect();
-            if clear && concerned.is_empty() && !self.world.emergency {
-                return Ok(Done::new("no emergency is declared".to_owned()));
-            }
-            let before = std::mem::replace(&mut self.world.emergency, active);
-            let decided = self.decide(&concerned, &event).await;
-            if decided.is_err() {
-                self.world.emergency = before;
-            }
-            return decided;
-        };
-        let index = self.find(split)?;
-        if clear && self.world.emergency {
-            return Err(Refused::Precondition(
-                "the emergency covers all splits and ends for all of them: clear it without \
-                 naming one"
-                    .to_owned(),
-            ));
-        }
-        self.decide(&[index], &event).await
-    }
-
-    async fn decide_one(&mut self, split: &str, event: &Event) -> Result<Done, Refused> {
-        let index = self.find(split)?;
-        self.decide(&[index], event).await
-    }
-
-    /// Gives an operator's wish to the rollouts it concerns, and carries out what they decide.
-    async fn decide(&mut self, splits: &[usize], event: &Event) -> Result<Done, Refused> {
-        let now = self.world.clock.now();
-        let before = self.world.splits.clone();
-        let mut effects = Vec::new();
-        let mut rises = false;
-        for index in splits {
-            let rollout = &mut self.world.splits[*index].rollout;
-            let standing = rollout.standing();
-            match rollout.handle(event.clone(), now) {
-                Ok(wanted) => effects.extend(wanted),
-                Err(refusal) => {
-                    self.world.splits = before;
-                    return Err(Refused::Precondition(refusal.message));
-                }
-            }
-            rises |= rollout.standing().exceeds(standing);
-        }
-        let decisions = decisions(effects);
-        if rises {
-            let promised = self.keeper.promise(self.memory(), decisions.clone());
-            if let Err(error) = promised.await {
-                self.world.splits = before;
-                return Err(Refused::StoreFailed(format!(
-                    "nothing changed, because it could not be saved: {error}"
-                )));
-            }
-            self.publish();
-            let warmed = self.warm_ups.settled();
-            return Ok(Done::new(announce(&decisions)).after(async {
-                warmed.await;
-                Ok(())
-            }));
-        }
-        self.publish();
-        let sentence = announce(&decisions);
-        let saved = self.keeper.save(self.memory(), decisions);
-        Ok(Done::new(sentence).after(saved))
     }
 
     /// Publishes; but a share that rises from nothing begins with a closed breaker, and takes
@@ -487,9 +349,9 @@ impl Controller {
 
 impl Done {
     /// Carried out; the answer waits for nothing.
-    pub(super) fn new(sentence: String) -> Self {
+    pub(super) fn new(outcome: Outcome) -> Self {
         Self {
-            sentence,
+            outcome,
             settled: Box::pin(std::future::ready(Ok(()))),
         }
     }
@@ -501,7 +363,7 @@ impl Done {
     ) -> Self {
         let earlier = self.settled;
         Self {
-            sentence: self.sentence,
+            outcome: self.outcome,
             settled: Box::pin(async {
                 earlier.await?;
                 settled.await
@@ -510,15 +372,16 @@ impl Done {
     }
 
     /// Answers in time, without keeping the judge. Whoever asked may have gone.
-    pub(super) fn tell(self, replies: Vec<oneshot::Sender<Result<String, Refused>>>) {
+    pub(super) fn tell(self, replies: Vec<oneshot::Sender<Result<Outcome, Refused>>>) {
         spawn_local(async move {
-            let mut sentence = self.sentence;
+            let mut outcome = self.outcome;
             if let Err(error) = self.settled.await {
-                sentence.push_str("\nThis is in force, but a restart may forget it: ");
-                sentence.push_str(&error.to_string());
+                let forgotten = "\nThis is in force, but a restart may forget it: ";
+                outcome.sentence.push_str(forgotten);
+                outcome.sentence.push_str(&error.to_string());
             }
             for reply in replies {
-                let _ = reply.send(Ok(sentence.clone()));
+                let _ = reply.send(Ok(outcome.clone()));
             }
         });
     }
@@ -532,6 +395,11 @@ pub(super) fn backends(world: &World) -> Vec<Arc<Backend>> {
 /// Tells the log; returns the decisions' sentences. The audit learns of them with what they led to.
 pub(super) fn announce(decisions: &[Decision]) -> String {
     decisions.iter().for_each(log);
+    sentences(decisions)
+}
+
+/// What decisions say, a line each.
+pub(super) fn sentences(decisions: &[Decision]) -> String {
     let sentences = decisions.iter().map(|decision| decision.sentence.as_str());
     sentences.collect::<Vec<_>>().join("\n")
 }

@@ -5,13 +5,15 @@
 //! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read
 //! of it; [`watch`] notices that a file has changed; [`recorder`] writes down what the judges see;
 //! [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
-//! it; [`report`] is what it says of itself.
+//! it, [`command`] what they may ask for, and [`report`] what it says of itself.
 
 mod advance;
+pub mod command;
 pub mod controller;
 pub mod data_plane;
 pub mod history;
 pub mod keeper;
+mod operate;
 pub mod protocol;
 pub mod recorder;
 pub mod reload;

@@ -4,72 +4,17 @@
 //! it only through [`ControlHandle`], and read the same [`Status`]. The types here are also the
 //! wire format of the admin API, so none of the surfaces can know what another does not.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
-use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
+use crate::policy::rollout::{Condition, Decision, Outlook, Phase, Rest};
 use crate::policy::signal::SignalState;
 
+use super::command::{Order, Outcome};
 use super::history::{HistoryQuery, Written};
 use super::recorder::Export;
-
-/// Who asks, and why; recorded with the decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Author {
-    /// The token's name, or `local` where no token is configured.
-    pub actor: String,
-    /// What the operator gave as the reason; may be empty.
-    pub reason: String,
-}
-
-/// Something an operator asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// Fix the share of a split by hand, in basis points.
-    Set {
-        /// Name of the split.
-        split: String,
-        /// The share wanted.
-        share: crate::policy::share::Share,
-        /// Whether a share fixed in the file may be overridden.
-        override_file: bool,
-    },
-    /// Everything back to legacy, latched.
-    Rollback {
-        /// Name of the split.
-        split: String,
-    },
-    /// Clear the latch of a rollback and judge afresh.
-    Resume {
-        /// Name of the split.
-        split: String,
-    },
-    /// Declare or clear an emergency: legacy alone, whatever else says otherwise.
-    Emergency {
-        /// One split, or all.
-        split: Option<String>,
-        /// Clear it instead.
-        clear: bool,
-    },
-    /// Read the configuration file again, now.
-    Reload,
-    /// Begin to record what the judge of a split is given.
-    Record {
-        /// Name of the split.
-        split: String,
-        /// For how long.
-        span: Duration,
-    },
-    /// End a recording, and forget it.
-    EndRecording {
-        /// Name of the split.
-        split: String,
-    },
-}
 
 /// Why a command was not carried out. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -81,6 +26,10 @@ pub enum Refused {
     /// The present state forbids it; the message says what would allow it. HTTP 409, exit code 5.
     #[error("{0}")]
     Precondition(String),
+    /// Something was decided since whoever asks has looked; the message says what. HTTP 409, exit
+    /// code 6.
+    #[error("{0}")]
+    RevisionMismatch(String),
     /// The configuration file is not valid; the message lists the problems. HTTP 422, exit code 3.
     #[error("{0}")]
     InvalidConfig(String),
@@ -100,14 +49,12 @@ pub fn no_such_split<'a>(name: &str, splits: impl Iterator<Item = &'a str>) -> S
 /// One question to the control plane, with the place for its answer.
 #[derive(Debug)]
 pub enum Message {
-    /// Carry out a command; the answer is a sentence that says what is now true.
+    /// Carry out a command.
     Command {
-        /// What is asked.
-        command: Command,
-        /// Who asks.
-        author: Author,
+        /// What is asked, by whom and on which condition.
+        order: Order,
         /// Receives the answer.
-        reply: oneshot::Sender<Result<String, Refused>>,
+        reply: oneshot::Sender<Result<Outcome, Refused>>,
     },
     /// Say to which arm a key of a split belongs, and why.
     Explain {
@@ -168,21 +115,12 @@ impl ControlHandle {
         (ControlHandle { messages }, receiver)
     }
 
-    /// Carries out `command` and waits until it has taken effect.
+    /// Carries out what `order` says and waits until it has taken effect.
     ///
     /// # Errors
     /// [`ControlStopped`] while the process exits; the inner error says why it was refused.
-    pub async fn command(
-        &self,
-        command: Command,
-        author: Author,
-    ) -> Result<Result<String, Refused>, ControlStopped> {
-        self.ask(|reply| Message::Command {
-            command,
-            author,
-            reply,
-        })
-        .await
+    pub async fn command(&self, order: Order) -> Result<Result<Outcome, Refused>, ControlStopped> {
+        self.ask(|reply| Message::Command { order, reply }).await
     }
 
     /// Reports the state of everything.
@@ -260,6 +198,9 @@ pub struct Status {
     pub version: String,
     /// Counts published snapshots since the start.
     pub generation: u64,
+    /// The sum of the splits' revisions: who changes all of them may ask that it is still this one.
+    #[serde(default)]
+    pub revision: u64,
     /// RFC 3339.
     pub started_at: String,
     /// The configuration in force and the last attempt to change it.
@@ -292,8 +233,14 @@ pub struct ConfigStatus {
 pub struct SplitStatus {
     /// Its name.
     pub name: String,
+    /// Counts its decisions: who changes something may ask that it is still this one.
+    #[serde(default)]
+    pub revision: u64,
     /// Where its rollout stands.
     pub phase: Phase,
+    /// What it stands still for; absent while evidence or time may move it on, and once completed.
+    #[serde(default)]
+    pub rest: Option<Rest>,
     /// The share in effect, such as `10%`.
     pub share: String,
     /// The share the file fixes, if it does.

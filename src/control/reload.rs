@@ -16,9 +16,12 @@ use crate::config::model::Config;
 use crate::config::{self, Problems};
 use crate::policy::time::Timestamp;
 
-use super::controller::{Controller, Done, announce, backends};
+use super::command::{Outcome, Proviso};
+use super::controller::{Controller, Done, announce, backends, sentences};
+use super::data_plane::Commit;
+use super::operate::Scope;
 use super::protocol::Refused;
-use super::world::decisions;
+use super::world::{Plan, decisions};
 
 /// Time until what could not be saved is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -38,7 +41,7 @@ pub(super) enum Asker {
     /// Something that happened.
     Event(&'static str),
     /// Somebody who waits for the answer.
-    Operator(oneshot::Sender<Result<String, Refused>>),
+    Operator(Proviso, oneshot::Sender<Result<Outcome, Refused>>),
 }
 
 /// The readings that were asked for, and the one under way.
@@ -133,16 +136,18 @@ impl Controller {
     pub(super) async fn conclude_reload(&mut self, loaded: Loaded) {
         // As before a command: a new `rollout.id` begins with nothing that was counted before.
         self.tick();
-        let outcome = match loaded.outcome {
-            Ok(config) => self.put_in_force(config).await,
+        let outcome = loaded.outcome;
+        let askers = self.sift(loaded.askers, &outcome);
+        if askers.is_empty() {
+            return;
+        }
+        let outcome = match outcome {
+            Ok(config) => self.put_file_in_force(config).await,
             Err(Unread::Problems(problems)) => {
                 self.watcher.watch(problems.files.clone());
                 Err(Refused::InvalidConfig(problems.to_string()))
             }
-            Err(Unread::Failed(reason)) => Err(Refused::InvalidConfig(format!(
-                "reading {} has failed: {reason}",
-                self.reloads.path.display()
-            ))),
+            Err(Unread::Failed(reason)) => Err(self.unread(&reason)),
         };
         match &outcome {
             Ok(_) => {
@@ -162,17 +167,19 @@ impl Controller {
             }
         }
         let mut replies = Vec::new();
-        for asker in loaded.askers {
+        for asker in askers {
             match (asker, &outcome) {
-                (Asker::Event(cause), Ok(done)) => tracing::info!(cause, "{}", done.sentence),
+                (Asker::Event(cause), Ok(done)) => {
+                    tracing::info!(cause, "{}", done.outcome.sentence);
+                }
                 (Asker::Event(cause), Err(refused)) => tracing::error!(
                     cause,
                     "the configuration is refused and the old one stays in force: {refused}"
                 ),
-                (Asker::Operator(reply), Err(refused)) => {
+                (Asker::Operator(_, reply), Err(refused)) => {
                     let _ = reply.send(Err(refused.clone()));
                 }
-                (Asker::Operator(reply), Ok(_)) => replies.push(reply),
+                (Asker::Operator(_, reply), Ok(_)) => replies.push(reply),
             }
         }
         if let Ok(done) = outcome {
@@ -185,8 +192,59 @@ impl Controller {
         }
     }
 
-    async fn put_in_force(&mut self, config: Config) -> Result<Done, Refused> {
-        self.watcher.watch(config.files.clone());
+    /// Answers those who do not want the file in force: because something was decided that they
+    /// have not seen, or because they only rehearse. Returns the others.
+    fn sift(&self, askers: Vec<Asker>, outcome: &Result<Config, Unread>) -> Vec<Asker> {
+        let mut others = Vec::new();
+        for asker in askers {
+            match asker {
+                Asker::Operator(proviso, reply) => match self.check(Scope::All, proviso) {
+                    // Whoever asked may have gone.
+                    Err(refused) => drop(reply.send(Err(refused))),
+                    Ok(()) if proviso.dry_run => drop(reply.send(self.rehearse_reload(outcome))),
+                    Ok(()) => others.push(Asker::Operator(proviso, reply)),
+                },
+                Asker::Event(cause) => others.push(Asker::Event(cause)),
+            }
+        }
+        others
+    }
+
+    fn rehearse_reload(&self, outcome: &Result<Config, Unread>) -> Result<Outcome, Refused> {
+        let config = match outcome {
+            Ok(config) => config.clone(),
+            Err(Unread::Problems(problems)) => {
+                return Err(Refused::InvalidConfig(problems.to_string()));
+            }
+            Err(Unread::Failed(reason)) => return Err(self.unread(reason)),
+        };
+        let (planned, _) = self.prepare(config)?;
+        let decisions = decisions(planned.effects().iter().cloned());
+        let mut said: Vec<String> = planned.doubts().into_iter().collect();
+        said.push(sentences(&decisions));
+        let sentence = self.loaded(&said);
+        let outcome = Outcome::of(&decisions, sentence, self.world.revision());
+        Ok(outcome.rehearsed())
+    }
+
+    fn unread(&self, reason: &str) -> Refused {
+        Refused::InvalidConfig(format!(
+            "reading {} has failed: {reason}",
+            self.reloads.path.display()
+        ))
+    }
+
+    fn loaded(&self, decided: &[String]) -> String {
+        let mut sentence = format!("loaded {}", self.reloads.path.display());
+        for decided in decided.iter().filter(|decided| !decided.is_empty()) {
+            sentence.push_str(": ");
+            sentence.push_str(decided);
+        }
+        sentence
+    }
+
+    /// Works a configuration out without putting anything of it in force.
+    fn prepare(&self, config: Config) -> Result<(Plan, Commit), Refused> {
         let restart_only = self.world.config.restart_only_changes(&config);
         if !restart_only.is_empty() {
             return Err(Refused::InvalidConfig(format!(
@@ -195,20 +253,26 @@ impl Controller {
                 restart_only.join(", ")
             )));
         }
-        let invalid = |reason: String| Refused::InvalidConfig(reason);
-        let commit = (self.data_plane.certify)(&config).map_err(invalid)?;
-        let plan = |controller: &Self, config: Config| {
-            let plan = controller.world.plan(config);
-            plan.map_err(|error| invalid(error.to_string()))
-        };
-        let mut planned = plan(self, config.clone())?;
+        let commit = (self.data_plane.certify)(&config).map_err(Refused::InvalidConfig)?;
+        Ok((self.plan(config)?, commit))
+    }
+
+    fn plan(&self, config: Config) -> Result<Plan, Refused> {
+        let plan = self.world.plan(config);
+        plan.map_err(|error| Refused::InvalidConfig(error.to_string()))
+    }
+
+    async fn put_file_in_force(&mut self, config: Config) -> Result<Done, Refused> {
+        self.watcher.watch(config.files.clone());
+        let (mut planned, commit) = self.prepare(config.clone())?;
         for problem in planned.warnings() {
             tracing::warn!(file = %self.reloads.path.display(), "{problem}");
         }
-        let mut sentences = vec![format!("loaded {}", self.reloads.path.display())];
+        let mut said = Vec::new();
+        let mut decided = Vec::new();
         for doubt in planned.doubts() {
             tracing::warn!(file = %self.reloads.path.display(), "{doubt}");
-            sentences.push(doubt);
+            said.push(doubt);
         }
         let is_promised = planned.rises;
         if is_promised {
@@ -216,9 +280,10 @@ impl Controller {
             let lowered = decisions(self.world.lower(&config));
             if !lowered.is_empty() {
                 self.publish();
-                sentences.push(announce(&lowered));
+                said.push(announce(&lowered));
+                decided.extend_from_slice(&lowered);
                 self.keeper.save_in_passing(self.world.memory(), lowered);
-                planned = plan(self, config)?;
+                planned = self.plan(config)?;
             }
             let memory = planned.memory(self.world.emergency);
             let promised = decisions(planned.effects().iter().cloned());
@@ -235,16 +300,16 @@ impl Controller {
         self.warm_ups.keep(|_| false);
         self.publish();
         let is_changed = !effects.is_empty();
-        let decided = decisions(effects);
+        let adopted = decisions(effects);
         self.health.reconcile(&backends(&self.world));
         self.signals.reconcile(&self.world.config.splits);
-        sentences.push(announce(&decided));
-        sentences.retain(|sentence| !sentence.is_empty());
-        let done = Done::new(sentences.join(": "));
+        said.push(announce(&adopted));
+        decided.extend_from_slice(&adopted);
+        let done = self.decided(Scope::All, &decided, self.loaded(&said));
         if is_promised || !is_changed {
             return Ok(done);
         }
-        let saved = self.keeper.save(self.world.memory(), decided);
+        let saved = self.keeper.save(self.world.memory(), adopted);
         Ok(done.after(saved))
     }
 }
@@ -253,7 +318,7 @@ impl Loaded {
     #[cfg(test)]
     pub(super) fn of(config: Config) -> Self {
         Self {
-            askers: Vec::new(),
+            askers: vec![Asker::Event("a test has changed the file")],
             outcome: Ok(config),
         }
     }

@@ -28,6 +28,7 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: world.generation(),
+        revision: world.revision(),
         started_at: started_at.rfc3339(),
         config: ConfigStatus {
             path: path.display().to_string(),
@@ -71,7 +72,9 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
     let breaker = world.routing.splits[index].breaker.as_ref();
     SplitStatus {
         name: settings.name.clone(),
+        revision: rollout.revision(),
         phase: rollout.phase(),
+        rest: rollout.rest(world.clock.now()),
         share: standing.share.to_string(),
         file_share: settings.course.file_share().map(|share| share.to_string()),
         override_share: rollout.override_share().map(|share| share.to_string()),

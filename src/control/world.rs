@@ -235,6 +235,11 @@ impl World {
         self.generation
     }
 
+    /// The sum of the splits' revisions: it rises with every decision.
+    pub fn revision(&self) -> u64 {
+        self.rollouts().map(Rollout::revision).sum()
+    }
+
     /// What each split obeys.
     pub fn standings(&self) -> impl Iterator<Item = Standing> {
         self.splits.iter().map(|state| state.rollout.standing())

@@ -166,6 +166,8 @@ mod tests {
         };
         SplitStatus {
             name: "api".into(),
+            revision: 0,
+            rest: None,
             phase: Phase::Progressing,
             share: "10%".into(),
             file_share: Some("10%".into()),

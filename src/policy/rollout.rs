@@ -24,6 +24,7 @@ mod event;
 mod latch;
 mod outlook;
 mod record;
+mod rest;
 mod sentence;
 mod telling;
 mod times;
@@ -36,6 +37,7 @@ pub use self::decision::{Condition, Decision, Need, Observed, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
 pub use self::outlook::{Outlook, PlannedStage, StageProgress};
 pub use self::record::Record;
+pub use self::rest::Rest;
 pub use self::wait::Wait;
 
 use self::record::{Outline, State};

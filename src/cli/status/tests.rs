@@ -3,7 +3,7 @@ use crate::control::protocol::{ArmStatus, EndpointStatus, SplitStatus};
 use crate::policy::arm::PerArm;
 use crate::policy::criteria::Action;
 use crate::policy::rollout::{
-    Condition, Decision, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
+    Condition, Decision, Need, Observed, Outlook, Phase, PlannedStage, Rest, StageProgress,
 };
 use crate::policy::share::Share;
 use crate::policy::signal::{SignalCondition, SignalState};
@@ -20,6 +20,7 @@ fn calm() -> Status {
     Status {
         version: "0.1.0".into(),
         generation: 7,
+        revision: 9,
         started_at: "2026-11-20T03:00:00Z".into(),
         config: ConfigStatus {
             path: "/etc/cutover.yaml".into(),
@@ -30,6 +31,8 @@ fn calm() -> Status {
         emergency: false,
         store_healthy: true,
         splits: vec![SplitStatus {
+            revision: 9,
+            rest: Some(Rest::Person),
             name: "checkout".into(),
             phase: Phase::Progressing,
             share: "30%".into(),

@@ -11,11 +11,12 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::clock::Clock;
 use crate::config;
+use crate::control::command::{Author, Change, Command, Order, Proviso};
 use crate::control::history::HistoryQuery;
 use crate::control::reload::Loaded;
 use crate::policy::arm::Arm;
 use crate::policy::class::Class;
-use crate::policy::rollout::{Phase, Standing};
+use crate::policy::rollout::{By, Event, Phase, Standing};
 use crate::state::Saved;
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
@@ -168,14 +169,23 @@ async fn a_store_that_fails_refuses_no_emergency_and_no_rollback_however_often()
         let mut site = Site::new("share: 50%", "share: 50%", without_a_store());
         let controller = &mut site.controller;
         for splits in [Some("a"), None, None] {
-            let declared = controller.declare(splits, false, by()).await;
+            let declared = controller
+                .declare(splits, false, by(), Proviso::default())
+                .await;
             assert!(declared.is_ok(), "emergency for {splits:?}");
         }
         for split in ["a", "b", "a"] {
             let event = Event::Rollback { to: None, by: by() };
-            assert!(controller.decide_one(split, &event).await.is_ok());
+            assert!(
+                controller
+                    .decide_one(split, &event, Proviso::default())
+                    .await
+                    .is_ok()
+            );
         }
-        let cleared = controller.declare(None, true, by()).await;
+        let cleared = controller
+            .declare(None, true, by(), Proviso::default())
+            .await;
         assert!(cleared.is_err(), "that would let more reach new");
         assert!(site.published().iter().all(|standing| standing.emergency));
     })
@@ -188,8 +198,9 @@ async fn a_disk_that_hangs_delays_no_rollback() {
         let (keeper, _disk) = Keeper::hanging();
         let mut site = Site::new("share: 50%", "share: 50%", keeper);
         let event = Event::Rollback { to: None, by: by() };
-        let Poll::Ready(Ok(done)) = pin!(site.controller.decide_one("a", &event))
-            .poll(&mut Context::from_waker(Waker::noop()))
+        let Poll::Ready(Ok(done)) =
+            pin!(site.controller.decide_one("a", &event, Proviso::default()))
+                .poll(&mut Context::from_waker(Waker::noop()))
         else {
             panic!("it waits");
         };
@@ -198,10 +209,13 @@ async fn a_disk_that_hangs_delays_no_rollback() {
 
         let (reply, answer) = oneshot::channel();
         done.tell(vec![reply]);
-        let sentence = answer.await.expect("it is answered").expect("it is done");
-        assert!(sentence.contains("a restart may forget it"), "{sentence}");
+        let outcome = answer.await.expect("it is answered").expect("it is done");
+        assert!(outcome.sentence.contains("a restart may forget it"));
         assert!(!site.controller.keeper.is_healthy());
-        let refused = site.controller.decide_one("b", &set(60)).await;
+        let refused = site
+            .controller
+            .decide_one("b", &set(60), Proviso::default())
+            .await;
         assert!(matches!(refused, Err(Refused::StoreFailed(_))));
         assert_eq!(site.shares(), ["0%", "50%"]);
     })
@@ -225,7 +239,12 @@ async fn what_cannot_be_read_in_time_is_an_error_and_delays_no_rollback() {
         };
         let waiting: Vec<_> = (0..4).map(|_| ask(&site.controller)).collect();
         let event = Event::Rollback { to: None, by: by() };
-        assert!(site.controller.decide_one("a", &event).await.is_ok());
+        assert!(
+            site.controller
+                .decide_one("a", &event, Proviso::default())
+                .await
+                .is_ok()
+        );
         assert_eq!(site.shares(), ["0%", "50%"]);
         let one_too_many = ask(&site.controller).await.expect("an answer");
         let refused = one_too_many.expect_err("the queue is the decisions'");
@@ -250,7 +269,12 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
             let keeper = Keeper::start(Some(store)).expect("threads can be made");
             let mut site = Site::new("share: 50%", "share: 50%", keeper);
             let event = Event::Rollback { to: None, by: by() };
-            assert!(site.controller.decide_one("a", &event).await.is_ok());
+            assert!(
+                site.controller
+                    .decide_one("a", &event, Proviso::default())
+                    .await
+                    .is_ok()
+            );
 
             let tally = &site.controller.world.routing.splits[0].tally;
             for key in 0..20_u8 {
@@ -267,9 +291,15 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
                     reason: String::new(),
                 };
                 let (reply, _answer) = oneshot::channel();
-                let controller = &mut site.controller;
-                let resume = Command::Resume { split };
-                controller.carry_out(resume, author, reply).await;
+                let resume = Order {
+                    command: Command::Change {
+                        split,
+                        change: Change::Resume,
+                    },
+                    author,
+                    proviso: Proviso::default(),
+                };
+                site.controller.carry_out(resume, reply).await;
             } else {
                 site.reload("share: 50%, rollout: {id: r2}", "share: 50%")
                     .await;
@@ -291,12 +321,22 @@ async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wi
         let mut site = Site::new("share: 0%", "share: 0%", keeper);
         let controller = &mut site.controller;
         for split in ["a", "b"] {
-            assert!(controller.decide_one(split, &set(10)).await.is_ok());
+            assert!(
+                controller
+                    .decide_one(split, &set(10), Proviso::default())
+                    .await
+                    .is_ok()
+            );
         }
         assert_eq!(site.shares(), ["0%", "0%"], "both wait at the same time");
         let ends: Vec<_> = site.warm_ups.borrow_mut().drain(..).collect();
         let event = Event::Rollback { to: None, by: by() };
-        assert!(site.controller.decide_one("a", &event).await.is_ok());
+        assert!(
+            site.controller
+                .decide_one("a", &event, Proviso::default())
+                .await
+                .is_ok()
+        );
         for end in ends {
             end.send(()).expect("each warm-up goes on");
         }

@@ -1,0 +1,272 @@
+//! The endpoints that change something.
+//!
+//! Every body may name the revision that its author has seen and may ask for a rehearsal; what it
+//! does not know is refused, because a misspelt `dry_runn` would be done.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, FromRequest, Request, State};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
+
+use super::AdminState;
+use super::access::Caller;
+use super::api::SplitName;
+use super::error::ApiError;
+use super::wire::{
+    Because, Emergency, ErrorKind, GoToStage, Record, RollBack, SetShare, check_reason,
+};
+
+/// No valid body comes near this.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// A client that sends a head and then nothing would otherwise hold its connection for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Answer = Result<Json<Outcome>, ApiError>;
+
+pub(super) async fn set_share(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<SetShare>,
+) -> Answer {
+    let command = Command::Change {
+        split,
+        change: Change::Set {
+            share: body.share,
+            override_file: body.override_file,
+        },
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn stage(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<GoToStage>,
+) -> Answer {
+    let command = Command::Change {
+        split,
+        change: Change::Stage { number: body.stage },
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn promote(
+    state: State<AdminState>,
+    caller: Extension<Caller>,
+    split: SplitName,
+    body: JsonBody<Because>,
+) -> Answer {
+    change(state, caller, split, body, Change::Promote).await
+}
+
+pub(super) async fn pause(
+    state: State<AdminState>,
+    caller: Extension<Caller>,
+    split: SplitName,
+    body: JsonBody<Because>,
+) -> Answer {
+    change(state, caller, split, body, Change::Pause).await
+}
+
+pub(super) async fn approve(
+    state: State<AdminState>,
+    caller: Extension<Caller>,
+    split: SplitName,
+    body: JsonBody<Because>,
+) -> Answer {
+    change(state, caller, split, body, Change::Approve).await
+}
+
+pub(super) async fn resume(
+    state: State<AdminState>,
+    caller: Extension<Caller>,
+    split: SplitName,
+    body: JsonBody<Because>,
+) -> Answer {
+    change(state, caller, split, body, Change::Resume).await
+}
+
+pub(super) async fn rollback(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<RollBack>,
+) -> Answer {
+    let command = Command::Change {
+        split,
+        change: Change::Rollback {
+            to: body.to.map(Into::into),
+        },
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn emergency(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<Emergency>,
+) -> Answer {
+    if !body.clear && body.reason.trim().is_empty() {
+        return Err(ApiError::bad_request(
+            "declaring an emergency needs a `reason`: whoever finds it declared will ask why",
+        ));
+    }
+    let command = Command::Emergency {
+        split: body.split,
+        clear: body.clear,
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn reload(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<Because>,
+) -> Answer {
+    let proviso = body.proviso();
+    carry_out(&state, Command::Reload, caller, body.reason, proviso).await
+}
+
+pub(super) async fn record(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<Record>,
+) -> Answer {
+    let span = body.span;
+    let command = Command::Record { split, span };
+    let (reason, proviso) = (String::new(), Proviso::default());
+    carry_out(&state, command, caller, reason, proviso).await
+}
+
+pub(super) async fn end_recording(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+) -> Answer {
+    let command = Command::EndRecording { split };
+    let (reason, proviso) = (String::new(), Proviso::default());
+    carry_out(&state, command, caller, reason, proviso).await
+}
+
+async fn change(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<Because>,
+    change: Change,
+) -> Answer {
+    let proviso = body.proviso();
+    let command = Command::Change { split, change };
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+async fn carry_out(
+    state: &AdminState,
+    command: Command,
+    caller: Caller,
+    reason: String,
+    proviso: Proviso,
+) -> Answer {
+    check_reason(&reason).map_err(ApiError::bad_request)?;
+    let order = Order {
+        command,
+        author: Author {
+            actor: caller.actor,
+            reason,
+        },
+        proviso,
+    };
+    Ok(Json(state.control.command(order).await??))
+}
+
+impl Because {
+    const fn proviso(&self) -> Proviso {
+        Proviso {
+            expected_revision: self.expected_revision,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+/// A bounded JSON body of a change.
+///
+/// The content type is demanded even of an empty body, because that is what keeps a web page from
+/// forging the request: a browser sends `application/json` to another origin only after a
+/// preflight, which nothing here answers.
+pub(super) struct JsonBody<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::new(
+                ErrorKind::ContentType,
+                "a change needs the header `content-type: application/json`",
+            ));
+        }
+        let body = read(request.into_body()).await?;
+        // Nothing at all means that every field is left out.
+        let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        serde_json::from_slice(text)
+            .map(JsonBody)
+            .map_err(|error| ApiError::bad_request(format!("the body is not valid: {error}")))
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT));
+    match read.await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(ApiError::new(
+            ErrorKind::BodyTooLarge,
+            format!("the body is longer than {BODY_LIMIT} bytes"),
+        )),
+        Ok(Err(error)) => Err(ApiError::bad_request(format!(
+            "the body could not be read: {error}"
+        ))),
+        Err(_elapsed) => Err(ApiError::new(
+            ErrorKind::BodyTimeout,
+            "the body did not arrive in time",
+        )),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
