@@ -2,6 +2,7 @@
 
 mod examples;
 mod files;
+mod lives;
 mod mistakes;
 mod plans;
 mod schema;

@@ -148,7 +148,7 @@ impl Rollout {
     /// What the engine would do next that needs the state to be kept first: the next step of the
     /// plan, if everything allows it.
     pub fn wish(&self, now: Timestamp) -> Option<Event> {
-        let may = self.next_stage().is_some() && self.waits(now).is_empty();
+        let may = self.next_stage().is_some() && self.hindrances(now).is_empty();
         may.then_some(Event::Advance)
     }
 

@@ -25,7 +25,7 @@ fn examples() -> Vec<(String, String)> {
     examples
 }
 
-fn example(name: &str) -> Config {
+pub(super) fn example(name: &str) -> Config {
     let (_, text) = examples()
         .into_iter()
         .find(|(other, _)| other == name)

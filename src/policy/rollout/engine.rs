@@ -251,7 +251,7 @@ impl Rollout {
             return Vec::new();
         };
         let (timeout, on_timeout) = (stage.timeout, stage.on_timeout);
-        let waits = self.waits(now);
+        let waits = self.hindrances(now);
         let is_undecided = waits.iter().any(Wait::is_of_proof);
         let is_late =
             timeout.is_some_and(|timeout| self.state.times.stage >= timeout.as_secs_f64());

@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::{Phase, Rollout};
+use crate::policy::calendar::Calendar;
 use crate::policy::criteria::Action;
 use crate::policy::duration;
 use crate::policy::judge::Lack;
@@ -62,6 +63,18 @@ impl Rollout {
     /// All that the next step of the plan waits for, or its completion in the last stage; the
     /// weightiest first. Empty without a plan, and once it is completed.
     pub fn waits(&self, now: Timestamp) -> Vec<Wait> {
+        let mut waits = self.hindrances(now);
+        for wait in &mut waits {
+            if let Wait::Calendar(opens) = wait {
+                *opens = self.calendar().and_then(|it| it.next_opening(now));
+            }
+        }
+        waits
+    }
+
+    /// The same without the time at which the calendar opens: looking for it takes too long for
+    /// what is asked after every window.
+    pub(super) fn hindrances(&self, now: Timestamp) -> Vec<Wait> {
         if self.plan().is_none() || self.phase() == Phase::Completed {
             return Vec::new();
         }
@@ -131,10 +144,8 @@ impl Rollout {
         if self.needs_approval() && self.state.approved_by.is_none() {
             waits.push(Wait::Approval(next));
         }
-        let stage = self.stage().or_else(|| self.next_stage());
-        let calendar = stage.and_then(|stage| stage.calendar.as_ref());
-        if let Some(calendar) = calendar.filter(|calendar| !calendar.is_open(now)) {
-            waits.push(Wait::Calendar(calendar.next_opening(now)));
+        if self.calendar().is_some_and(|it| !it.is_open(now)) {
+            waits.push(Wait::Calendar(None));
         }
         let since_change = self.state.times.since_change().unwrap_or(f64::INFINITY);
         let left = rules.cool_down.as_secs_f64() - since_change;
@@ -150,6 +161,12 @@ impl Rollout {
             waits.push(Wait::Advising);
         }
         waits
+    }
+
+    /// When the next step may be taken, if not at any time.
+    fn calendar(&self) -> Option<&Calendar> {
+        let stage = self.stage().or_else(|| self.next_stage());
+        stage.and_then(|stage| stage.calendar.as_ref())
     }
 
     /// Whether the present stage is only left with a person's approval.
