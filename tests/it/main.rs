@@ -14,6 +14,7 @@ mod keeping_alive;
 mod kills;
 mod outcomes;
 mod patience;
+mod plans;
 mod project;
 mod quiet;
 mod readme;

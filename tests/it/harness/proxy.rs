@@ -32,6 +32,7 @@ pub(crate) struct Site {
     directory: Arc<TempDir>,
     beginning: String,
     environment: Vec<(String, String)>,
+    ignores_full_disks: bool,
 }
 
 /// A running program. It is killed when dropped; if the test fails, its log is shown.
@@ -50,6 +51,7 @@ impl Site {
             directory: Arc::new(tempfile::tempdir().expect("the temporary directory is writable")),
             beginning: BEGINNING.to_owned(),
             environment: Vec::new(),
+            ignores_full_disks: false,
         }
     }
 
@@ -69,6 +71,13 @@ impl Site {
     /// Sets a variable of the program's environment.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the program so that a limit on the size of its files is to it what a full disk is: an
+    /// error, not a deadly signal.
+    pub(crate) fn surviving_full_disks(mut self) -> Self {
+        self.ignores_full_disks = true;
         self
     }
 
@@ -173,7 +182,14 @@ impl Site {
     }
 
     fn serve(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        let program = env!("CARGO_BIN_EXE_cutover");
+        let mut command = if self.ignores_full_disks {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+            shell
+        } else {
+            Command::new(program)
+        };
         command
             .args(["serve", "--config"])
             .arg(self.configuration_path())
@@ -196,6 +212,11 @@ impl Proxy {
         self.child.kill().expect("it is still running");
         self.child.wait().expect("it is our child");
         self.site.clone()
+    }
+
+    /// Its number among the machine's processes.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where the admin API is.
