@@ -58,14 +58,15 @@ enum Command {
     /// it at once.
     Serve(serve::Serve),
 
-    /// Show all of it on this machine: two APIs, a few thousand sessions, a death, a rollback.
+    /// Show all of it on this machine: two APIs, 2,000 sessions, a plan, a death, a rollback.
     ///
     /// Example: cutover demo
     ///
-    /// Starts two small APIs, this program's `serve` between them, and traffic; then the new API
-    /// dies, and later heals. Everything keeps running until Ctrl-C, with the commands to try.
-    /// With --once it ends with the story, and the exit code is 0 only if each claim was seen to
-    /// hold. It needs no file and leaves none behind.
+    /// Starts two small APIs, this program's `serve` between them, and traffic. The new API goes
+    /// through a plan from 0% to 100% by itself, at compressed time; then it dies, and later heals.
+    /// Everything keeps running until Ctrl-C, with the commands to try. With --once five more
+    /// rollouts are harmed, each in another way, and it ends; the exit code is 0 only if each claim
+    /// was seen to hold. It needs no file and leaves none behind.
     Demo(offline::Demo),
 
     /// Say everything that is wrong with a configuration file.

@@ -4,11 +4,12 @@
 //! answer comes from anywhere else, with two exceptions. A session of `new` is answered by legacy
 //!
 //! - where the answer names a rescue (`Cutover-Fallback`): `new` was its arm and failed;
-//! - in [`Era::Away`], from the death of the new API until the operator's resume has returned,
+//! - in [`Era::Away`], from the harm done to the new API until the operator's resume has returned,
 //!   because then the share may be 0.
 //!
-//! Nothing excuses the opposite: a session of legacy that sees `new` has changed arm, whatever
-//! happens to the new API.
+//! In the opposite direction there is one: while the share rises ([`Era::Rising`]) sessions move to
+//! `new`, each once and for good. Otherwise a session of legacy that sees `new` has changed arm,
+//! whatever happens to the new API.
 
 use std::time::Instant;
 
@@ -19,10 +20,20 @@ use crate::policy::arm::Arm;
 pub(super) enum Era {
     /// The share is fixed.
     Steady,
-    /// The new API may be dead and the share 0.
+    /// The share may rise, and does not fall.
+    Rising,
+    /// The new API may be harmed and the share 0.
     Away,
-    /// Whoever watches may change the share, so that any move may have been ordered.
+    /// Somebody may change the share, so that any move may have been ordered.
     Free,
+}
+
+/// A request that was sent, to be kept until its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    era: Era,
+    /// Counts the eras.
+    number: u64,
 }
 
 /// An answer as a session saw it.
@@ -34,18 +45,28 @@ pub(super) struct Seen {
     pub(super) rescued: bool,
 }
 
+/// Why there was no proper answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Legacy answered with an error.
+    OfLegacy,
+    /// Anything else, in words.
+    Of(String),
+}
+
 /// Every session and what became of its requests.
 pub(super) struct Census {
-    era: Era,
+    present: Sent,
     sessions: Vec<Session>,
     figures: Figures,
+    /// Requests of the present era without an answer so far.
+    under_way: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Session {
     home: Option<Arm>,
     last: Option<Arm>,
-    answers: u32,
 }
 
 /// What was counted.
@@ -53,10 +74,12 @@ struct Session {
 pub(super) struct Figures {
     /// GETs that ended, one way or the other.
     pub(super) gets: u64,
-    /// Those without a 200 that names its arm.
+    /// Those without a 200 that names its arm, legacy's own errors left out.
     pub(super) failed: u64,
     /// What happened to the first of them.
     pub(super) first_failed: Option<String>,
+    /// Errors that legacy itself answered with: nobody stands in for it.
+    pub(super) errors_of_legacy: u64,
     /// Answers by which a session changed arm.
     pub(super) strays: u64,
     /// The first of them.
@@ -73,39 +96,54 @@ pub(super) struct Figures {
     pub(super) sessions: usize,
     /// Sessions that were answered at all.
     pub(super) seen: usize,
-    /// Sessions that were answered at least twice, so that they could have changed arm.
-    pub(super) seen_twice: usize,
     /// Sessions at home on `new`.
     pub(super) home_new: usize,
     /// Sessions whose latest answer came from `new`.
     pub(super) on_new: usize,
+    /// Requests of earlier eras without an answer so far.
+    pub(super) crossing: usize,
 }
 
 impl Census {
     /// Nobody has been answered yet.
     pub(super) fn of(sessions: usize) -> Self {
         Self {
-            era: Era::Steady,
+            present: Sent {
+                era: Era::Rising,
+                number: 0,
+            },
             sessions: vec![Session::default(); sessions],
             figures: Figures::default(),
+            under_way: 0,
         }
-    }
-
-    /// What is done to the sessions now; to be kept by a request until its answer.
-    pub(super) const fn era(&self) -> Era {
-        self.era
     }
 
     /// What is done to the sessions from now on.
     pub(super) const fn enter(&mut self, era: Era) {
-        self.era = era;
+        self.present = Sent {
+            era,
+            number: self.present.number + 1,
+        };
+        self.figures.crossing += self.under_way;
+        self.under_way = 0;
     }
 
-    /// A request of `session`, sent in the era `sent`, was answered.
-    pub(super) fn answered(&mut self, session: usize, sent: Era, seen: Seen, now: Instant) {
-        let era = self.lenient(sent);
+    /// Forgets where the sessions are at home: another rollout has begun.
+    pub(super) fn forget_homes(&mut self) {
+        self.sessions.fill(Session::default());
+    }
+
+    /// A request is sent.
+    pub(super) const fn asked(&mut self) -> Sent {
+        self.under_way += 1;
+        self.present
+    }
+
+    /// A request of `session` was answered.
+    pub(super) fn answered(&mut self, session: usize, sent: Sent, seen: Seen, now: Instant) {
+        self.ended(sent);
+        let era = self.lenient(sent.era);
         let figures = &mut self.figures;
-        figures.gets += 1;
         if seen.rescued {
             figures.rescued += 1;
             figures.first_rescue.get_or_insert(now);
@@ -115,7 +153,6 @@ impl Census {
         }
         let session_number = session;
         let session = &mut self.sessions[session];
-        session.answers += 1;
         session.last = Some(seen.arm);
         match session.home {
             None => session.home = home_shown_by(seen, era),
@@ -133,15 +170,23 @@ impl Census {
                         )
                     });
                 }
+                if era == Era::Rising && (seen.arm == Arm::New || seen.rescued) {
+                    session.home = Some(Arm::New);
+                }
             }
         }
     }
 
     /// A request was not answered as it should have been.
-    pub(super) fn failed(&mut self, how: String) {
-        self.figures.gets += 1;
-        self.figures.failed += 1;
-        self.figures.first_failed.get_or_insert(how);
+    pub(super) fn failed(&mut self, sent: Sent, failure: Failure) {
+        self.ended(sent);
+        match failure {
+            Failure::OfLegacy => self.figures.errors_of_legacy += 1,
+            Failure::Of(how) => {
+                self.figures.failed += 1;
+                self.figures.first_failed.get_or_insert(how);
+            }
+        }
     }
 
     /// What was counted so far.
@@ -149,19 +194,29 @@ impl Census {
         let count = |of: fn(&Session) -> bool| self.sessions.iter().filter(|s| of(s)).count();
         Figures {
             sessions: self.sessions.len(),
-            seen: count(|session| session.answers > 0),
-            seen_twice: count(|session| session.answers > 1),
+            seen: count(|session| session.last.is_some()),
             home_new: count(|session| session.home == Some(Arm::New)),
             on_new: count(|session| session.last == Some(Arm::New)),
             ..self.figures.clone()
         }
     }
 
+    fn ended(&mut self, sent: Sent) {
+        self.figures.gets += 1;
+        let waiting = if sent.number == self.present.number {
+            &mut self.under_way
+        } else {
+            &mut self.figures.crossing
+        };
+        *waiting = waiting.saturating_sub(1);
+    }
+
     /// A request that was under way while the era changed is judged by the more lenient one.
     fn lenient(&self, sent: Era) -> Era {
-        match (sent, self.era) {
+        match (sent, self.present.era) {
             (Era::Free, _) | (_, Era::Free) => Era::Free,
             (Era::Away, _) | (_, Era::Away) => Era::Away,
+            (Era::Rising, _) | (_, Era::Rising) => Era::Rising,
             (Era::Steady, Era::Steady) => Era::Steady,
         }
     }
@@ -169,19 +224,19 @@ impl Census {
 
 /// The home that a first answer shows, if it shows one.
 fn home_shown_by(seen: Seen, era: Era) -> Option<Arm> {
-    match (seen.arm, seen.rescued, era) {
-        (Arm::New, _, _) | (Arm::Legacy, true, _) => Some(Arm::New),
-        (Arm::Legacy, false, Era::Steady) => Some(Arm::Legacy),
-        (Arm::Legacy, false, Era::Away | Era::Free) => None,
+    match (era, seen.arm, seen.rescued) {
+        (Era::Free, _, _) | (Era::Away, Arm::Legacy, false) => None,
+        (_, Arm::New, _) | (_, Arm::Legacy, true) => Some(Arm::New),
+        (Era::Steady | Era::Rising, Arm::Legacy, false) => Some(Arm::Legacy),
     }
 }
 
 fn has_changed_arm(home: Arm, seen: Seen, era: Era) -> bool {
     match (home, seen.arm) {
         _ if era == Era::Free => false,
-        (Arm::Legacy, Arm::New) => true,
+        (Arm::Legacy, Arm::New) => era != Era::Rising,
         // Legacy stands in for sessions of `new` only.
-        (Arm::Legacy, Arm::Legacy) => seen.rescued,
+        (Arm::Legacy, Arm::Legacy) => seen.rescued && era != Era::Rising,
         (Arm::New, Arm::New) => false,
         (Arm::New, Arm::Legacy) => !seen.rescued && era != Era::Away,
     }
@@ -209,7 +264,8 @@ mod tests {
         let mut census = Census::of(1);
         for (era, seen) in answers {
             census.enter(*era);
-            census.answered(0, *era, *seen, Instant::now());
+            let sent = census.asked();
+            census.answered(0, sent, *seen, Instant::now());
         }
         census.figures().strays
     }
@@ -244,29 +300,64 @@ mod tests {
     }
 
     #[test]
+    fn while_the_share_rises_sessions_move_to_new_and_never_back() {
+        let rising = |seen| (Era::Rising, seen);
+        assert_eq!(strays(&[rising(LEGACY), rising(NEW), rising(NEW)]), 0);
+        assert_eq!(strays(&[rising(LEGACY), rising(RESCUED), rising(NEW)]), 0);
+        assert_eq!(strays(&[rising(LEGACY), rising(NEW), rising(LEGACY)]), 1);
+        assert_eq!(strays(&[rising(NEW), (Era::Steady, LEGACY)]), 1);
+    }
+
+    #[test]
     fn an_answer_that_crosses_into_another_era_is_judged_leniently() {
         let mut census = Census::of(1);
-        census.answered(0, Era::Steady, NEW, Instant::now());
-        census.answered(0, Era::Away, LEGACY, Instant::now());
-        census.enter(Era::Away);
-        census.answered(0, Era::Steady, LEGACY, Instant::now());
-        census.enter(Era::Steady);
-        assert_eq!(census.figures().strays, 0);
-        census.answered(0, Era::Steady, LEGACY, Instant::now());
-        assert_eq!(census.figures().strays, 1);
+        let mut answer = |sent_in: Era, answered_in: Era, seen| {
+            census.enter(sent_in);
+            let sent = census.asked();
+            if answered_in != sent_in {
+                census.enter(answered_in);
+                assert_eq!(census.figures().crossing, 1);
+            }
+            census.answered(0, sent, seen, Instant::now());
+            assert_eq!(census.figures().crossing, 0);
+            census.figures().strays
+        };
+        assert_eq!(answer(Era::Steady, Era::Steady, NEW), 0);
+        assert_eq!(answer(Era::Steady, Era::Away, LEGACY), 0);
+        assert_eq!(answer(Era::Away, Era::Steady, LEGACY), 0);
+        assert_eq!(answer(Era::Steady, Era::Steady, LEGACY), 1);
+    }
+
+    #[test]
+    fn another_rollout_begins_without_homes() {
+        let mut census = Census::of(1);
+        let mut answer = |era, seen| {
+            census.enter(era);
+            let sent = census.asked();
+            census.answered(0, sent, seen, Instant::now());
+            census.forget_homes();
+            census.figures().strays
+        };
+        assert_eq!(answer(Era::Rising, NEW), 0);
+        assert_eq!(answer(Era::Steady, LEGACY), 0);
+        assert_eq!(answer(Era::Steady, NEW), 0);
     }
 
     #[test]
     fn sessions_are_counted_once_however_often_they_come() {
         let mut census = Census::of(3);
         for (session, seen) in [(0, NEW), (0, NEW), (1, LEGACY)] {
-            census.answered(session, Era::Steady, seen, Instant::now());
+            let sent = census.asked();
+            census.answered(session, sent, seen, Instant::now());
         }
-        census.failed("no answer".into());
+        for failure in [Failure::Of("no answer".into()), Failure::OfLegacy] {
+            let sent = census.asked();
+            census.failed(sent, failure);
+        }
         let figures = census.figures();
-        let sessions = (figures.sessions, figures.seen, figures.seen_twice);
-        assert_eq!(sessions, (3, 2, 1));
+        assert_eq!((figures.sessions, figures.seen), (3, 2));
         assert_eq!((figures.home_new, figures.on_new), (1, 1));
-        assert_eq!((figures.gets, figures.failed), (4, 1));
+        assert_eq!((figures.gets, figures.failed), (5, 1));
+        assert_eq!(figures.errors_of_legacy, 1);
     }
 }

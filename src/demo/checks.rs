@@ -11,7 +11,7 @@ pub(super) struct Checks {
 }
 
 struct Check {
-    claim: &'static str,
+    claim: String,
     seen: String,
     holds: bool,
     after: Duration,
@@ -27,16 +27,10 @@ impl Checks {
     }
 
     /// Records a claim with what was seen of it, and returns the line that says so.
-    pub(super) fn add(
-        &mut self,
-        claim: &'static str,
-        holds: bool,
-        seen: String,
-        ink: Ink,
-    ) -> String {
+    pub(super) fn add(&mut self, claim: &str, holds: bool, seen: String, ink: Ink) -> String {
         let line = format!("  {} {claim}: {seen}", mark(holds, ink));
         self.made.push(Check {
-            claim,
+            claim: claim.to_owned(),
             seen,
             holds,
             after: self.started.elapsed(),
@@ -71,7 +65,7 @@ impl Checks {
         for check in &self.made {
             table.row([
                 Cell::toned(tone(check.holds), sign(check.holds)),
-                check.claim.into(),
+                check.claim.as_str().into(),
                 check.seen.as_str().into(),
                 format!("{:.1} s", check.after.as_secs_f64()).into(),
             ]);

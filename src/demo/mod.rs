@@ -1,4 +1,4 @@
-//! `cutover demo`: the whole story on one machine, in a quarter of a minute.
+//! `cutover demo`: the whole story on one machine, at compressed time.
 //!
 //! Two small APIs, a few thousand sessions, and this very program's `serve` between them as a child
 //! process. A demonstration that reaches into the program it shows proves nothing, so everything
@@ -7,7 +7,8 @@
 //! each claim is a check that counts; with `--once` their sum is the exit code, which makes it a
 //! test.
 //!
-//! [`story`] has the acts; it uses [`apis`] (the two servers), [`child`] (the proxy's process),
+//! [`story`] has the acts; it uses [`apis`] (the two servers), [`harm`] (what they do wrong, and what
+//! must be found), [`scratch`] (the configuration), [`child`] (the proxy's process),
 //! [`traffic`] and [`census`] (the sessions, and who answered them), [`operator`] (status, metrics
 //! and commands), [`checks`], [`view`] and [`screen`] (what is shown, and how).
 
@@ -16,6 +17,7 @@ mod caller;
 mod census;
 mod checks;
 mod child;
+mod harm;
 mod operator;
 mod scratch;
 mod screen;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::control::history::History;
 use crate::control::protocol::SplitStatus;
+use crate::policy::rollout::Decision;
 
 use super::caller::Caller;
 use super::{Impossible, cannot};
@@ -52,6 +54,14 @@ impl Operator {
     pub(super) async fn failed_attempts(&mut self) -> Result<u64, String> {
         let metrics = self.read("/metrics").await?;
         failed_attempts(&metrics).ok_or_else(|| "the metrics do not count attempts".to_owned())
+    }
+
+    /// What was decided about the split, the first decision first.
+    pub(super) async fn history(&mut self) -> Result<Vec<Decision>, String> {
+        let path = format!("/api/v1/history?split={SPLIT}&limit=100");
+        let body = self.read(&path).await?;
+        let history: History = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+        Ok(history.decisions.into_iter().rev().collect())
     }
 
     async fn read(&mut self, path: &str) -> Result<String, String> {

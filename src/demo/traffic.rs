@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use tokio::task::JoinSet;
 
-use super::caller::{Answer, Caller};
-use super::census::{Census, Seen};
+use crate::policy::arm::Arm;
 
-/// A few thousand, so that a tenth of them is close to 10 %.
-const SESSIONS: usize = 3_000;
-const CONNECTIONS: usize = 40;
-/// All connections together.
-const REQUESTS_PER_SECOND: usize = 800;
+use super::caller::{Answer, Caller};
+use super::census::{Census, Failure, Seen};
+
+/// So many that a tenth of them is close to 10 %, and so few that each comes several times a stage.
+const SESSIONS: usize = 2_000;
+const CONNECTIONS: usize = 32;
+/// All connections together. A machine that cannot do as much does less, and the stages of the plan
+/// last longer.
+const REQUESTS_PER_SECOND: usize = 1_500;
 
 const PATHS: [&str; 4] = ["/catalog", "/cart", "/orders/1042", "/profile"];
 
@@ -64,27 +67,30 @@ async fn browse(number: usize, mut caller: Caller, census: &Mutex<Census>) {
         // demonstration's own machine.
         due = (due + period).max(Instant::now());
         let cookie = format!("session={}", session_key(session));
-        let sent = lock(census).era();
+        let sent = lock(census).asked();
         let answer = caller.get(PATHS[turn % PATHS.len()], Some(&cookie)).await;
         let mut census = lock(census);
-        match answer.map_err(|error| error.to_string()).and_then(seen) {
+        let answer = answer.map_err(|error| Failure::Of(error.to_string()));
+        match answer.and_then(seen) {
             Ok(seen) => census.answered(session, sent, seen, Instant::now()),
-            Err(how) => census.failed(how),
+            Err(failure) => census.failed(sent, failure),
         }
     }
 }
 
 /// What the session saw, or why this counts as a failed GET.
-fn seen(answer: Answer) -> Result<Seen, String> {
-    if answer.status != StatusCode::OK {
-        return Err(format!("the answer was {}", answer.status));
-    }
+fn seen(answer: Answer) -> Result<Seen, Failure> {
     let arm = answer.headers.get("cutover-arm");
     let arm = arm.and_then(|arm| arm.to_str().ok()?.parse().ok());
-    Ok(Seen {
-        arm: arm.ok_or("the answer did not name its arm")?,
-        rescued: answer.headers.contains_key("cutover-fallback"),
-    })
+    match (answer.status, arm) {
+        (StatusCode::OK, Some(arm)) => Ok(Seen {
+            arm,
+            rescued: answer.headers.contains_key("cutover-fallback"),
+        }),
+        (StatusCode::OK, None) => Err(Failure::Of("the answer did not name its arm".to_owned())),
+        (StatusCode::INTERNAL_SERVER_ERROR, Some(Arm::Legacy)) => Err(Failure::OfLegacy),
+        (status, _) => Err(Failure::Of(format!("the answer was {status}"))),
+    }
 }
 
 /// A census is whole between any two of its methods, so a panic elsewhere has not spoilt it.

@@ -79,6 +79,12 @@ fn block(status: &SplitStatus, figures: &Figures, rate: &Rate, ink: Ink) -> Stri
         bar(figures, status, ink),
         status.breaker.replace('_', " "),
     ));
+    if let Some(stage) = &status.outlook.stage {
+        let lacking = status.outlook.lacking.first();
+        let lacking = lacking.map_or(String::new(), |lacking| format!(". {lacking}"));
+        let (plan, number, of) = (heading("plan"), stage.number, stage.of);
+        text.push_str(&format!("{plan}stage {number} of {of}{lacking}\n"));
+    }
     text.push_str(&arms(status, ink));
     text
 }
@@ -155,7 +161,7 @@ mod tests {
     use super::*;
     use crate::control::protocol::ArmStatus;
     use crate::policy::arm::PerArm;
-    use crate::policy::rollout::Outlook;
+    use crate::policy::rollout::{Outlook, StageProgress};
 
     fn status() -> SplitStatus {
         let arm = |requests, errors| ArmStatus {
@@ -216,6 +222,21 @@ new          100   12.0%    -  12.1 ms    -
             "    1,000 GETs, 0 failed; 5 of 50 sessions on new, 0 changed arm; share 10%; legacy \
              errors 0% p95 12.1 ms; new errors 12.0% p95 12.1 ms"
         );
+    }
+
+    #[test]
+    fn a_plan_says_where_it_is_and_what_it_waits_for() {
+        let mut status = status();
+        status.outlook.stage = Some(StageProgress {
+            number: 2,
+            of: 6,
+            ..StageProgress::default()
+        });
+        status.outlook.lacking = vec!["Somebody has to approve 30%.".into()];
+        let rate = Rate::new(Instant::now());
+        let live = live(&status, &Figures::default(), &rate, Ink::Plain);
+        let expected = "\nplan     stage 2 of 6. Somebody has to approve 30%.\nARM ";
+        assert!(live.block.contains(expected), "{}", live.block);
     }
 
     #[test]

@@ -15,6 +15,20 @@ fn the_demonstration_sees_every_claim_hold() {
     );
     assert_eq!(output.status.code(), Some(0), "{told}\n{complaint}");
     assert!(told.contains("claims were seen to hold"), "{told}");
+    for claim in [
+        "the engine took it through each stage to completion",
+        "one sentence says why",
+        "50% errors: rolled back for the right reason",
+        "hung: rolled back for the right reason",
+        "p95 doubled: rolled back for the right reason",
+        "2% errors, 0.1% on legacy: rolled back for the right reason",
+        "slowly degrading: rolled back for the right reason",
+    ] {
+        assert!(
+            told.contains(&format!("\u{2713} {claim}: ")),
+            "{claim}: {told}"
+        );
+    }
     // Piped, it is plain text.
     assert!(!told.contains('\u{1b}'), "{told}");
 }
