@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, FromRequest, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
+use crate::policy::signal::Reading;
 
 use super::AdminState;
 use super::access::Caller;
 use super::api::SplitName;
 use super::error::ApiError;
 use super::wire::{
-    Because, Emergency, ErrorKind, GoToStage, Record, RollBack, SetShare, check_reason,
+    Because, Emergency, ErrorKind, GoToStage, Record, RollBack, SetShare, Tell, check_reason,
 };
 
 /// No valid body comes near this.
@@ -120,6 +122,26 @@ pub(super) async fn rollback(
         dry_run: body.dry_run,
     };
     carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn signal(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    names: Result<Path<(String, String)>, PathRejection>,
+    JsonBody(body): JsonBody<Tell>,
+) -> Answer {
+    let Path((split, name)) =
+        names.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let command = Command::Signal {
+        split,
+        name,
+        reading: Reading::of(body.value, body.legacy),
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, String::new(), proviso).await
 }
 
 pub(super) async fn emergency(

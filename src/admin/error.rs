@@ -66,7 +66,9 @@ const fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         ErrorKind::Forbidden | ErrorKind::ForbiddenHost => StatusCode::FORBIDDEN,
-        ErrorKind::NoSuchSplit | ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::NoSuchSplit | ErrorKind::NoSuchSignal | ErrorKind::NotFound => {
+            StatusCode::NOT_FOUND
+        }
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorKind::Precondition | ErrorKind::RevisionMismatch => StatusCode::CONFLICT,

@@ -65,6 +65,10 @@ pub fn service(state: AdminState) -> Router {
         .route("/api/v1/splits/{split}/rollback", post(changes::rollback))
         .route("/api/v1/splits/{split}/resume", post(changes::resume))
         .route(
+            "/api/v1/splits/{split}/signals/{name}",
+            post(changes::signal),
+        )
+        .route(
             "/api/v1/splits/{split}/recording",
             get(api::recording)
                 .post(changes::record)

@@ -19,6 +19,7 @@ use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::plan::Retreat;
 use crate::policy::share::Share;
+use crate::policy::signal::Reading;
 
 use super::*;
 
@@ -416,6 +417,19 @@ async fn every_change_may_name_a_revision_and_be_a_rehearsal() {
         let path = format!("/api/v1/splits/a/{path}");
         asks(&mut service, &path, body, Command::Change { split, change }).await;
     }
+    let told = Command::Signal {
+        split: "a".into(),
+        name: "lag b".into(),
+        reading: Reading::of(12.5, Some(-3.0)),
+    };
+    let values = json!({"value": 12.5, "legacy": -3});
+    asks(
+        &mut service,
+        "/api/v1/splits/a/signals/lag%20b",
+        values,
+        told,
+    )
+    .await;
     let everywhere = Command::Emergency {
         split: None,
         clear: true,
@@ -560,6 +574,9 @@ async fn what_cannot_be_understood_changes_nothing_and_says_so_in_json() {
         ("/api/v1/splits/a/promote", json!({"dry_runn": true})),
         ("/api/v1/splits/a/pause", json!({"expected_revision": "7"})),
         ("/api/v1/splits/a/approve", json!({"share": "25%"})),
+        ("/api/v1/splits/a/signals/lag", json!({"value": null})),
+        ("/api/v1/splits/a/signals/lag", json!({"value": "12"})),
+        ("/api/v1/splits/a/signals/%ff", json!({"value": 12})),
         ("/api/v1/emergency", json!({"reason": "  "})),
         ("/api/v1/emergency", json!([])),
     ] {

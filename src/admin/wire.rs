@@ -49,6 +49,23 @@ pub struct GoToStage {
     pub dry_run: bool,
 }
 
+/// Tells the value of a signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tell {
+    /// About `new`.
+    pub value: f64,
+    /// About legacy.
+    #[serde(default)]
+    pub legacy: Option<f64>,
+    /// The revision of the split that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say whether it would be taken.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// Asks for a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,12 +166,14 @@ pub struct ErrorDetail {
     pub message: String,
 }
 
-/// Why a request to the admin API failed; the first five are those of [`Refused`].
+/// Why a request to the admin API failed; the first six are those of [`Refused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// No such split; the message names the valid ones.
     NoSuchSplit,
+    /// No such signal; the message names the valid ones.
+    NoSuchSignal,
     /// The present state forbids it; the message says what would allow it.
     Precondition,
     /// Something was decided since the revision that was expected; the message says what.
@@ -189,6 +208,7 @@ impl From<&Refused> for ErrorKind {
     fn from(refused: &Refused) -> Self {
         match refused {
             Refused::NoSuchSplit(_) => ErrorKind::NoSuchSplit,
+            Refused::NoSuchSignal(_) => ErrorKind::NoSuchSignal,
             Refused::Precondition(_) => ErrorKind::Precondition,
             Refused::RevisionMismatch(_) => ErrorKind::RevisionMismatch,
             Refused::InvalidConfig(_) => ErrorKind::InvalidConfig,

@@ -175,7 +175,7 @@ impl Connection {
 /// The exit code that belongs to an error of the admin API.
 fn exit_for(kind: ErrorKind) -> Exit {
     match kind {
-        ErrorKind::NoSuchSplit | ErrorKind::BadRequest => Exit::Usage,
+        ErrorKind::NoSuchSplit | ErrorKind::NoSuchSignal | ErrorKind::BadRequest => Exit::Usage,
         ErrorKind::InvalidConfig => Exit::Config,
         ErrorKind::Precondition => Exit::Refused,
         ErrorKind::RevisionMismatch => Exit::Stale,

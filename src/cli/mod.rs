@@ -166,6 +166,14 @@ enum Command {
     /// stage is proven afresh.
     Resume(operate::GoOn),
 
+    /// Tell the value of a signal that is `pushed`.
+    ///
+    /// Example: cutover signal checkout complaints 3 --legacy 2
+    ///
+    /// It is judged with what is counted from now on, and is fresh as long as the file says. It is no
+    /// decision: the revision stays, and the history does not tell of it.
+    Signal(operate::Signal),
+
     /// Send everything to legacy, whatever else says otherwise.
     ///
     /// Example: cutover emergency --reason "orders are lost"
@@ -274,6 +282,7 @@ impl Cli {
             Command::Pause(pause) => pause.run(),
             Command::Approve(approve) => approve.run("approve"),
             Command::Resume(resume) => resume.run("resume"),
+            Command::Signal(signal) => signal.run(),
             Command::Emergency(emergency) => emergency.run(),
             Command::Reload(reload) => reload.run(),
             Command::Explain(explain) => explain.run(),

@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use crate::admin::wire::{Emergency as Declaration, GoToStage, RollBack, SetShare, Target};
+use crate::admin::wire::{Emergency as Declaration, GoToStage, RollBack, SetShare, Target, Tell};
 use crate::policy::share::Share;
 
 use super::change::{ChangeRequest, Reason, reason, split_path};
+use super::client::escape;
 use super::exit::Failure;
 use super::output::Answer;
 use super::wait::Patience;
@@ -133,6 +134,44 @@ impl Rollback {
         };
         self.request
             .send(&split_path(&self.split, "rollback"), &body)
+    }
+}
+
+/// `cutover signal`
+#[derive(Debug, Args)]
+pub(super) struct Signal {
+    /// Name of the split.
+    split: String,
+    /// Name of the signal.
+    name: String,
+    /// Its value for the new API.
+    #[arg(allow_negative_numbers = true, value_parser = finite)]
+    value: f64,
+    /// Its value for legacy.
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true, value_parser = finite)]
+    legacy: Option<f64>,
+    #[command(flatten)]
+    request: ChangeRequest,
+}
+
+impl Signal {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let body = Tell {
+            value: self.value,
+            legacy: self.legacy,
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
+        };
+        let action = format!("signals/{}", escape(&self.name));
+        self.request.send(&split_path(&self.split, &action), &body)
+    }
+}
+
+/// JSON has no other numbers.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("not a number such as 12.5".to_owned()),
     }
 }
 

@@ -194,6 +194,7 @@ fn a_wrong_command_line_exits_with_2() {
         &["cutover", "promote", "checkout", "--wait", "--dry-run"],
         &["cutover", "pause", "checkout", "--wait"],
         &["cutover", "promote", "checkout", "--expect", "now"],
+        &["cutover", "signal", "checkout", "lag", "NaN"],
     ] {
         let error = parse_error(words);
         assert_eq!(

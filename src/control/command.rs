@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::plan::Retreat;
 use crate::policy::rollout::{By, Decision, Event};
 use crate::policy::share::Share;
+use crate::policy::signal::Reading;
 
 /// Something that is asked for, by whom and on which condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,15 @@ pub enum Command {
         split: String,
         /// What.
         change: Change,
+    },
+    /// Tell the value of a signal that nothing is asked for. No decision, and not in the audit.
+    Signal {
+        /// Name of the split.
+        split: String,
+        /// Name of the signal.
+        name: String,
+        /// Its value.
+        reading: Reading,
     },
     /// Declare or clear an emergency: legacy alone, whatever else says otherwise.
     Emergency {

@@ -7,6 +7,7 @@
 use tokio::sync::oneshot;
 
 use crate::policy::rollout::{By, Decision, Event, Rollout};
+use crate::policy::signal::Reading;
 
 use super::command::{Command, Order, Outcome, Proviso};
 use super::controller::{Controller, Done, announce, sentences};
@@ -52,6 +53,11 @@ impl Controller {
             Command::Change { split, change } => {
                 self.decide_one(&split, &change.event(by), proviso).await
             }
+            Command::Signal {
+                split,
+                name,
+                reading,
+            } => self.take_told(&split, name, reading, proviso),
             Command::Emergency { split, clear } => {
                 self.declare(split.as_deref(), clear, by, proviso).await
             }
@@ -147,6 +153,43 @@ impl Controller {
             return Ok(self.rehearsed(scope, &rehearsal.decisions));
         }
         self.put_in_force(scope, rehearsal).await
+    }
+
+    /// Takes in the value of a signal that somebody tells.
+    fn take_told(
+        &mut self,
+        split: &str,
+        name: String,
+        reading: Reading,
+        proviso: Proviso,
+    ) -> Result<Done, Refused> {
+        let index = self.find(split)?;
+        self.check(Scope::One(index), proviso)?;
+        let signals = &self.world.config.splits[index].signals;
+        let Some(signal) = signals.iter().find(|signal| signal.terms.name == name) else {
+            let names = signals.iter().map(|signal| signal.terms.name.as_str());
+            let names = names.collect::<Vec<_>>();
+            let others = match names.as_slice() {
+                [] => "it has none".to_owned(),
+                names => format!("its signals are: {}", names.join(", ")),
+            };
+            return Err(Refused::NoSuchSignal(format!(
+                "{split} has no signal `{name}`; {others}"
+            )));
+        };
+        if signal.poll.is_some() {
+            return Err(Refused::Precondition(format!(
+                "the signal {name} of {split} is asked of its source: nobody can tell it, unless \
+                 the file says `pushed: true`"
+            )));
+        }
+        let sentence = format!("the signal {name} of {split} is told");
+        if proviso.dry_run {
+            let revision = self.revision(Scope::One(index));
+            return Ok(Done::new(Outcome::of(&[], sentence, revision).rehearsed()));
+        }
+        self.world.take_signal(split, name, reading);
+        Ok(self.done(Scope::One(index), sentence))
     }
 
     /// Works out what a wish leads to.

@@ -23,6 +23,9 @@ pub enum Refused {
     /// No such split; the message names the valid ones. HTTP 404, exit code 2.
     #[error("{0}")]
     NoSuchSplit(String),
+    /// No such signal; the message names the valid ones. HTTP 404, exit code 2.
+    #[error("{0}")]
+    NoSuchSignal(String),
     /// The present state forbids it; the message says what would allow it. HTTP 409, exit code 5.
     #[error("{0}")]
     Precondition(String),

@@ -12,6 +12,7 @@ mod forwarding;
 mod harness;
 mod keeping_alive;
 mod kills;
+mod operating;
 mod outcomes;
 mod patience;
 mod plans;
