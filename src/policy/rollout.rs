@@ -100,7 +100,13 @@ impl Rollout {
         terms: Terms,
         now: Timestamp,
     ) -> (Self, Vec<Effect>) {
-        let criteria = terms.course.criteria(record.state.position).clone();
+        // Judged as where an edited plan goes on, or evidence would be lost on the way there.
+        let is_edited = Outline::of(&terms.course) != record.state.outline;
+        let position = match terms.course.plan().filter(|_| is_edited) {
+            Some(plan) => plan.highest_within(record.state.intended_share()),
+            None => record.state.position,
+        };
+        let criteria = terms.course.criteria(position).clone();
         let mut rollout = Self {
             split: split.to_owned(),
             judge: Judge::restore(criteria, record.evidence, now),
@@ -296,18 +302,12 @@ impl Rollout {
 
     /// The share if nothing but the file and its plan counted.
     fn filed_share(&self) -> Share {
-        match &self.state.outline {
-            Outline::ByHand(share) => share.unwrap_or(Share::ZERO),
-            Outline::Stages(shares) => {
-                let share = self.state.position.and_then(|index| shares.get(index));
-                share.copied().unwrap_or(Share::ZERO)
-            }
-        }
+        self.state.filed_share()
     }
 
     /// The share if neither an emergency nor a latch stood against it.
     fn intended_share(&self) -> Share {
-        self.state.operator_share.unwrap_or(self.filed_share())
+        self.state.intended_share()
     }
 
     /// The share if no emergency stood against it.

@@ -30,9 +30,10 @@ impl Rollout {
         let was_latched = self.state.latch.is_some();
         self.state.backends = Some(terms.backends.clone());
         self.state.rollout_id.clone_from(&terms.rollout_id);
+        let share = self.intended_share();
         let old_outline = std::mem::replace(&mut self.state.outline, outline);
         if moves {
-            self.take_up(&terms, &old_outline, now);
+            self.take_up(&terms, &old_outline, share, now);
         } else {
             self.terms = terms;
             self.judge_by_terms(now);
@@ -64,17 +65,15 @@ impl Rollout {
     }
 
     /// Takes up another course. A plan goes on at its highest stage not above the present share.
-    fn take_up(&mut self, terms: &Terms, old: &Outline, now: Timestamp) {
+    fn take_up(&mut self, terms: &Terms, old: &Outline, share: Share, now: Timestamp) {
         let (old_position, old_aim) = (self.state.position, self.judge.aim());
-        let (stages, fixed) = match old {
-            Outline::Stages(shares) => (&shares[..], None),
-            Outline::ByHand(share) => (&[][..], *share),
+        let stages = match old {
+            Outline::Stages(shares) => &shares[..],
+            Outline::ByHand(_) => &[],
         };
         let stood_at = old_position.and_then(|index| stages.get(index)).copied();
         let old_next = stages.get(old_position.map_or(0, |index| index + 1));
         let old_next = old_next.copied();
-        let filed = fixed.or(stood_at).unwrap_or(Share::ZERO);
-        let share = self.state.operator_share.unwrap_or(filed);
         let is_plan_after_plan = matches!(old, Outline::Stages(_)) && terms.course.plan().is_some();
         if !is_plan_after_plan {
             self.state.operator_share = None;

@@ -126,6 +126,24 @@ impl State {
     }
 }
 
+impl State {
+    /// The share if nothing but the file and its plan counted.
+    pub(super) fn filed_share(&self) -> Share {
+        match &self.outline {
+            Outline::ByHand(share) => share.unwrap_or(Share::ZERO),
+            Outline::Stages(shares) => {
+                let share = self.position.and_then(|index| shares.get(index));
+                share.copied().unwrap_or(Share::ZERO)
+            }
+        }
+    }
+
+    /// The share if neither an emergency nor a latch stood against it.
+    pub(super) fn intended_share(&self) -> Share {
+        self.operator_share.unwrap_or(self.filed_share())
+    }
+}
+
 /// What programs of version 1 and 2 wrote.
 #[derive(Deserialize)]
 struct Earlier {

@@ -169,3 +169,28 @@ fn a_step_that_comes_late_is_refused_if_it_is_no_longer_allowed() {
     assert!(message.contains("paused"), "{message}");
     assert_eq!(journey.percent(), 0);
 }
+
+#[test]
+fn a_plan_edited_during_a_stop_keeps_what_speaks_against_new() {
+    let strict = |percent| {
+        let mut stage = stage(percent);
+        stage.criteria.rollback = vec![Criterion::beyond(Metric::ErrorRate, 0.02)];
+        stage
+    };
+    let mut journey = Journey::of(planned(vec![stage(0), stage(10), strict(30), stage(50)]));
+    journey.reach(30);
+    journey.good_ticks(2);
+    let gathered = |rollout: &Rollout| {
+        let conditions = rollout.conditions();
+        let strict = conditions
+            .iter()
+            .find(|it| it.criterion == "error_rate > 2%");
+        strict.map(|condition| (condition.samples, condition.evidence.to_bits()))
+    };
+    let before = gathered(&journey.rollout);
+    assert!(before.is_some());
+    let edited = planned(vec![stage(0), strict(30), stage(50)]);
+    let record = journey.rollout.record();
+    let (restored, _) = Rollout::restore("shop", record, edited, journey.now);
+    assert_eq!(gathered(&restored), before);
+}
