@@ -32,6 +32,7 @@ const SECRETS: [&str; 3] = [
 fn environment(name: &str) -> Option<String> {
     match name {
         "READ_TOKEN" => Some(SECRETS[0].to_owned()),
+        "METRICS_TOKEN" => Some(SECRETS[0].to_owned()),
         "PIN_SECRET" => Some(SECRETS[2].to_owned()),
         "NUMBER" => Some("4".to_owned()),
         "SECRET" => Some(SECRETS[0].to_owned()),

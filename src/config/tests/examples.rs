@@ -181,6 +181,24 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
     assert!(own.approval);
     assert_eq!(own.criteria.min_requests, 2_000);
     assert_eq!(config.splits[2].rules.cool_down, Duration::from_secs(300));
+    let signals = &config.splits[2].signals;
+    let names = signals.iter().map(|signal| signal.terms.name.as_str());
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["memory", "data_lag", "complaints"]
+    );
+    let memory = signals[0].poll.as_ref().expect("it is asked for");
+    assert_eq!(memory.bearer, Some(Secret(SECRETS[0].into())));
+    let of_signals = own.criteria.signal_rollback.iter().map(ToString::to_string);
+    assert_eq!(
+        of_signals.collect::<Vec<_>>(),
+        [
+            "data_lag > 10",
+            "memory worse than legacy by 50% for 10m",
+            "memory > 2GiB for 2m",
+            "complaints > 20 then hold",
+        ]
+    );
 }
 
 /// Removes every line of production.yaml whose value is said to be the default: the meaning must
