@@ -4,6 +4,7 @@
 //! and all evidence, then the endpoints. Every number shown is the control plane's own; nothing is
 //! computed here but the quotient of two counts.
 
+mod signals;
 mod split;
 
 use clap::Args;

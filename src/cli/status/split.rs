@@ -10,21 +10,19 @@ use crate::control::protocol::SplitStatus;
 use crate::policy::arm::Arm;
 use crate::policy::duration;
 use crate::policy::rollout::{Condition, Need, Phase, StageProgress};
-use crate::policy::signal::SignalState;
 use crate::policy::wording::span;
 
 use super::super::output::{
     Align, Cell, Ink, Table, Tone, count, meter, odds, percent, seconds, wrapped,
 };
+use super::signals::signals;
 
 /// What a terminal is never narrower than.
-const COLUMNS: usize = 80;
+pub(super) const COLUMNS: usize = 80;
 /// Cells of the bar that shows how near evidence is.
 const BAR: usize = 6;
 /// What is left for a criterion, after all figures.
 const CRITERION: usize = 20;
-/// What is left for a sentence about a signal.
-const SENTENCE: usize = 34;
 
 /// One line for each split.
 pub(super) fn overview(splits: &[SplitStatus], ink: Ink) -> String {
@@ -277,55 +275,6 @@ fn needs(needs: &[Need], ink: Ink) -> String {
     table.render(ink)
 }
 
-/// What others measure, a row for each thing that is asked of it.
-fn signals(signals: &[SignalState], ink: Ink) -> String {
-    if signals.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new([
-        ("VERDICT", Align::Left),
-        ("AGE", Align::Right),
-        ("VALUE", Align::Right),
-        ("LIMIT", Align::Right),
-        ("SIGNAL", Align::Left),
-    ]);
-    let mut errors = String::new();
-    for signal in signals {
-        let age = signal.age_seconds.map_or_else(|| "-".to_owned(), span);
-        let age = if signal.fresh {
-            Cell::from(age)
-        } else {
-            Cell::toned(Tone::Warning, age)
-        };
-        for condition in &signal.conditions {
-            let lines = wrapped(&condition.sentence, SENTENCE, "");
-            for (index, line) in lines.lines().enumerate() {
-                let once = |cell: Cell| if index == 0 { cell } else { "".into() };
-                table.row([
-                    once(verdict(&condition.verdict)),
-                    once(age.clone()),
-                    once(figure(signal.value)),
-                    once(figure(condition.limit)),
-                    line.into(),
-                ]);
-            }
-        }
-        if let Some(error) = &signal.error {
-            let sentence = wrapped(&format!("{}: {error}", signal.name), COLUMNS, "");
-            errors.push_str(&ink.paint(Tone::Warning, sentence.trim_end()));
-            errors.push('\n');
-        }
-    }
-    table.render(ink) + &errors
-}
-
-/// A value in a unit that only its source knows.
-fn figure(value: Option<f64>) -> Cell {
-    value
-        .map_or_else(|| "-".to_owned(), |value| format!("{value}"))
-        .into()
-}
-
 fn figures(subject: &str) -> Table {
     Table::new([
         ("VERDICT", Align::Left),
@@ -349,7 +298,7 @@ fn row(table: &mut Table, criterion: &str, [verdict, evidence, value, limit, sam
     }
 }
 
-fn verdict(verdict: &str) -> Cell {
+pub(super) fn verdict(verdict: &str) -> Cell {
     let tone = match verdict {
         "pass" => Tone::Good,
         "fail" => Tone::Bad,

@@ -259,9 +259,9 @@ fn nothing_is_wider_than_a_narrow_terminal() {
 #[test]
 fn a_signal_that_is_silent_says_so_beside_what_is_asked_of_it() {
     let mut status = calm();
-    status.splits[0].signals = vec![SignalState {
+    let memory = SignalState {
         name: "memory".into(),
-        value: Some(1.5),
+        value: Some(2_480_343_613.0),
         legacy: None,
         at: None,
         age_seconds: Some(90.0),
@@ -276,11 +276,21 @@ fn a_signal_that_is_silent_says_so_beside_what_is_asked_of_it() {
             breached_seconds: None,
             verdict: "inconclusive".into(),
         }],
-    }];
+    };
+    let never_told = SignalState {
+        name: "mood".into(),
+        value: None,
+        age_seconds: None,
+        error: None,
+        conditions: Vec::new(),
+        ..memory.clone()
+    };
+    status.splits[0].signals = vec![memory, never_told];
     let text = render(&status, Ink::Plain);
     let expected = "
-VERDICT        AGE  VALUE  LIMIT  SIGNAL
-inconclusive  90 s    1.5      -  memory > 2GiB for 30s
+VERDICT       STATE      AGE    VALUE  LIMIT  SIGNAL
+inconclusive  stale     90 s  2.31GiB      -  memory > 2GiB for 30s
+-             no value     -        -      -  mood
 memory: connection refused
 ";
     assert!(text.contains(expected), "{text}");

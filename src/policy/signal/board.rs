@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::lack::{Comparison, SignalBreach, SignalCause, SignalLack, Silence};
+use super::quantity::{Quantity, digits};
 use super::{Absence, Reading, SignalCriterion, SignalRequirement, SignalTerms};
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::criteria::Action;
@@ -88,6 +89,27 @@ pub struct SignalCondition {
     pub breached_seconds: Option<f64>,
     /// `pass`, `fail` or `inconclusive`.
     pub verdict: String,
+}
+
+impl SignalState {
+    /// A value of it, in the unit of the first of its limits.
+    pub fn show(&self, value: f64) -> String {
+        let mut limits = self.conditions.iter();
+        let scale = limits.find_map(SignalCondition::scale);
+        scale.map_or_else(|| digits(value), |scale| scale.show(value))
+    }
+}
+
+impl SignalCondition {
+    fn scale(&self) -> Option<Quantity> {
+        match self.action {
+            Some(_) => self.sentence.parse::<SignalCriterion>().ok()?.harm.scale(),
+            None => {
+                let requirement: SignalRequirement = self.sentence.parse().ok()?;
+                requirement.proof.scale()
+            }
+        }
+    }
 }
 
 /// What a look at a signal shows.

@@ -152,7 +152,7 @@ impl Silence {
 
 impl SignalHarm {
     /// The limit whose unit suits values of the signal.
-    fn scale(self) -> Option<Quantity> {
+    pub(super) fn scale(self) -> Option<Quantity> {
         match self {
             SignalHarm::Above(limit) | SignalHarm::Below(limit) => Some(limit),
             SignalHarm::WorseThanLegacy(_) => None,
@@ -162,7 +162,7 @@ impl SignalHarm {
 
 impl SignalProof {
     /// The limit whose unit suits values of the signal.
-    fn scale(self) -> Option<Quantity> {
+    pub(super) fn scale(self) -> Option<Quantity> {
         match self {
             SignalProof::Above(limit) | SignalProof::Below(limit) => Some(limit),
             SignalProof::NotWorseThanLegacy(_) => None,

@@ -8,6 +8,7 @@
 use super::exporter::Exporter;
 use super::scene::SplitScene;
 use super::{logarithm, truth};
+use crate::policy::arm::Arm;
 use crate::policy::rollout::{Condition, Need, Outlook, Phase, StageProgress};
 use crate::policy::signal::SignalState;
 
@@ -224,11 +225,16 @@ fn signal(exporter: &Exporter, split: &str, signal: &SignalState) {
             exporter.gauge(name, help).set(&labels, value);
         }
     };
-    gauge(
-        "cutover_signal_value",
-        "The last value of new, however old, in the unit of its source; absent before the first.",
-        signal.value,
-    );
+    for (arm, value) in [(Arm::New, signal.value), (Arm::Legacy, signal.legacy)] {
+        let Some(value) = value else { continue };
+        let [split, signal] = labels;
+        exporter
+            .gauge(
+                "cutover_signal_value",
+                "The last value, however old, in the unit of its source; absent before the first.",
+            )
+            .set(&[split, signal, ("arm", arm.as_str())], value);
+    }
     gauge(
         "cutover_signal_age_seconds",
         "How old the last value of new is; absent before the first.",

@@ -86,7 +86,7 @@ static SIGNALS: LazyLock<Vec<SignalState>> = LazyLock::new(|| {
     vec![SignalState {
         name: "memory".to_owned(),
         value: Some(1e9),
-        legacy: None,
+        legacy: Some(5e8),
         at: None,
         age_seconds: Some(3.0),
         fresh_for_seconds: 60.0,
@@ -253,6 +253,10 @@ fn a_signal_is_shown_with_its_age_and_what_is_asked_of_it() {
         3.0
     );
     assert_eq!(samples[&*format!("cutover_signal_fresh{{{signal}}}")], 1.0);
+    for (arm, value) in [("new", 1e9), ("legacy", 5e8)] {
+        let series = format!("cutover_signal_value{{{signal},arm=\"{arm}\"}}");
+        assert_eq!(samples[&*series], value);
+    }
     let passes = format!("cutover_signal_passes{{{signal},{condition}}}");
     assert_eq!(samples[&*passes], 1.0);
 }
