@@ -14,7 +14,7 @@ use crate::harness::traffic::Traffic;
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, in_time, migration};
 use crate::real_parts::Prometheus;
-use crate::rollback::{becomes, decision, is};
+use crate::rollback::{becomes, command, decision, is};
 
 /// A server of one JSON document, which a test may change.
 struct Document {
@@ -273,4 +273,30 @@ async fn a_signal_follows_what_prometheus_scrapes() {
     until(&mut signals, Err("the query fails: ")).await;
     drop(prometheus);
     until(&mut signals, Err("cannot connect")).await;
+}
+
+#[tokio::test]
+async fn what_people_tell_holds_as_long_as_the_file_says_and_outlives_a_kill() {
+    let settings = "signals: {complaints: {pushed: true}, mood: {pushed: true, fresh_for: 200ms}}, \
+                    share: 50%, rollback: ['complaints > 20', 'complaints worse than legacy by 50%', \
+                    'mood < 1 then hold']";
+    let (proxy, _legacy, _new) = start(settings).await;
+    assert!(!signal(&proxy, "complaints").await.fresh);
+    command(&proxy, &["signal", "api", "mood", "5"]).await;
+    let told = ["signal", "api", "complaints", "3", "--legacy", "2.5"];
+    command(&proxy, &told).await;
+    signal_becomes(&proxy, "complaints", |it| {
+        it.fresh && it.value == Some(3.0) && it.legacy == Some(2.5)
+    })
+    .await;
+    signal_becomes(&proxy, "mood", |it| !it.fresh && it.value == Some(5.0)).await;
+    is(&proxy, Phase::Progressing, "50%").await;
+
+    command(&proxy, &["signal", "api", "complaints", "21"]).await;
+    let decided = decision(&proxy, "rollback").await;
+    assert_eq!(decided.reason, "complaints > 20");
+    let proxy = proxy.kill().launch(&[]).await;
+    is(&proxy, Phase::RolledBack, "0%").await;
+    let kept = signal(&proxy, "complaints").await;
+    assert_eq!((kept.fresh, kept.value), (true, Some(21.0)));
 }
