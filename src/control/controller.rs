@@ -60,7 +60,7 @@ pub struct Controller {
     pub(super) reloads: Reloads,
     pub(super) watcher: Watcher,
     pub(super) warm_ups: WarmUps,
-    advances: Advances,
+    pub(super) advances: Advances,
     pub(super) signals: Signals,
     pub(super) health: HealthChecks,
     metrics: Metrics,
@@ -122,7 +122,7 @@ impl Controller {
         }
         let decisions = decisions(effects);
         announce(&decisions);
-        if let Err(error) = self.keeper.save(self.world.memory(), decisions).await {
+        if let Err(error) = self.keeper.save(self.memory(), decisions).await {
             tracing::error!(%error, "the state at the start is not saved");
         }
     }
@@ -164,7 +164,7 @@ impl Controller {
                 _ = saves.tick() => self.remember(),
             }
         }
-        match self.keeper.save(self.world.memory(), Vec::new()).await {
+        match self.keeper.save(self.memory(), Vec::new()).await {
             Ok(()) => self.keeper.finish().await,
             Err(error) => tracing::error!(%error, "the last state is not saved"),
         }
@@ -208,7 +208,7 @@ impl Controller {
                 continue;
             };
             let splits = self.advances.splits().chain([split.as_str()]);
-            let memory = self.world.memory_with_advances(splits);
+            let memory = self.world.memory(splits);
             let kept = self.keeper.promise(memory, decisions.clone());
             self.advances.begin(split, decisions, kept);
         }
@@ -241,7 +241,7 @@ impl Controller {
 
     /// Everything that a restart needs, with the steps that are about to be taken.
     pub(super) fn memory(&self) -> Memory {
-        self.world.memory_with_advances(self.advances.splits())
+        self.world.memory(self.advances.splits())
     }
 
     /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.

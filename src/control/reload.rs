@@ -282,10 +282,11 @@ impl Controller {
                 self.publish();
                 said.push(announce(&lowered));
                 decided.extend_from_slice(&lowered);
-                self.keeper.save_in_passing(self.world.memory(), lowered);
+                self.keeper.save_in_passing(self.memory(), lowered);
                 planned = self.plan(config)?;
             }
-            let memory = planned.memory(self.world.emergency);
+            // A step that is about to be taken must not be missing from what is saved after it.
+            let memory = planned.memory(&self.world, self.advances.splits());
             let promised = decisions(planned.effects().iter().cloned());
             self.keeper.promise(memory, promised).await.map_err(|error| {
                 Refused::StoreFailed(format!(
@@ -309,7 +310,7 @@ impl Controller {
         if is_promised || !is_changed {
             return Ok(done);
         }
-        let saved = self.keeper.save(self.world.memory(), adopted);
+        let saved = self.keeper.save(self.memory(), adopted);
         Ok(done.after(saved))
     }
 }

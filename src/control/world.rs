@@ -252,28 +252,18 @@ impl World {
             .position(|state| state.rollout.split() == name)
     }
 
-    /// Everything that a restart needs.
-    pub fn memory(&self) -> Memory {
-        memory(self.rollouts(), &self.absent, self.emergency)
-    }
-
-    /// Everything that a restart would need once these splits have taken the next step of their
-    /// plans. One that may not any more stays where it is.
-    pub fn memory_with_advances<'a>(&'a self, splits: impl Iterator<Item = &'a str>) -> Memory {
+    /// Everything that a restart needs once the splits in `advancing` have taken the next step of
+    /// their plans. One that may not any more stays where it is.
+    pub fn memory<'a>(&self, advancing: impl IntoIterator<Item = &'a str>) -> Memory {
+        let advancing = Vec::from_iter(advancing);
         let now = self.clock.now();
-        let mut advanced: Vec<Rollout> = Vec::new();
-        for index in splits.filter_map(|split| self.split(split)) {
-            let mut rollout = self.splits[index].rollout.clone();
-            if rollout.handle(Event::Advance, now).is_ok() {
-                advanced.push(rollout);
-            }
-        }
-        let rollouts = self.rollouts().map(|rollout| {
-            let mut advanced = advanced.iter();
-            let ahead = advanced.find(|ahead| ahead.split() == rollout.split());
-            ahead.unwrap_or(rollout)
-        });
-        memory(rollouts, &self.absent, self.emergency)
+        memory(
+            self.rollouts(),
+            &advancing,
+            now,
+            &self.absent,
+            self.emergency,
+        )
     }
 
     /// Takes in what the source of a signal has answered. It is judged with the next window.
@@ -422,10 +412,17 @@ impl Plan {
         &self.effects
     }
 
-    /// Everything that a restart would need if this plan were in force.
-    pub fn memory(&self, emergency: bool) -> Memory {
+    /// Everything that a restart would need if this plan were in force in `world`, and the splits in
+    /// `advancing` had taken their next step.
+    pub fn memory<'a>(
+        &self,
+        world: &World,
+        advancing: impl IntoIterator<Item = &'a str>,
+    ) -> Memory {
+        let advancing = Vec::from_iter(advancing);
         let rollouts = self.splits.iter().map(|state| &state.rollout);
-        memory(rollouts, &self.absent, emergency)
+        let now = world.clock.now();
+        memory(rollouts, &advancing, now, &self.absent, world.emergency)
     }
 }
 
@@ -442,10 +439,21 @@ pub(super) fn decisions(effects: impl IntoIterator<Item = Effect>) -> Vec<Decisi
 
 fn memory<'a>(
     present: impl Iterator<Item = &'a Rollout>,
+    advancing: &[&str],
+    now: Timestamp,
     absent: &BTreeMap<String, Record>,
     emergency: bool,
 ) -> Memory {
-    let present = present.map(|rollout| (rollout.split().to_owned(), rollout.record()));
+    let present = present.map(|rollout| {
+        let split = rollout.split().to_owned();
+        if advancing.contains(&rollout.split()) {
+            let mut ahead = rollout.clone();
+            if ahead.handle(Event::Advance, now).is_ok() {
+                return (split, ahead.record());
+            }
+        }
+        (split, rollout.record())
+    });
     let absent = absent.iter();
     let absent = absent.map(|(split, record)| (split.clone(), record.clone()));
     Memory {

@@ -17,7 +17,7 @@ use crate::control::reload::Loaded;
 use crate::policy::arm::Arm;
 use crate::policy::class::Class;
 use crate::policy::rollout::{By, Event, Phase, Standing};
-use crate::state::Saved;
+use crate::state::{Saved, Store};
 use crate::telemetry::WorkerId;
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 
@@ -265,7 +265,7 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
     in_a_local_set(async {
         for by_command in [true, false] {
             let store = tempfile::tempdir().expect("a temporary directory");
-            let store = crate::state::Store::open(store.path()).expect("it is writable");
+            let store = Store::open(store.path()).expect("it is writable");
             let keeper = Keeper::start(Some(store)).expect("threads can be made");
             let mut site = Site::new("share: 50%", "share: 50%", keeper);
             let event = Event::Rollback { to: None, by: by() };
@@ -316,7 +316,7 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
 async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wins() {
     in_a_local_set(async {
         let store = tempfile::tempdir().expect("a temporary directory");
-        let store = crate::state::Store::open(store.path()).expect("it is writable");
+        let store = Store::open(store.path()).expect("it is writable");
         let keeper = Keeper::start(Some(store)).expect("threads can be made");
         let mut site = Site::new("share: 0%", "share: 0%", keeper);
         let controller = &mut site.controller;
@@ -373,6 +373,44 @@ async fn an_arm_that_gets_another_backend_is_counted_and_cut_off_afresh() {
             })
             .collect();
         assert_eq!(kept, [(false, false), (true, true)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_that_waits_for_the_disk_is_in_everything_that_is_saved_meanwhile() {
+    const PLAN: &str = "stages: [0%, 10%, 50%], rollout: {observe: 1ms}";
+    in_a_local_set(async {
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(state.path()).expect("a new store");
+        let keeper = Keeper::start(Some(store)).expect("a thread");
+        let mut site = Site::new(PLAN, "share: 20%", keeper);
+        while site.controller.advances.splits().next().is_none() {
+            site.controller.tick();
+            tokio::task::yield_now().await;
+        }
+        site.reload(PLAN, "share: 30%").await;
+        assert_eq!(site.shares()[0], "0%", "the step still waits");
+        let advance = site.controller.advances.next().await;
+        site.controller.conclude_advance(advance);
+        assert_eq!(
+            site.controller.world.splits[0]
+                .rollout
+                .standing()
+                .share
+                .to_string(),
+            "10%"
+        );
+
+        // What a kill would leave now.
+        site.controller.keeper.finish().await;
+        let saved = Store::open(state.path()).expect("the store").load();
+        let config = config::load(&site.directory.path().join("cutover.yaml"));
+        let config = config.expect("tests write valid files");
+        let (world, _) = World::new(Clock::start(), config, saved.expect("it is readable"))
+            .expect("it can be put in force");
+        let shares: Vec<_> = world.standings().map(|it| it.share.to_string()).collect();
+        assert_eq!(shares, ["10%", "30%"]);
     })
     .await;
 }
