@@ -20,8 +20,10 @@ use super::time::Timestamp;
 /// Further than this nobody looks for an opening: two weeks hold every weekly window, whatever the
 /// clocks do.
 const HORIZON: Duration = Duration::from_secs(15 * 86_400);
-/// Windows begin and end at whole minutes.
-const STEP: Duration = Duration::from_secs(60);
+/// The days of the horizon, the present one and those before and after it.
+const DAYS_LOOKED_AT: usize = 18;
+/// More often no clock was ever set within the horizon: Morocco does it twice around Ramadan.
+const CHANGES_LOOKED_AT: usize = 4;
 
 /// Weekly windows in one time zone.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,18 +59,47 @@ impl Calendar {
             .any(|window| window.contains(local.weekday(), local.time()))
     }
 
-    /// The minute in which it opens next; none if it is open, or does not open within two weeks.
+    /// When it opens next; none if it is open, or does not open within two weeks.
     pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
         if self.is_open(now) {
             return None;
         }
-        let whole_minute = now.milliseconds() - now.milliseconds().rem_euclid(60_000);
-        let steps = u32::try_from(HORIZON.as_secs() / STEP.as_secs()).unwrap_or(u32::MAX);
-        let first = Timestamp::from_milliseconds(whole_minute);
-        (1..=steps)
-            .map(|step| first.plus(STEP * step))
-            .find(|minute| self.is_open(*minute))
+        let at = jiff::Timestamp::from_millisecond(now.milliseconds()).ok()?;
+        let within_horizon = |point: &Timestamp| now < *point && point.since(now) <= HORIZON;
+        let candidates = self.beginnings(at).chain(self.changes(at));
+        candidates
+            .filter(|point| within_horizon(point) && self.is_open(*point))
+            .min()
     }
+
+    /// When a window may begin from `at` on, in no order: by the clock on the wall, which may show
+    /// a time twice. Where it shows none these points mean nothing, and may be closed.
+    fn beginnings(&self, at: jiff::Timestamp) -> impl Iterator<Item = Timestamp> {
+        // A clock that is set back at midnight shows the end of yesterday again.
+        let today = at.to_zoned(self.zone.clone()).date();
+        let first = today.yesterday().unwrap_or(today);
+        let days = first.series(jiff::Span::new().days(1)).take(DAYS_LOOKED_AT);
+        let starts = days.flat_map(|day| {
+            let windows = self.windows.iter();
+            let beginning = windows.filter(move |window| window.days.contains(&day.weekday()));
+            beginning.map(move |window| day.to_datetime(window.from))
+        });
+        starts.flat_map(|start| {
+            let shown = self.zone.to_ambiguous_timestamp(start);
+            let points = [shown.earlier(), shown.later()];
+            points.into_iter().flatten().map(timestamp)
+        })
+    }
+
+    /// When the clock on the wall is set after `at`: it may then show the middle of a window.
+    fn changes(&self, at: jiff::Timestamp) -> impl Iterator<Item = Timestamp> {
+        let changes = self.zone.following(at).take(CHANGES_LOOKED_AT);
+        changes.map(|change| timestamp(change.timestamp()))
+    }
+}
+
+fn timestamp(point: jiff::Timestamp) -> Timestamp {
+    Timestamp::from_milliseconds(point.as_millisecond())
 }
 
 impl WeeklyWindow {

@@ -1,4 +1,5 @@
 use jiff::tz::TimeZoneDatabase;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -146,6 +147,66 @@ fn office_hours_begin_by_the_clock_on_the_wall_on_both_sides_of_a_change() {
             ("2026-11-01T09:00:00Z", false),
         ],
     );
+}
+
+prop_compose! {
+    /// On some days, from one quarter of an hour to another.
+    fn any_window()(days in 1..128_u8, from in 0..96_i8, length in 1..96_i8) -> WeeklyWindow {
+        let week = Weekday::Monday.cycle_forward().take(7).enumerate();
+        let days = week.filter(|(index, _)| days & (1 << index) != 0);
+        let quarter = |index: i8| jiff::civil::time(index / 4, index % 4 * 15, 0, 0);
+        // The sum of two quarters is more than an `i8` holds.
+        let to = (from - 96 + length).rem_euclid(96);
+        WeeklyWindow {
+            days: days.map(|(_, day)| day).collect(),
+            from: quarter(from),
+            to: (to != 0).then(|| quarter(to)),
+        }
+    }
+}
+
+/// A zone, and a time about a week before the clocks there are set: by an hour, at midnight, by
+/// half an hour, twice within weeks, by leaving out a day, or not at all.
+fn any_place() -> impl Strategy<Value = (&'static str, &'static str)> {
+    prop::sample::select(vec![
+        ("Europe/Berlin", "2026-03-22T01:00:00Z"),
+        ("Europe/Berlin", "2026-10-18T01:00:00Z"),
+        ("America/Havana", "2026-03-01T05:00:00Z"),
+        ("America/Havana", "2026-10-25T05:00:00Z"),
+        ("Australia/Lord_Howe", "2026-03-28T15:00:00Z"),
+        ("Australia/Lord_Howe", "2026-09-26T15:30:00Z"),
+        ("Africa/Casablanca", "2026-02-08T02:00:00Z"),
+        ("Pacific/Apia", "2011-12-23T10:00:00Z"),
+        ("UTC", "2026-11-20T00:00:00Z"),
+    ])
+}
+
+proptest! {
+    /// A minute is either open or not, so whoever looks at each of them is slow but right. The
+    /// jump must find the same minute.
+    #[test]
+    fn the_jump_to_the_next_opening_finds_what_a_walk_by_minutes_finds(
+        (zone, from) in any_place(),
+        windows in prop::collection::vec(any_window(), 1..3),
+        milliseconds in 0..10 * 86_400_000_u64,
+    ) {
+        let zone = TimeZoneDatabase::bundled().get(zone).expect("a time zone");
+        let calendar = Calendar::new(zone, windows);
+        let now = at(from).plus(Duration::from_millis(milliseconds));
+        prop_assert_eq!(calendar.next_opening(now), walk(&calendar, now));
+    }
+}
+
+fn walk(calendar: &Calendar, now: Timestamp) -> Option<Timestamp> {
+    const MINUTE: Duration = Duration::from_secs(60);
+    if calendar.is_open(now) {
+        return None;
+    }
+    let whole_minute = now.milliseconds() - now.milliseconds().rem_euclid(60_000);
+    let first = Timestamp::from_milliseconds(whole_minute);
+    (1..=15 * 24 * 60)
+        .map(|step| first.plus(MINUTE * step))
+        .find(|minute| calendar.is_open(*minute))
 }
 
 #[test]

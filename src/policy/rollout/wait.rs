@@ -72,8 +72,8 @@ impl Rollout {
         waits
     }
 
-    /// The same without the time at which the calendar opens: looking for it takes too long for
-    /// what is asked after every window.
+    /// The same without the time at which the calendar opens, which nobody needs after every
+    /// window.
     pub(super) fn hindrances(&self, now: Timestamp) -> Vec<Wait> {
         if self.plan().is_none() || self.phase() == Phase::Completed {
             return Vec::new();
