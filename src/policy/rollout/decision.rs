@@ -55,7 +55,8 @@ pub struct Decision {
     pub actor: String,
     /// By the engine: `advance`, `complete`, `rollback`, `hold`, `notify`, `timeout`, `advise`. By
     /// a person: `set`, `stage`, `promote`, `pause`, `approve`, `rollback`, `resume`, `emergency`,
-    /// `emergency_cleared`. By the file: `configured`.
+    /// `emergency_cleared`. By the file: `configured`. `withdrawn` follows one that was saved and
+    /// then not carried out, by the same actor.
     pub action: String,
     /// What the operator gave as the reason, or the condition that fired.
     pub reason: String,

@@ -13,6 +13,7 @@ mod model;
 mod outlook;
 mod plan_model;
 mod plans;
+mod rest;
 mod signals;
 
 fn at(milliseconds: i64) -> Timestamp {
