@@ -2,7 +2,8 @@
 //!
 //! Everything else is given a time. The wall clock is read once, at start; afterwards a timestamp
 //! is that reading plus what the monotonic clock says has passed. So time never goes backwards
-//! within a process, whatever is done to the machine's clock.
+//! within a process, whatever is done to the machine's clock. The calendar of a plan alone asks
+//! what the clock on the wall shows now.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,17 +18,10 @@ pub struct Clock {
 
 impl Clock {
     /// Starts counting now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the module that the ban points to"
-    )]
     pub fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
             start: Instant::now(),
-            wall: Timestamp::from_milliseconds(i64::try_from(wall.as_millis()).unwrap_or(0)),
+            wall: wall(),
         }
     }
 
@@ -48,8 +42,26 @@ impl Clock {
             .plus(Duration::from_millis(elapsed.milliseconds()))
     }
 
+    /// What the machine's clock shows at this moment, though it may have been set: for questions
+    /// about the working hours of people. A machine that was suspended has slept through
+    /// [`Clock::now`].
+    pub fn wall(self) -> Timestamp {
+        wall()
+    }
+
     /// The present point in time.
     pub fn now(self) -> Timestamp {
         self.wall.plus(self.start.elapsed())
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the module that the ban points to"
+)]
+fn wall() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_milliseconds(i64::try_from(since_epoch.as_millis()).unwrap_or(0))
 }

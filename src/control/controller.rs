@@ -33,7 +33,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
-use super::advance::{Advances, Concluded};
+use super::advance::Advances;
 use super::command::Outcome;
 use super::data_plane::DataPlane;
 use super::keeper::{Keeper, Memory, NotKept, withdrawn};
@@ -149,7 +149,7 @@ impl Controller {
                 biased;
                 _ = &mut stop => break,
                 _ = ticks.tick() => self.tick(),
-                advance = self.advances.next() => self.conclude_advance(advance),
+                () = self.advances.next() => self.conclude_advances(),
                 (split, signal, reading) = self.signals.next() => {
                     self.world.take_signal(&split, signal, reading);
                 }
@@ -202,46 +202,49 @@ impl Controller {
             .filter(|split| self.advances.has_room_for(split))
             .map(str::to_owned)
             .collect();
-        let now = self.world.clock.now();
         for split in ready {
-            let Some(decisions) = self.world.rehearse_advance(&split, now) else {
+            let Some(decision) = self.world.rehearse_advance(&split) else {
                 continue;
             };
-            let splits = self.advances.splits().chain([split.as_str()]);
-            let memory = self.world.memory(splits);
-            let kept = self.keeper.promise(memory, decisions.clone());
-            self.advances.begin(split, decisions, kept);
+            let memory = self.world.memory(self.advances.steps().chain([&decision]));
+            let kept = self.keeper.promise(memory, vec![decision.clone()]);
+            self.advances.begin(decision, kept);
         }
     }
 
-    /// Takes a step that is on the disk, unless something has been decided against it meanwhile.
-    fn conclude_advance(&mut self, advance: Concluded) {
+    /// Takes the steps that are on the disk, unless something has been decided against them
+    /// meanwhile.
+    pub(super) fn conclude_advances(&mut self) {
         // What was counted until now belongs to the stage that ends.
         self.look();
-        let split = &*advance.split;
-        match advance.kept {
-            Err(error) => {
-                tracing::error!(split, %error, "an advance is not saved, and not made");
+        while let Some((decision, kept)) = self.advances.take() {
+            let split = &*decision.split;
+            if let Err(error) = kept {
+                if self.advances.fail() {
+                    tracing::error!(split, %error, "an advance is not saved, and not made");
+                }
                 // The disk may yet write it, late.
                 self.remember();
+                continue;
             }
-            Ok(()) if self.world.advance(split) => {
-                self.publish();
-                announce(&advance.decisions);
-            }
-            Ok(()) => {
-                let because = "something was decided against it meanwhile";
-                let decisions = advance.decisions.into_iter();
-                let withdrawn = decisions.map(|decision| withdrawn(decision, because));
-                self.keeper
-                    .save_in_passing(self.memory(), withdrawn.collect());
+            match self.world.advance(&decision) {
+                Ok(()) => {
+                    self.advances.succeed();
+                    self.publish();
+                    announce(&[decision]);
+                }
+                Err(because) => {
+                    self.advances.wait_a_moment();
+                    let withdrawn = withdrawn(decision, because.trim_end_matches('.'));
+                    self.keeper.save_in_passing(self.memory(), vec![withdrawn]);
+                }
             }
         }
     }
 
     /// Everything that a restart needs, with the steps that are about to be taken.
     pub(super) fn memory(&self) -> Memory {
-        self.world.memory(self.advances.splits())
+        self.world.memory(self.advances.steps())
     }
 
     /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.

@@ -286,7 +286,7 @@ impl Controller {
                 planned = self.plan(config)?;
             }
             // A step that is about to be taken must not be missing from what is saved after it.
-            let memory = planned.memory(&self.world, self.advances.splits());
+            let memory = planned.memory(&self.world, self.advances.steps());
             let promised = decisions(planned.effects().iter().cloned());
             self.keeper.promise(memory, promised).await.map_err(|error| {
                 Refused::StoreFailed(format!(

@@ -74,7 +74,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
         name: settings.name.clone(),
         revision: rollout.revision(),
         phase: rollout.phase(),
-        rest: rollout.rest(world.clock.now()),
+        rest: rollout.rest(world.clock.wall()),
         share: standing.share.to_string(),
         file_share: settings.course.file_share().map(|share| share.to_string()),
         override_share: rollout.override_share().map(|share| share.to_string()),
@@ -83,7 +83,7 @@ fn split(world: &World, index: usize, settings: &model::Split, state: &SplitStat
         backends: PerArm::from_fn(|arm| name_of(settings.arms[arm])),
         signals: rollout.signals(),
         conditions: rollout.conditions(),
-        outlook: rollout.outlook(world.clock.now()),
+        outlook: rollout.outlook(world.clock.wall()),
         arms: PerArm::from_fn(|side| arm(reading, side)),
         rescued: reading.rescued.iter().sum(),
         diverted: reading
@@ -137,7 +137,7 @@ pub fn metrics(
     // Read afresh: a scrape must not lag behind the tick.
     let plans = &world.routing.splits;
     let readings: Vec<SplitReading> = plans.iter().map(|plan| plan.tally.reading()).collect();
-    let now = world.clock.now();
+    let now = world.clock.wall();
     let rollouts = world.splits.iter().map(|state| &state.rollout);
     let evidence: Vec<_> = rollouts
         .map(|rollout| {

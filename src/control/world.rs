@@ -178,12 +178,11 @@ impl World {
                 continue;
             };
             let state = &mut self.splits[index];
-            // What is measured concerns the old criteria and backends while these are in force.
+            // The shares alone: all else of the file may yet be refused.
             let criteria = state.rollout.judge().criteria();
             let terms = Terms {
                 course: settings.course.judged_by(criteria),
-                backends: state.rollout.terms().backends.clone(),
-                ..terms(config, settings)
+                ..state.rollout.terms().clone()
             };
             let mut rollout = state.rollout.clone();
             let wanted = rollout.handle(Event::Configured(Box::new(terms)), now);
@@ -235,9 +234,13 @@ impl World {
         self.generation
     }
 
-    /// The sum of the splits' revisions: it rises with every decision.
+    /// The sum of the splits' revisions, those included that the file names no more: it rises with
+    /// every decision and never falls.
     pub fn revision(&self) -> u64 {
-        self.rollouts().map(Rollout::revision).sum()
+        let present = self.rollouts().map(Rollout::revision);
+        present
+            .chain(self.absent.values().map(Record::revision))
+            .sum()
     }
 
     /// What each split obeys.
@@ -252,11 +255,11 @@ impl World {
             .position(|state| state.rollout.split() == name)
     }
 
-    /// Everything that a restart needs once the splits in `advancing` have taken the next step of
-    /// their plans. One that may not any more stays where it is.
-    pub fn memory<'a>(&self, advancing: impl IntoIterator<Item = &'a str>) -> Memory {
+    /// Everything that a restart needs once these steps of plans have been taken. One that may not
+    /// be taken any more is left out.
+    pub fn memory<'a>(&self, advancing: impl IntoIterator<Item = &'a Decision>) -> Memory {
         let advancing = Vec::from_iter(advancing);
-        let now = self.clock.now();
+        let now = self.clock.wall();
         memory(
             self.rollouts(),
             &advancing,
@@ -278,7 +281,7 @@ impl World {
 
     /// Splits whose next step nothing but the disk stands against.
     pub fn wishes(&self) -> impl Iterator<Item = &str> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let ready = self
             .rollouts()
             .filter(move |rollout| rollout.wish(now).is_some());
@@ -286,22 +289,25 @@ impl World {
     }
 
     /// What the next step of a split's plan would announce; none if it may not be taken.
-    pub fn rehearse_advance(&self, split: &str, now: Timestamp) -> Option<Vec<Decision>> {
+    pub fn rehearse_advance(&self, split: &str) -> Option<Decision> {
         let index = self.split(split)?;
         let mut rollout = self.splits[index].rollout.clone();
-        let effects = rollout.handle(Event::Advance, now).ok()?;
-        Some(decisions(effects))
+        let effects = rollout.handle(Event::Advance(None), self.clock.wall());
+        decisions(effects.ok()?).pop()
     }
 
-    /// Takes the next step of a split's plan; whether it still may be taken. Its announcement was
-    /// rehearsed.
-    pub fn advance(&mut self, split: &str) -> bool {
-        let now = self.clock.now();
-        let Some(index) = self.split(split) else {
-            return false;
-        };
+    /// Takes the next step of a split's plan, as it was rehearsed.
+    ///
+    /// # Errors
+    /// A sentence that says what stands against it by now; nothing changed.
+    pub fn advance(&mut self, promised: &Decision) -> Result<(), String> {
+        let now = self.clock.wall();
+        let index = self.split(&promised.split);
+        let index = index.ok_or_else(|| format!("{} is gone", promised.split))?;
         let rollout = &mut self.splits[index].rollout;
-        rollout.handle(Event::Advance, now).is_ok()
+        let event = Event::Advance(Some(Box::new(promised.clone())));
+        let taken = rollout.handle(event, now);
+        taken.map(drop).map_err(|refusal| refusal.message)
     }
 
     fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
@@ -412,16 +418,16 @@ impl Plan {
         &self.effects
     }
 
-    /// Everything that a restart would need if this plan were in force in `world`, and the splits in
-    /// `advancing` had taken their next step.
+    /// Everything that a restart would need if this plan were in force in `world`, and these steps
+    /// had been taken.
     pub fn memory<'a>(
         &self,
         world: &World,
-        advancing: impl IntoIterator<Item = &'a str>,
+        advancing: impl IntoIterator<Item = &'a Decision>,
     ) -> Memory {
         let advancing = Vec::from_iter(advancing);
         let rollouts = self.splits.iter().map(|state| &state.rollout);
-        let now = world.clock.now();
+        let now = world.clock.wall();
         memory(rollouts, &advancing, now, &self.absent, world.emergency)
     }
 }
@@ -439,16 +445,18 @@ pub(super) fn decisions(effects: impl IntoIterator<Item = Effect>) -> Vec<Decisi
 
 fn memory<'a>(
     present: impl Iterator<Item = &'a Rollout>,
-    advancing: &[&str],
+    advancing: &[&Decision],
     now: Timestamp,
     absent: &BTreeMap<String, Record>,
     emergency: bool,
 ) -> Memory {
     let present = present.map(|rollout| {
         let split = rollout.split().to_owned();
-        if advancing.contains(&rollout.split()) {
+        let mut steps = advancing.iter();
+        if let Some(step) = steps.find(|step| step.split == split) {
             let mut ahead = rollout.clone();
-            if ahead.handle(Event::Advance, now).is_ok() {
+            let event = Event::Advance(Some(Box::new(Decision::clone(step))));
+            if ahead.handle(event, now).is_ok() {
                 return (split, ahead.record());
             }
         }

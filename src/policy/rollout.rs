@@ -134,7 +134,7 @@ impl Rollout {
                 self.state.board.take(&name, reading, now);
                 Ok(Vec::new())
             }
-            Event::Advance => self.advance(now),
+            Event::Advance(promised) => self.advance(promised, now),
             Event::Set {
                 share,
                 override_file,
@@ -155,7 +155,7 @@ impl Rollout {
     /// plan, if everything allows it.
     pub fn wish(&self, now: Timestamp) -> Option<Event> {
         let may = self.next_stage().is_some() && self.hindrances(now).is_empty();
-        may.then_some(Event::Advance)
+        may.then_some(Event::Advance(None))
     }
 
     /// What the data plane obeys.

@@ -377,40 +377,93 @@ async fn an_arm_that_gets_another_backend_is_counted_and_cut_off_afresh() {
     .await;
 }
 
+/// A plan whose first step is ready at once.
+const HASTY: &str = "stages: [0%, 10%, 50%], rollout: {observe: 1ms}";
+
+/// A site with a disk, and a step of split `a` that waits for it.
+async fn on_the_brink(state: &TempDir) -> Site {
+    let store = Store::open(state.path()).expect("a new store");
+    let keeper = Keeper::start(Some(store)).expect("a thread");
+    let mut site = Site::new(HASTY, "share: 20%", keeper);
+    while site.controller.advances.steps().next().is_none() {
+        site.controller.tick();
+        tokio::task::yield_now().await;
+    }
+    site
+}
+
+/// What a kill would leave now: the shares after a restart, and the actions of the audit.
+async fn left_by(site: Site, state: &TempDir) -> (Vec<String>, Vec<String>) {
+    site.controller.keeper.finish().await;
+    let store = Store::open(state.path()).expect("the store");
+    let config = config::load(&site.directory.path().join("cutover.yaml"));
+    let config = config.expect("tests write valid files");
+    let saved = store.load().expect("it is readable");
+    let (world, _) = World::new(Clock::start(), config, saved).expect("it can be put in force");
+    let shares = world.standings().map(|it| it.share.to_string()).collect();
+    let audit = store.history(100).expect("readable").into_iter().rev();
+    (shares, audit.map(|decision| decision.action).collect())
+}
+
 #[tokio::test]
 async fn a_step_that_waits_for_the_disk_is_in_everything_that_is_saved_meanwhile() {
-    const PLAN: &str = "stages: [0%, 10%, 50%], rollout: {observe: 1ms}";
     in_a_local_set(async {
         let state = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(state.path()).expect("a new store");
-        let keeper = Keeper::start(Some(store)).expect("a thread");
-        let mut site = Site::new(PLAN, "share: 20%", keeper);
-        while site.controller.advances.splits().next().is_none() {
-            site.controller.tick();
-            tokio::task::yield_now().await;
-        }
-        site.reload(PLAN, "share: 30%").await;
+        let mut site = on_the_brink(&state).await;
+        site.reload(HASTY, "share: 30%").await;
         assert_eq!(site.shares()[0], "0%", "the step still waits");
-        let advance = site.controller.advances.next().await;
-        site.controller.conclude_advance(advance);
-        assert_eq!(
-            site.controller.world.splits[0]
-                .rollout
-                .standing()
-                .share
-                .to_string(),
-            "10%"
-        );
-
-        // What a kill would leave now.
-        site.controller.keeper.finish().await;
-        let saved = Store::open(state.path()).expect("the store").load();
-        let config = config::load(&site.directory.path().join("cutover.yaml"));
-        let config = config.expect("tests write valid files");
-        let (world, _) = World::new(Clock::start(), config, saved.expect("it is readable"))
-            .expect("it can be put in force");
-        let shares: Vec<_> = world.standings().map(|it| it.share.to_string()).collect();
+        site.controller.advances.next().await;
+        // As a notice of another split would have it saved before the step is taken.
+        site.controller.remember();
+        site.controller.conclude_advances();
+        assert_eq!(site.shares()[0], "0%", "connections first");
+        assert_eq!(site.controller.world.splits[0].rollout.position(), Some(1));
+        let (shares, _) = left_by(site, &state).await;
         assert_eq!(shares, ["10%", "30%"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_that_something_was_decided_against_is_withdrawn() {
+    in_a_local_set(async {
+        for (what, change) in [
+            ("pause", Change::Pause),
+            ("rollback", Change::Rollback { to: None }),
+        ] {
+            let state = tempfile::tempdir().expect("a temporary directory");
+            let mut site = on_the_brink(&state).await;
+            let event = change.event(by());
+            let decided = site.controller.decide_one("a", &event, Proviso::default());
+            assert!(decided.await.is_ok(), "{what}");
+            site.controller.advances.next().await;
+            site.controller.conclude_advances();
+            assert_eq!(
+                site.controller.world.splits[0].rollout.position(),
+                Some(0),
+                "{what}"
+            );
+            let (shares, audit) = left_by(site, &state).await;
+            assert_eq!(shares, ["0%", "20%"], "{what}");
+            assert_eq!(audit, ["advance", what, "withdrawn"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_to_another_share_than_was_saved_is_not_taken() {
+    in_a_local_set(async {
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let mut site = on_the_brink(&state).await;
+        let edited = "stages: [0%, 5%, 50%], rollout: {observe: 1ms}";
+        site.reload(edited, "share: 20%").await;
+        site.controller.advances.next().await;
+        site.controller.conclude_advances();
+        assert_eq!(site.controller.world.splits[0].rollout.position(), Some(0));
+        let (shares, audit) = left_by(site, &state).await;
+        assert_eq!(shares, ["0%", "20%"]);
+        assert_eq!(audit.last().map(String::as_str), Some("withdrawn"));
     })
     .await;
 }

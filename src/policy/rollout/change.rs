@@ -17,27 +17,40 @@ impl Rollout {
 
     /// Records a change and lists its effects in the order that is safe for its direction.
     pub(super) fn conclude(&mut self, before: Before, change: Change) -> Vec<Effect> {
+        self.conclude_as(before, change, None)
+    }
+
+    /// The same with the record that was promised, if one was: what is on the disk already.
+    pub(super) fn conclude_as(
+        &mut self,
+        before: Before,
+        change: Change,
+        promised: Option<Box<Decision>>,
+    ) -> Vec<Effect> {
         let standing = self.standing();
         let changes_something = standing != before.standing || self.state != before.state;
         if standing.share != before.standing.share {
             self.state.times.change();
         }
         self.state.revision += 1;
-        let decision = Decision {
-            at: before.now.rfc3339(),
-            split: self.split.clone(),
-            actor: change.actor,
-            action: change.action.to_owned(),
-            reason: change.reason,
-            from: before.standing.share,
-            to: standing.share,
-            revision: self.state.revision,
-            phase: Some(self.phase()),
-            stage: self.state.position.map(|index| index + 1),
-            conditions: before.conditions,
-            needs: before.needs,
-            sentence: change.sentence,
-        };
+        let decision = promised.map_or_else(
+            || Decision {
+                at: before.now.rfc3339(),
+                split: self.split.clone(),
+                actor: change.actor,
+                action: change.action.to_owned(),
+                reason: change.reason,
+                from: before.standing.share,
+                to: standing.share,
+                revision: self.state.revision,
+                phase: Some(self.phase()),
+                stage: self.state.position.map(|index| index + 1),
+                conditions: before.conditions,
+                needs: before.needs,
+                sentence: change.sentence,
+            },
+            |promised| *promised,
+        );
         // A command that changes nothing must not hide why the share is what it is.
         if changes_something || change.by == Author::Engine {
             self.state.last_decision = Some(decision.clone());

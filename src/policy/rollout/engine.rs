@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::latch::Latch;
 use super::sentence::Cause;
-use super::{Effect, Glance, Phase, Refusal, Rollout, Wait, refused, sentence, telling};
+use super::{Decision, Effect, Glance, Phase, Refusal, Rollout, Wait, refused, sentence, telling};
 use crate::policy::criteria::Action;
 use crate::policy::duration;
 use crate::policy::judge::guards::Guard;
@@ -317,18 +317,33 @@ impl Rollout {
         self.conclude(before, change)
     }
 
-    pub(super) fn advance(&mut self, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn advance(
+        &mut self,
+        promised: Option<Box<Decision>>,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, Refusal> {
         let Some(next) = self.next_position() else {
             return Err(refused(format!("{} has no further stage", self.split)));
         };
         if let Some(wait) = self.waits(now).first() {
             return Err(refused(format!("{}: {wait}", self.split)));
         }
+        let is_another = |promised: &Decision| {
+            let to = self.next_stage().map(|stage| stage.share);
+            promised.revision != self.state.revision + 1 || Some(promised.to) != to
+        };
+        if promised.as_deref().is_some_and(is_another) {
+            return Err(refused(format!(
+                "{}: something was decided since this step was rehearsed",
+                self.split
+            )));
+        }
         let before = self.before(now);
         let proof = telling::proof(self);
         self.enter(Some(next), now);
         let sentence = telling::advanced(self, before.standing.share, &proof, now);
         let reason = "every requirement is met".to_owned();
-        Ok(self.conclude(before, Change::by_engine("advance", reason, sentence)))
+        let change = Change::by_engine("advance", reason, sentence);
+        Ok(self.conclude_as(before, change, promised))
     }
 }

@@ -44,8 +44,9 @@ pub enum Event {
         reading: Reading,
     },
     /// The engine takes the next step of the plan, as [`Rollout::wish`](super::Rollout::wish) has
-    /// asked for.
-    Advance,
+    /// asked for. Where it was rehearsed, the decision that this led to comes along: it becomes
+    /// the record of the step, and a step that would be another one is refused.
+    Advance(Option<Box<Decision>>),
     /// An operator fixes the share.
     Set {
         /// The share wanted.

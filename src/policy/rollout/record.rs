@@ -74,6 +74,11 @@ impl Record {
     /// Rises whenever an older program could misread a record.
     pub const VERSION: u32 = 3;
 
+    /// Counts the decisions of the split.
+    pub const fn revision(&self) -> u64 {
+        self.state.revision
+    }
+
     /// What a program of version 1 or 2 wrote. A latch and the shares stand as they stood. The
     /// evidence of version 1 was counted otherwise, and is gathered afresh.
     ///

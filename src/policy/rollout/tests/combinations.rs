@@ -165,7 +165,7 @@ fn a_step_that_comes_late_is_refused_if_it_is_no_longer_allowed() {
         assert!(windows < 100, "{:?}", journey.waits());
     }
     journey.tell(pause());
-    let message = journey.refusal(Event::Advance);
+    let message = journey.refusal(Event::Advance(None));
     assert!(message.contains("paused"), "{message}");
     assert_eq!(journey.percent(), 0);
 }

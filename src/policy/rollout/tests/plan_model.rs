@@ -164,7 +164,7 @@ impl Pairing {
         after.note_change(self.twin.standing());
         assert_eq!(self.rollout.wish(self.now).is_some(), may);
         let record = self.rollout.record();
-        match self.rollout.handle(Event::Advance, self.now) {
+        match self.rollout.handle(Event::Advance(None), self.now) {
             Err(refusal) => {
                 assert!(!may, "{refusal}");
                 assert_eq!(self.rollout.record(), record, "a refusal changes nothing");
