@@ -34,6 +34,7 @@ use crate::upstream::backend::Backend;
 use crate::upstream::health::HealthChecks;
 
 use super::advance::Advances;
+use super::announced::Announced;
 use super::command::Outcome;
 use super::data_plane::DataPlane;
 use super::keeper::{Keeper, Memory, NotKept, withdrawn};
@@ -62,6 +63,7 @@ pub struct Controller {
     pub(super) warm_ups: WarmUps,
     pub(super) advances: Advances,
     pub(super) signals: Signals,
+    announced: Announced,
     pub(super) health: HealthChecks,
     metrics: Metrics,
     pub(super) last_reload: LastReload,
@@ -110,6 +112,7 @@ impl Controller {
             reloads: Reloads::new(path),
             warm_ups: WarmUps::default(),
             advances: Advances::default(),
+            announced: Announced::default(),
             signals,
         }
     }
@@ -121,7 +124,7 @@ impl Controller {
             return;
         }
         let decisions = decisions(effects);
-        announce(&decisions);
+        self.announce(&decisions);
         if let Err(error) = self.keeper.save(self.memory(), decisions).await {
             tracing::error!(%error, "the state at the start is not saved");
         }
@@ -191,7 +194,7 @@ impl Controller {
             self.publish();
         }
         let decisions = decisions(effects);
-        announce(&decisions);
+        self.announce(&decisions);
         self.keeper.save_in_passing(self.memory(), decisions);
     }
 
@@ -231,7 +234,7 @@ impl Controller {
                 Ok(()) => {
                     self.advances.succeed();
                     self.publish();
-                    announce(&[decision]);
+                    self.announce(&[decision]);
                 }
                 Err(because) => {
                     self.advances.wait_a_moment();
@@ -268,6 +271,7 @@ impl Controller {
                     &self.metrics,
                     &self.world,
                     &self.keeper,
+                    &self.announced,
                     &self.data_plane,
                     &self.last_reload,
                 ));
@@ -341,6 +345,22 @@ impl Controller {
         }
     }
 
+    /// Tells the log and the counters; returns the decisions' sentences. The audit learns of them
+    /// with what they led to.
+    pub(super) fn announce(&mut self, decisions: &[Decision]) -> String {
+        for decision in decisions {
+            log(decision);
+            self.announced.count(decision);
+        }
+        sentences(decisions)
+    }
+
+    /// Forgets what was announced of splits that left the configuration.
+    pub(super) fn forget_announced(&mut self) {
+        let world = &self.world;
+        self.announced.keep(|split| world.split(split).is_some());
+    }
+
     pub(super) fn find(&self, split: &str) -> Result<usize, Refused> {
         self.world.split(split).ok_or_else(|| {
             let names = self.world.config.splits.iter();
@@ -393,12 +413,6 @@ impl Done {
 pub(super) fn backends(world: &World) -> Vec<Arc<Backend>> {
     let plans = world.routing.backends.iter();
     plans.map(|plan| Arc::clone(&plan.backend)).collect()
-}
-
-/// Tells the log; returns the decisions' sentences. The audit learns of them with what they led to.
-pub(super) fn announce(decisions: &[Decision]) -> String {
-    decisions.iter().for_each(log);
-    sentences(decisions)
 }
 
 /// What decisions say, a line each.

@@ -8,6 +8,7 @@
 //! it, [`command`] what they may ask for, and [`report`] what it says of itself.
 
 mod advance;
+mod announced;
 pub mod command;
 pub mod controller;
 pub mod data_plane;

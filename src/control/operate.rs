@@ -10,7 +10,7 @@ use crate::policy::rollout::{By, Decision, Event, Rollout};
 use crate::policy::signal::Reading;
 
 use super::command::{Command, Order, Outcome, Proviso};
-use super::controller::{Controller, Done, announce, sentences};
+use super::controller::{Controller, Done, sentences};
 use super::protocol::Refused;
 use super::reload::Asker;
 use super::world::decisions;
@@ -233,14 +233,16 @@ impl Controller {
             }
             self.publish();
             let warmed = self.warm_ups.settled();
-            let done = self.decided(scope, &decisions, announce(&decisions));
+            let said = self.announce(&decisions);
+            let done = self.decided(scope, &decisions, said);
             return Ok(done.after(async {
                 warmed.await;
                 Ok(())
             }));
         }
         self.publish();
-        let done = self.decided(scope, &decisions, announce(&decisions));
+        let said = self.announce(&decisions);
+        let done = self.decided(scope, &decisions, said);
         let saved = self.keeper.save(self.memory(), decisions);
         Ok(done.after(saved))
     }

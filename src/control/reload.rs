@@ -17,7 +17,7 @@ use crate::config::{self, Problems};
 use crate::policy::time::Timestamp;
 
 use super::command::{Outcome, Proviso};
-use super::controller::{Controller, Done, announce, backends, sentences};
+use super::controller::{Controller, Done, backends, sentences};
 use super::data_plane::Commit;
 use super::operate::Scope;
 use super::protocol::Refused;
@@ -280,7 +280,7 @@ impl Controller {
             let lowered = decisions(self.world.lower(&config));
             if !lowered.is_empty() {
                 self.publish();
-                said.push(announce(&lowered));
+                said.push(self.announce(&lowered));
                 decided.extend_from_slice(&lowered);
                 self.keeper.save_in_passing(self.memory(), lowered);
                 planned = self.plan(config)?;
@@ -304,7 +304,8 @@ impl Controller {
         let adopted = decisions(effects);
         self.health.reconcile(&backends(&self.world));
         self.signals.reconcile(&self.world.config.splits);
-        said.push(announce(&adopted));
+        said.push(self.announce(&adopted));
+        self.forget_announced();
         decided.extend_from_slice(&adopted);
         let done = self.decided(Scope::All, &decided, self.loaded(&said));
         if is_promised || !is_changed {

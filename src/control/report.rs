@@ -13,6 +13,7 @@ use crate::telemetry::metrics::{
 use crate::telemetry::tally::SplitReading;
 use crate::upstream::endpoint::{Endpoint, Health};
 
+use super::announced::Announced;
 use super::data_plane::DataPlane;
 use super::keeper::Keeper;
 use super::protocol::{
@@ -126,10 +127,11 @@ fn arm(reading: &SplitReading, arm: Arm) -> ArmStatus {
 }
 
 /// Everything measured, in the Prometheus text format.
-pub fn metrics(
+pub(super) fn metrics(
     metrics: &Metrics,
     world: &World,
     keeper: &Keeper,
+    announced: &Announced,
     data_plane: &DataPlane,
     last_reload: &LastReload,
 ) -> String {
@@ -165,6 +167,7 @@ pub fn metrics(
                 conditions,
                 signals,
                 outlook,
+                announced: announced.of(&plan.name),
                 reading,
             }
         },

@@ -21,6 +21,12 @@ async fn only_a_new_rollout_id_clears_the_latch() {
     let other = Upstream::ok("other");
     let proxy = start(&legacy, &new, "").await;
     command(&proxy, &["rollback", "api"]).await;
+    for (action, count) in [("rollback", 1.0), ("resume", 0.0)] {
+        let labels = [("split", "api"), ("action", action)];
+        proxy
+            .counts(count, "cutover_decisions_total", &labels)
+            .await;
+    }
     let edit = |to: &Upstream, settings: &str| {
         let configuration = migration(legacy.address(), to.address(), settings);
         proxy.site().configure(&configuration);

@@ -82,6 +82,29 @@ pub struct Decision {
     pub sentence: String,
 }
 
+impl Decision {
+    /// Every word that [`Decision::action`] may be when it is announced; `withdrawn` is only in the
+    /// audit.
+    pub const ACTIONS: [&str; 16] = [
+        "advance",
+        "complete",
+        "rollback",
+        "hold",
+        "notify",
+        "timeout",
+        "advise",
+        "set",
+        "stage",
+        "promote",
+        "pause",
+        "approve",
+        "resume",
+        "emergency",
+        "emergency_cleared",
+        "configured",
+    ];
+}
+
 /// A rollback criterion and what speaks against it at this moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Condition {

@@ -9,7 +9,7 @@ use super::exporter::Exporter;
 use super::scene::SplitScene;
 use super::{logarithm, truth};
 use crate::policy::arm::Arm;
-use crate::policy::rollout::{Condition, Need, Outlook, Phase, StageProgress};
+use crate::policy::rollout::{Condition, Decision, Need, Outlook, Phase, StageProgress};
 use crate::policy::signal::SignalState;
 
 /// Everything of one rollout.
@@ -27,6 +27,13 @@ pub(super) fn rollout(exporter: &Exporter, split: &SplitScene<'_>) {
     for candidate in Phase::ALL {
         let labels = [("split", split.name), ("phase", candidate.as_str())];
         phase.set(&labels, truth(candidate == split.phase));
+    }
+    let decisions = exporter.counter(
+        "cutover_decisions_total",
+        "Decisions announced since the start, by what was done.",
+    );
+    for (action, count) in Decision::ACTIONS.into_iter().zip(split.announced) {
+        decisions.set(&[("split", split.name), ("action", action)], count);
     }
     gauge(
         "cutover_split_rolled_back",

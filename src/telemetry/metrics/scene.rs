@@ -1,6 +1,6 @@
 //! What a scrape shows. It borrows everything, so that taking the picture copies no count twice.
 
-use crate::policy::rollout::{Condition, Outlook, Phase};
+use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
 use crate::policy::share::Share;
 use crate::policy::signal::SignalState;
 use crate::policy::time::Timestamp;
@@ -64,6 +64,8 @@ pub struct SplitScene<'a> {
     pub signals: &'a [SignalState],
     /// How far its plan has come.
     pub outlook: &'a Outlook,
+    /// Decisions announced since the start, in the order of [`Decision::ACTIONS`].
+    pub announced: [u64; Decision::ACTIONS.len()],
     /// What was counted.
     pub reading: &'a SplitReading,
 }

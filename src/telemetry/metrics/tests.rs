@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::policy::criteria::Action;
 use crate::policy::rollout::{
-    Condition, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
+    Condition, Decision, Need, Observed, Outlook, Phase, PlannedStage, StageProgress,
 };
 use crate::policy::share::Share;
 use crate::policy::signal::{SignalCondition, SignalState};
@@ -71,6 +71,7 @@ fn split<'a>(
         conditions,
         signals: &SIGNALS,
         outlook: &OUTLOOK,
+        announced: std::array::from_fn(|index| index as u64),
         reading,
     }
 }
@@ -239,6 +240,18 @@ fn a_rollout_is_in_one_phase_and_one_stage() {
     assert_eq!(of_split("cutover_stage_share_ratio"), 1.0);
     assert_eq!(of_split("cutover_stage_healthy_seconds"), 12.5);
     assert_eq!(of_split("cutover_approval_needed"), 1.0);
+}
+
+#[test]
+fn decisions_are_counted_by_what_was_done_those_that_never_happened_as_well() {
+    let reading = SplitTally::new(1, Thresholds::default()).reading();
+    let text = render(vec![split("checkout", &reading, &[])]);
+    let samples = samples(&text);
+    for (index, action) in Decision::ACTIONS.into_iter().enumerate() {
+        let labels = format!("split=\"checkout\",action=\"{action}\"");
+        let series = format!("cutover_decisions_total{{{labels}}}");
+        assert_eq!(samples[&*series], index as f64, "{action}");
+    }
 }
 
 #[test]

@@ -218,15 +218,18 @@ impl Pairing {
     /// The twin goes on to `after`, and the effects carry that out in the order that is safe.
     fn follow(&mut self, after: Twin, revision: u64, effects: &[Effect]) {
         let (before, standing) = (self.twin.standing(), after.standing());
-        let announced = effects
-            .iter()
-            .filter(|it| matches!(it, Effect::Announce(_)));
-        let announced = announced.count() as u64;
+        let announced = effects.iter().filter_map(|effect| match effect {
+            Effect::Announce(decision) => Some(&*decision.action),
+            Effect::Publish(_) | Effect::Persist => None,
+        });
+        let announced: Vec<&str> = announced.collect();
         assert_eq!(
             self.rollout.revision(),
-            revision + announced,
+            revision + announced.len() as u64,
             "each decision is told"
         );
+        let is_known = |action: &&str| Decision::ACTIONS.contains(action);
+        assert!(announced.iter().all(is_known), "{announced:?}");
         match effects {
             _ if standing == before => {
                 let publishes = |effect: &Effect| matches!(effect, Effect::Publish(_));
