@@ -185,6 +185,7 @@ impl Compiler<'_, '_> {
                 }
                 let written = self.distinct(split, "rollback", on_metrics, place);
                 draft.rollback = merged(written, &base.rollback);
+                self.warn_of_lost_rollbacks(split, &base.rollback, &draft.rollback);
                 let written = self.distinct(split, "rollback", on_signals, place);
                 draft.signal_rollback = merged(written, &base.signal_rollback);
             }
@@ -216,6 +217,47 @@ impl Compiler<'_, '_> {
             }
         }
         draft
+    }
+
+    /// Reports defaults that rolled back and were replaced by what does not: whoever adds a line to
+    /// be told earlier seldom means to give up the rollback.
+    fn warn_of_lost_rollbacks(
+        &mut self,
+        split: &str,
+        base: &[Stated<Criterion>],
+        present: &[Stated<Criterion>],
+    ) {
+        let rolls_back = |one: &&Stated<Criterion>| one.criterion.action == Action::Rollback;
+        let defaults = base.iter().filter(rolls_back);
+        for lost in defaults.filter(|one| one.place == Place::Default) {
+            let mut successors = present
+                .iter()
+                .filter(|one| one.criterion.replaces(&lost.criterion));
+            let Some(first) = successors.clone().next() else {
+                continue;
+            };
+            if successors.any(|one| one.criterion.action == Action::Rollback) {
+                continue;
+            }
+            let metric = lost.criterion.metric;
+            let mut others = present.iter().filter(rolls_back);
+            let message = match others.find(|one| one.criterion.metric == metric) {
+                None => format!(
+                    "nothing rolls back on {metric} any more: this replaces the default `{}`",
+                    lost.criterion
+                ),
+                Some(other) => format!(
+                    "nothing but `{}` rolls back on {metric} any more: this replaces the default \
+                     `{}`",
+                    other.criterion, lost.criterion
+                ),
+            };
+            let remedy = format!(
+                "add `{}` to the list to keep it; the two go together",
+                lost.criterion
+            );
+            self.warning(&first.place.key(split, "rollback"), message, remedy);
+        }
     }
 
     /// Reports a first word that is neither a metric nor a signal, and a comparison with a legacy

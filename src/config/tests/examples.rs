@@ -161,8 +161,9 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
             "error_rate > 2%",
             "p95 > 400ms",
             "p99 > 1500ms",
-            "client_error_rate worse than legacy by 50% for 30s then hold",
+            "p95 worse than legacy by 50% for 30s then hold",
             "error_rate worse than legacy by 25%",
+            "client_error_rate worse than legacy by 25%",
         ]
     );
     assert_eq!(

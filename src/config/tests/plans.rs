@@ -504,6 +504,43 @@ fn a_first_step_that_nothing_speaks_for_is_warned_of() {
 }
 
 #[test]
+fn a_default_that_no_longer_rolls_back_is_warned_of_with_the_line_that_keeps_it() {
+    let warnings = |lines: &str| -> Vec<String> {
+        let config = load_text(&with(lines), Path::new("."), &environment).expect("valid");
+        config.warnings.iter().map(ToString::to_string).collect()
+    };
+    let told_early = "rollback: ['error_rate > 2% then notify']";
+    let [warning] = &warnings(told_early)[..] else {
+        panic!("one warning: {:?}", warnings(told_early))
+    };
+    for part in [
+        "splits.api.rollback[0]",
+        "nothing but `error_rate worse than legacy by 25%` rolls back on error_rate any more: this \
+         replaces the default `error_rate > 5%`",
+        "add `error_rate > 5%`",
+    ] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    let slow = warnings("rollback: ['p95 > 300ms then hold']");
+    assert!(
+        slow[0].contains("nothing rolls back on p95 any more"),
+        "{slow:?}"
+    );
+    let of_a_stage = "stages: [0%, {share: 10%, rollback: ['p95 > 300ms then notify']}, 100%]";
+    let of_a_stage = warnings(of_a_stage);
+    assert_eq!(of_a_stage.len(), 1, "{of_a_stage:?}");
+    assert!(of_a_stage[0].contains("splits.api.stages[1].rollback[0]"));
+    for fine in [
+        "rollback: ['error_rate > 2% then notify', 'error_rate > 5%']",
+        "rollback: ['error_rate > 2%']",
+        "rollback: ['p99 > 2s then notify']",
+        "rollback: off",
+    ] {
+        assert_eq!(warnings(fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
 fn what_is_proven_must_not_be_harm() {
     for (needed, harm, contradicts) in [
         ("error_rate < 5%", "error_rate > 5%", true),
