@@ -1,18 +1,22 @@
 //! What was acknowledged survives SIGKILL, at whatever moment it comes.
 //!
-//! The program is killed two hundred times: between two commands, in the middle of one, and at the
-//! very moment of an acknowledgement. After each restart it must stand where the last acknowledged
-//! command left it, or where the one in flight would have; and its audit must hold exactly the
-//! decisions that lead there, in their order. A much simpler twin says what that is.
+//! The program is killed two hundred times: between two commands, in the middle of one, at the very
+//! moment of an acknowledgement, and while its engine takes a step by itself. After each restart it
+//! must stand where the last acknowledged command left it, or where the one in flight would have;
+//! its audit must hold exactly the decisions that lead there, in their order; and a step of the
+//! engine that anybody has seen is never taken back. A much simpler twin says what that is.
+
+mod twin;
 
 use std::time::Duration;
 
 use cutover::clock::Clock;
 use cutover::control::history::History;
-use cutover::control::protocol::Status;
-use cutover::policy::rollout::Phase;
+use cutover::control::protocol::{SplitStatus, Status};
 use serde_json::json;
 
+use self::twin::{Command, SPLITS, SplitFound, Twin};
+use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 
 /// How often each of four programs is killed.
@@ -20,8 +24,8 @@ const ROUNDS: usize = 50;
 /// Set to the number that a failure names, the same commands come again; their moments do not.
 const SEED: &str = "CUTOVER_KILLS_SEED";
 
-const SPLITS: [&str; 2] = ["checkout", "search"];
-/// Nobody listens there, and nobody asks: nothing but commands moves a share.
+/// Nobody listens there, and nobody asks: nothing but commands moves a share, except that `stock`
+/// is taken to its second stage by the engine, soon after it begins or is sent back to the first.
 const CONFIGURATION: &str = "\
 backends:
   legacy: {endpoints: ['127.0.0.1:1']}
@@ -29,8 +33,24 @@ backends:
 splits:
   checkout: {legacy: legacy, new: new, key: [{header: X-User}], rollback: off}
   search: {legacy: legacy, new: new, key: [{header: X-User}], rollback: off}
+  catalog:
+    legacy: legacy
+    new: new
+    key: [{header: X-User}]
+    rollback: off
+    stages: [0%, {share: 10%, approval: true}, 30%, 100%]
+    rollout: {observe: 7d}
+  stock:
+    legacy: legacy
+    new: new
+    key: [{header: X-User}]
+    rollback: off
+    stages: [{share: 0%, observe: 100ms}, {share: 10%, observe: 7d}, 100%]
+    rollout: {max_changes_per_day: 1000}
 routes:
   - {path_prefix: /checkout, split: checkout}
+  - {path_prefix: /catalog, split: catalog}
+  - {path_prefix: /stock, split: stock}
   - {split: search}
 ";
 
@@ -47,28 +67,59 @@ async fn a_kill_at_any_moment_costs_nothing_that_was_acknowledged() {
         kill_often(seed, 3),
     );
     let lanes = [lanes.0, lanes.1, lanes.2, lanes.3];
-    let kept: usize = lanes.iter().map(|lane| lane.0).sum();
-    let lost: usize = lanes.iter().map(|lane| lane.1).sum();
+    let sum = |of: fn(&Tolls) -> usize| -> usize { lanes.iter().map(of).sum() };
+    let (kept, lost) = (sum(|lane| lane.kept), sum(|lane| lane.lost));
     assert!(
         kept > 0 && lost > 0,
         "the kills came too early or too late to prove anything: {kept} commands in flight were \
          kept, {lost} lost; {SEED}={seed}"
     );
+    let steps = sum(|lane| lane.steps_seen);
+    assert!(
+        steps > 0,
+        "the engine took no step before a kill; {SEED}={seed}"
+    );
 }
 
-/// Kills one program again and again. Returns how many commands in flight were kept and lost.
-async fn kill_often(seed: u64, lane: u64) -> (usize, usize) {
+/// What the kills of one program met.
+#[derive(Default)]
+struct Tolls {
+    /// Commands in flight that were kept.
+    kept: usize,
+    /// Commands in flight that were lost.
+    lost: usize,
+    /// Steps of the engine that were waited for.
+    steps_seen: usize,
+}
+
+/// Kills one program again and again.
+async fn kill_often(seed: u64, lane: u64) -> Tolls {
     let mut chance = Chance(seed ^ lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut known = Twin::default();
-    let (mut kept, mut lost) = (0, 0);
+    let mut tolls = Tolls::default();
+    let mut seen = Vec::new();
     let mut proxy = Site::new().start(CONFIGURATION).await;
     for round in 0..ROUNDS {
         let place = format!("lane {lane}, round {round}; {SEED}={seed}");
         for _ in 0..chance.below(6) {
             let command = Command::any(&mut chance);
             let reason = known.next_reason();
-            let status = command.send(&proxy, &reason).await;
+            let status = send(&command, &proxy, &reason).await;
             known = known.after_answer(&command, &reason, status, &place);
+        }
+        if known.awaits_engine() {
+            match chance.below(3) {
+                0 => {
+                    let found = wait_for_engine(&proxy).await;
+                    known = known.moved_by_engine(&found, &seen);
+                    assert_eq!(found.without_engine(), known.expected(), "{place}");
+                    seen = found.audit;
+                    tolls.steps_seen += 1;
+                }
+                // The kill may come while the step is on its way to the disk.
+                1 => tokio::time::sleep(Duration::from_micros(chance.below(250_000))).await,
+                _ => {}
+            }
         }
         let command = Command::any(&mut chance);
         let reason = known.next_reason();
@@ -77,7 +128,7 @@ async fn kill_often(seed: u64, lane: u64) -> (usize, usize) {
         let moment = Duration::from_micros(chance.below(4_000));
         let is_hasty = chance.below(2) == 0;
         let answered = tokio::select! {
-            status = command.send(&proxy, &reason) => Some(status),
+            status = send(&command, &proxy, &reason) => Some(status),
             () = tokio::time::sleep(moment), if is_hasty => None,
         };
         let site = proxy.kill();
@@ -86,215 +137,127 @@ async fn kill_often(seed: u64, lane: u64) -> (usize, usize) {
         }
         proxy = site.launch(&[]).await;
         let found = Found::of(&proxy).await;
-        if found == known.expected() {
-            lost += usize::from(answered.is_none() && possible.is_some());
+        assert!(
+            found.audit.starts_with(&seen),
+            "{place}: decisions that were seen are gone: {seen:#?}, but {found:#?}"
+        );
+        let lost = known.moved_by_engine(&found, &seen);
+        if found.without_engine() == lost.expected() {
+            tolls.lost += usize::from(answered.is_none() && possible.is_some());
+            known = lost;
         } else {
             assert!(
                 answered.is_none(),
-                "{place}: {command:?} was answered, but {found:#?}"
+                "{place}: {command:?} was answered, and {lost:#?} is known, but {found:#?}"
             );
             let possible = possible
                 .unwrap_or_else(|| panic!("{place}: {command:?} would be refused, but {found:#?}"));
-            assert_eq!(found, possible.expected(), "{place}: after {command:?}");
-            known = possible;
-            kept += 1;
-        }
-    }
-    (kept, lost)
-}
-
-/// What an operator can ask for.
-#[derive(Debug)]
-enum Command {
-    Set(usize, u16),
-    Rollback(usize),
-    Resume(usize),
-    Emergency { split: Option<usize>, clear: bool },
-}
-
-impl Command {
-    fn any(chance: &mut Chance) -> Self {
-        let split = chance.below(SPLITS.len() as u64) as usize;
-        match chance.below(8) {
-            0..=2 => Command::Set(split, chance.below(101) as u16 * 100),
-            3 => Command::Rollback(split),
-            4 | 5 => Command::Resume(split),
-            6 => Command::Emergency {
-                split: (chance.below(2) == 0).then_some(split),
-                clear: false,
-            },
-            _ => Command::Emergency {
-                split: (chance.below(2) == 0).then_some(split),
-                clear: true,
-            },
-        }
-    }
-
-    /// Returns the status of the answer.
-    async fn send(&self, proxy: &Proxy, reason: &str) -> u16 {
-        let path = |split: usize, action| format!("/api/v1/splits/{}/{action}", SPLITS[split]);
-        let (path, body) = match *self {
-            Command::Set(split, share) => {
-                let share = format!("{}%", share / 100);
-                (
-                    path(split, "share"),
-                    json!({"share": share, "reason": reason}),
-                )
-            }
-            Command::Rollback(split) => (path(split, "rollback"), json!({"reason": reason})),
-            Command::Resume(split) => (path(split, "resume"), json!({"reason": reason})),
-            Command::Emergency { split, clear } => {
-                let split = split.map(|split| SPLITS[split]);
-                let body = json!({"split": split, "clear": clear, "reason": reason});
-                ("/api/v1/emergency".to_owned(), body)
-            }
-        };
-        proxy.change(&path, &body.to_string()).await.status
-    }
-}
-
-/// The program as it should be, in a few lines.
-#[derive(Clone, Debug, Default)]
-struct Twin {
-    splits: [TwinSplit; SPLITS.len()],
-    emergency: bool,
-    /// Split, action and reason of each decision, the oldest first.
-    audit: Vec<(String, String, String)>,
-    commands: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-struct TwinSplit {
-    share: u16,
-    is_latched: bool,
-    emergency: bool,
-}
-
-impl Twin {
-    /// A reason that no other command has.
-    fn next_reason(&mut self) -> String {
-        self.commands += 1;
-        format!("command {}", self.commands)
-    }
-
-    /// This one after an acknowledgement, or unchanged after a refusal; and no other answer.
-    fn after_answer(self, command: &Command, reason: &str, status: u16, place: &str) -> Self {
-        match self.after(command, reason) {
-            Some(next) => {
-                assert_eq!(status, 200, "{place}: {command:?} of {self:#?}");
-                next
-            }
-            None => {
-                assert_eq!(status, 409, "{place}: {command:?} of {self:#?}");
-                self
-            }
-        }
-    }
-
-    /// `None` if the command is refused.
-    fn after(&self, command: &Command, reason: &str) -> Option<Self> {
-        let mut next = self.clone();
-        let (action, concerned) = match *command {
-            Command::Set(split, share) => {
-                if next.splits[split].is_latched && share > 0 {
-                    return None;
-                }
-                next.splits[split].share = share;
-                ("set", vec![split])
-            }
-            Command::Rollback(split) => {
-                next.splits[split].is_latched = true;
-                ("rollback", vec![split])
-            }
-            Command::Resume(split) => {
-                if !next.splits[split].is_latched {
-                    return None;
-                }
-                next.splits[split].is_latched = false;
-                ("resume", vec![split])
-            }
-            Command::Emergency { split, clear } => {
-                if clear && split.is_some() && next.emergency {
-                    return None;
-                }
-                let concerned = match split {
-                    Some(split) => vec![split],
-                    None => {
-                        next.emergency = !clear;
-                        let all = 0..SPLITS.len();
-                        all.filter(|split| !clear || next.splits[*split].emergency)
-                            .collect()
-                    }
-                };
-                for split in &concerned {
-                    next.splits[*split].emergency = !clear;
-                }
-                let action = if clear {
-                    "emergency_cleared"
-                } else {
-                    "emergency"
-                };
-                (action, concerned)
-            }
-        };
-        for split in concerned {
-            let entry = (
-                SPLITS[split].to_owned(),
-                action.to_owned(),
-                reason.to_owned(),
+            let kept = possible.moved_by_engine(&found, &seen);
+            assert_eq!(
+                found.without_engine(),
+                kept.expected(),
+                "{place}: after {command:?}"
             );
-            next.audit.push(entry);
+            known = kept;
+            tolls.kept += 1;
         }
-        Some(next)
+        seen = found.audit;
     }
+    tolls
+}
 
-    fn expected(&self) -> Found {
-        let splits = self.splits.iter().map(|split| {
-            let is_open = !split.is_latched && !split.emergency;
-            let share = if is_open { split.share } else { 0 };
-            (
-                format!("{}%", share / 100),
-                split.is_latched,
-                split.emergency,
-            )
-        });
-        Found {
-            splits: splits.collect(),
-            emergency: self.emergency,
-            audit: self.audit.clone(),
+/// Asks for it; returns the status of the answer.
+async fn send(command: &Command, proxy: &Proxy, reason: &str) -> u16 {
+    let of = |split: usize, action, mut body: serde_json::Value| {
+        body["reason"] = reason.into();
+        (format!("/api/v1/splits/{}/{action}", SPLITS[split]), body)
+    };
+    let percent = |share: u16| format!("{}%", share / 100);
+    let (path, body) = match *command {
+        Command::Set(split, share) => of(split, "share", json!({"share": percent(share)})),
+        Command::Stage(split, number) => of(split, "stage", json!({"stage": number})),
+        Command::Promote(split) => of(split, "promote", json!({})),
+        Command::Pause(split) => of(split, "pause", json!({})),
+        Command::Approve(split) => of(split, "approve", json!({})),
+        Command::Rollback(split) => of(split, "rollback", json!({})),
+        Command::StepBack(split) => of(split, "rollback", json!({"to": "previous"})),
+        Command::Resume(split) => of(split, "resume", json!({})),
+        Command::Emergency { split, clear } => {
+            let split = split.map(|split| SPLITS[split]);
+            let body = json!({"split": split, "clear": clear, "reason": reason});
+            ("/api/v1/emergency".to_owned(), body)
         }
-    }
+    };
+    proxy.change(&path, &body.to_string()).await.status
+}
+
+/// Waits until the engine has taken its step, and sees where everything stands then.
+async fn wait_for_engine(proxy: &Proxy) -> Found {
+    let has_moved = async || {
+        let stage = proxy.split(SPLITS[twin::OF_ENGINE]).await.outlook.stage;
+        stage.is_some_and(|stage| stage.number == 2)
+    };
+    eventually("the engine takes its step", has_moved).await;
+    Found::of(proxy).await
 }
 
 /// What the program tells of itself.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Found {
-    /// Share, latch and emergency of each split.
-    splits: Vec<(String, bool, bool)>,
+    splits: Vec<SplitFound>,
     emergency: bool,
-    /// The oldest first.
-    audit: Vec<(String, String, String)>,
+    /// Split, action and reason of each decision, the oldest first.
+    audit: Vec<Entry>,
 }
+
+/// Split, action and reason of a decision.
+type Entry = (String, String, String);
 
 impl Found {
     async fn of(proxy: &Proxy) -> Self {
-        let Status {
-            splits, emergency, ..
-        } = proxy.status().await;
-        let splits = splits.into_iter().map(|split| {
-            let is_latched = split.phase == Phase::RolledBack;
-            (split.share, is_latched, split.emergency)
-        });
-        let history = proxy.ask("/api/v1/history?limit=1000").await;
-        let history: History = serde_json::from_slice(&history.body).expect("a history");
+        let mut status = proxy.status().await;
+        loop {
+            let history = proxy.ask("/api/v1/history?limit=1000").await;
+            let history: History = serde_json::from_slice(&history.body).expect("a history");
+            let now = proxy.status().await;
+            // The engine may have taken a step between two answers.
+            let is_one_moment = now.revision == status.revision;
+            status = now;
+            if is_one_moment {
+                return Self::told(status, history);
+            }
+        }
+    }
+
+    fn told(status: Status, history: History) -> Self {
         let decisions = history.decisions.into_iter().rev();
         Self {
-            splits: splits.collect(),
-            emergency,
+            splits: status.splits.into_iter().map(split_found).collect(),
+            emergency: status.emergency,
             audit: decisions
                 .map(|decision| (decision.split, decision.action, decision.reason))
                 .collect(),
         }
+    }
+
+    /// The same without what the engine did: when it does it no twin can know.
+    fn without_engine(&self) -> Self {
+        let of_people = |entry: &&Entry| !twin::is_of_engine(entry);
+        Self {
+            audit: self.audit.iter().filter(of_people).cloned().collect(),
+            ..self.clone()
+        }
+    }
+}
+
+fn split_found(split: SplitStatus) -> SplitFound {
+    let stage = split.outlook.stage;
+    SplitFound {
+        share: split.share,
+        phase: split.phase,
+        emergency: split.emergency,
+        stage: stage.as_ref().map(|stage| stage.number),
+        is_approved: stage.is_some_and(|stage| stage.approved_by.is_some()),
     }
 }
 
