@@ -15,6 +15,7 @@ use crate::config::model::Role;
 use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
 use crate::control::protocol::{ConfigStatus, Message, Refused, Status};
 use crate::control::recorder::Export;
+use crate::policy::address_key::{Addresses, TypedKey};
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::plan::Retreat;
@@ -119,7 +120,7 @@ async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSe
                     "checkout" => Ok(explain(Question {
                         split: &split,
                         salt: Salt::new(&split),
-                        key: &key,
+                        key: TypedKey::new(&key, Addresses::Never),
                         pinned: None,
                         share: Share::ALL,
                         emergency: false,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::policy::address_key::TypedKey;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::share::Share;
@@ -19,7 +20,7 @@ pub(super) struct Explain {
     /// Name of the split.
     #[arg(long, value_name = "NAME")]
     split: String,
-    /// The session key as requests carry it, such as the cookie's value.
+    /// The session key as requests carry it, such as the cookie's value; or a client's address.
     #[arg(long, value_name = "KEY", allow_hyphen_values = true,
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key: String,
@@ -54,11 +55,12 @@ impl Explain {
     fn offline(&self, path: PathBuf) -> Result<Explanation, Failure> {
         let config = file::load(&path)?;
         let split = file::split(&config, &self.split)?;
+        let key = TypedKey::new(&self.key, split.addresses());
         Ok(explain(Question {
             split: &split.name,
             salt: Salt::new(&split.salt),
-            key: &self.key,
-            pinned: split.pins.get(&self.key).copied(),
+            key,
+            pinned: split.pinned(&key),
             share: split.course.file_share().unwrap_or(Share::ZERO),
             emergency: false,
         }))

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::policy::address_key::{Addresses, TypedKey};
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::plan::{Course, Rules};
 use crate::policy::share::Share;
@@ -330,6 +331,30 @@ pub struct Split {
     pub response_headers: bool,
     /// Written by the user; a new value clears a rollback's latch.
     pub rollout_id: String,
+}
+
+impl Split {
+    /// Whether its session keys are clients' addresses.
+    pub fn addresses(&self) -> Addresses {
+        addresses(&self.key, &self.keyless)
+    }
+
+    /// The arm that is fixed for a key.
+    pub fn pinned(&self, key: &TypedKey<'_>) -> Option<Arm> {
+        self.pins.get(key.text()).copied()
+    }
+}
+
+/// Whether the keys of these sources are clients' addresses.
+pub(super) fn addresses(key: &[KeySource], keyless: &Keyless) -> Addresses {
+    let is_among = key.contains(&KeySource::ClientIp) || *keyless == Keyless::ClientIp;
+    if !is_among {
+        Addresses::Never
+    } else if key.iter().all(|source| *source == KeySource::ClientIp) {
+        Addresses::Always
+    } else {
+        Addresses::Sometimes
+    }
 }
 
 /// One place where a session key may be.

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::policy::address_key::TypedKey;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
 use crate::policy::rollout::{Decision, Effect};
@@ -292,12 +293,13 @@ impl Controller {
     fn explain(&self, split: &str, key: &str) -> Result<Explanation, Refused> {
         let index = self.find(split)?;
         let settings = &self.world.config.splits[index];
+        let key = TypedKey::new(key, settings.addresses());
         let standing = self.world.splits[index].rollout.standing();
         Ok(explain(Question {
             split,
             salt: Salt::new(&settings.salt),
             key,
-            pinned: settings.pins.get(key).copied(),
+            pinned: settings.pinned(&key),
             share: standing.share,
             emergency: standing.emergency,
         }))

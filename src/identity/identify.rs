@@ -8,7 +8,7 @@
 //! badly quoted) is a key or the absence of one, and the request is served either way.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::COOKIE;
@@ -19,6 +19,7 @@ use super::jwt::{Claim, JwtVerifier};
 use super::pin::{PIN_COOKIE, PIN_HEADER, PinVerifier};
 use crate::config::jwt_key::JwtKeyError;
 use crate::config::model::{KeySource, Keyless, Split};
+use crate::policy::address_key::AddressKey;
 use crate::policy::arm::Arm;
 use crate::policy::assign::{Assignment, Circumstances, assign};
 use crate::policy::key::Salt;
@@ -263,39 +264,6 @@ fn name_and_value(pair: &[u8]) -> (&[u8], &[u8]) {
     match pair.iter().position(|&byte| byte == b'=') {
         Some(at) => (&pair[..at], &pair[at + 1..]),
         None => (pair, &[]),
-    }
-}
-
-/// A client's address as a session key: canonical text, IPv4-mapped as IPv4, IPv6 by its /64,
-/// since a household or a telephone changes the rest at will.
-struct AddressKey {
-    text: [u8; Self::LONGEST],
-    length: usize,
-}
-
-impl AddressKey {
-    /// Eight groups of four digits and the colons between them.
-    const LONGEST: usize = 39;
-
-    fn new(client: IpAddr) -> Self {
-        use std::io::Write;
-
-        let network = match client.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => {
-                let prefix = address.to_bits() & !u128::from(u64::MAX);
-                IpAddr::V6(Ipv6Addr::from_bits(prefix))
-            }
-        };
-        let mut text = [0; Self::LONGEST];
-        let mut rest = text.as_mut_slice();
-        write!(rest, "{network}").expect("no address is longer than 39 characters");
-        let length = Self::LONGEST - rest.len();
-        Self { text, length }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[..self.length]
     }
 }
 

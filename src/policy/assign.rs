@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::address_key::TypedKey;
 use super::arm::Arm;
 use super::key::{Cluster, KeyHash, Salt};
 use super::share::{Bucket, Share};
@@ -107,7 +108,7 @@ pub struct Question<'a> {
     /// The split's salt.
     pub salt: Salt,
     /// The session key.
-    pub key: &'a str,
+    pub key: TypedKey<'a>,
     /// The arm that the configuration or the pins file fixes for the key.
     pub pinned: Option<Arm>,
     /// The share in effect, or the one supposed.
@@ -121,7 +122,7 @@ pub struct Question<'a> {
 pub struct Explanation {
     /// Name of the split.
     pub split: String,
-    /// The session key.
+    /// The session key as it is hashed: of an address, the text that stands for it.
     pub key: String,
     /// The key's slot, `0..10_000`.
     pub bucket: u16,
@@ -139,7 +140,7 @@ pub struct Explanation {
 
 /// Explains where a key goes. It follows [`assign`], so it cannot differ from what a request sees.
 pub fn explain(question: Question<'_>) -> Explanation {
-    let hash = question.salt.hash(question.key.as_bytes());
+    let hash = question.salt.hash(question.key.text().as_bytes());
     let assignment = assign(Circumstances {
         emergency: question.emergency,
         pinned: question.pinned,
@@ -169,17 +170,38 @@ pub fn explain(question: Question<'_>) -> Explanation {
     };
     Explanation {
         split: question.split.to_owned(),
-        key: question.key.to_owned(),
+        key: question.key.text().to_owned(),
         bucket: bucket.index(),
         cluster: hash.cluster().number(),
         share: share.to_string(),
         arm,
         cause: assignment.cause,
         sentence: format!(
-            "On split {}, key \"{}\" goes to {arm}: {reason}.",
+            "On split {}, {} goes to {arm}: {reason}.{}",
             question.split,
-            question.key.escape_debug(),
+            named(question.key),
+            doubt(question.key),
         ),
+    }
+}
+
+/// The key as it is hashed, and what it stands for.
+fn named(key: TypedKey<'_>) -> String {
+    let text = key.text().escape_debug();
+    match key.address() {
+        Some(address) => format!("key \"{text}\", which is that of a client at {address},"),
+        None => format!("key \"{text}\""),
+    }
+}
+
+/// Says that something else may have been meant.
+fn doubt(key: TypedKey<'_>) -> String {
+    match key.address() {
+        Some(address) if key.is_ambiguous() => format!(
+            " A cookie or a field with the value {address} would be hashed as it is, and may go \
+             elsewhere."
+        ),
+        _ => String::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here is async, opens a socket, reads a file, draws a random number or asks what time it
 //! is; `tests/it/architecture.rs` fails when a module tries. Time comes in as an argument.
 
+pub mod address_key;
 pub mod addresses;
 pub mod arm;
 pub mod assign;

@@ -8,10 +8,11 @@ use super::{Compiler, Names};
 use crate::config::jwt_key::decoding_key;
 use crate::config::model::{
     BackendId, BreakerSettings, FallbackSettings, IssuedCookie, JwtAlgorithm, JwtSource, KeySource,
-    Keyless, Secret, Split,
+    Keyless, Secret, Split, addresses,
 };
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
+use crate::policy::address_key::{Addresses, TypedKey};
 use crate::policy::arm::{Arm, PerArm};
 
 /// Bytes of a secret that a machine cannot guess (RFC 7518 §3.2 asks as many of HS256).
@@ -35,6 +36,8 @@ impl Compiler<'_, '_> {
         let key = self.key_sources(&path, split.key);
         let keyless = keyless(split.keyless);
         self.warn_of_changing_keys(&path, &key, &keyless);
+        let pins = self.pins(&path, split.pins);
+        let pins = self.pinned_addresses(&path, pins, addresses(&key, &keyless));
         let pin_secret = split.pin_secret.map(|secret| {
             if secret.len() < MIN_SECRET_BYTES {
                 let message = format!("this secret has {} bytes", secret.len());
@@ -67,7 +70,7 @@ impl Compiler<'_, '_> {
             signals,
             shared_state: split.shared_state,
             fallback: fallback(split.fallback),
-            pins: self.pins(&path, split.pins),
+            pins,
             pin_secret,
             stream_grace: split.stream_grace.0,
             response_headers: split.response_headers,
@@ -237,6 +240,42 @@ impl Compiler<'_, '_> {
                 let message = format!("{place}: this key is pinned already");
                 let remedy = "pin each key once, here or under `pins.keys`";
                 self.problem(&path, message, remedy);
+            }
+        }
+        arms
+    }
+
+    /// The pins by the keys that requests have. Where an address is only one of several sources, a
+    /// pin holds for what was typed as well.
+    fn pinned_addresses(
+        &mut self,
+        split: &str,
+        pins: BTreeMap<String, Arm>,
+        addresses: Addresses,
+    ) -> BTreeMap<String, Arm> {
+        let path = format!("{split}.pins");
+        let mut arms = BTreeMap::new();
+        let mut is_warned = false;
+        for (typed, arm) in &pins {
+            let key = TypedKey::new(typed, addresses);
+            let text = key.text();
+            if key.is_ambiguous() {
+                arms.insert(typed.clone(), *arm);
+            }
+            // A split may pin thousands, and one line is enough to look at them all.
+            if key.is_one_of_many() && !is_warned {
+                is_warned = true;
+                let message =
+                    format!("`{typed}` is known by its /64, so this pins everybody in `{text}/64`");
+                let remedy = format!("write `{text}` if that is meant; else use a pin token");
+                self.warning(&path, message, remedy);
+            }
+            let other = arms.insert(text.to_owned(), *arm);
+            if let Some(other) = other.filter(|other| other != arm) {
+                let message = format!(
+                    "`{typed}` is pinned to {arm}, but its session key `{text}` to {other}"
+                );
+                self.problem(&path, message, format!("pin `{text}` once"));
             }
         }
         arms

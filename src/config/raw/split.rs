@@ -280,7 +280,7 @@ pub(crate) struct Breaker {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pins {
-    /// Key to arm.
+    /// Key to arm. A client's address stands for its session key: IPv6 for its /64.
     #[schemars(extend("default" = {}))]
     pub(crate) keys: BTreeMap<String, PinnedArm>,
     /// File with a key and its arm on each line, such as `alice new`; `#` begins a comment line.

@@ -286,6 +286,35 @@ fn problems_of_a_pins_file_name_its_line() {
 }
 
 #[test]
+fn a_pinned_address_is_pinned_by_its_key_and_a_whole_network_is_warned_of() {
+    let load = |key: &str, pins: &str| {
+        let text = QUICKSTART.replace("[{cookie: cutover}]", key);
+        let text = text.replace("share: 10%", &format!("pins: {{keys: {{{pins}}}}}"));
+        load_text(&text, Path::new("."), &environment)
+    };
+    let pinned = |key: &str, pins: &str| {
+        let config = load(key, pins).expect("valid");
+        let keys = config.splits[0].pins.keys().cloned();
+        let about_networks = config
+            .warnings
+            .iter()
+            .filter(|one| one.message.contains("/64"));
+        (keys.collect::<Vec<_>>(), about_networks.count())
+    };
+    let two = "'2001:db8::5': new, '::ffff:192.0.2.7': legacy";
+    let keys = ["192.0.2.7", "2001:db8::"].map(str::to_owned).to_vec();
+    assert_eq!(pinned("[client_ip]", two), (keys, 1));
+    let (both, _) = pinned("[{header: X-User}, client_ip]", "'2001:db8::5': new");
+    assert_eq!(both, ["2001:db8::", "2001:db8::5"]);
+    let meant = pinned("[client_ip]", "'2001:db8::': new");
+    assert_eq!(meant, (vec!["2001:db8::".to_owned()], 0));
+    let all = load("[client_ip]", "'2001:db8::5': new, '2001:db8::6': legacy");
+    let all = all.expect_err("one key, two arms");
+    let message = "`2001:db8::6` is pinned to legacy, but its session key `2001:db8::` to new";
+    assert_eq!(all.problems[0].message, message);
+}
+
+#[test]
 fn a_reference_to_a_thing_that_was_reported_is_not_reported_again() {
     // The split is damaged, the route that names it is not.
     let all = problems(&QUICKSTART.replace("    new: new-api\n", ""));

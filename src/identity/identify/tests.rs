@@ -544,7 +544,7 @@ proptest! {
         split.pin_secret = Some(Secret(b"correct horse".to_vec()));
         let identifier = Identifier::new(&split).expect("a valid split");
         let mut request = request().target(&target);
-        request.client = IpAddr::V6(Ipv6Addr::from_bits(client));
+        request.client = IpAddr::V6(std::net::Ipv6Addr::from_bits(client));
         for (name, bytes) in [
             ("cookie", &cookie),
             ("x-user", &header),

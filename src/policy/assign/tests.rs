@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::address_key::{Addresses, TypedKey};
 
 fn share(basis_points: u16) -> Share {
     Share::from_basis_points(basis_points).expect("at most 10 000")
@@ -188,7 +189,7 @@ fn an_explanation_says_where_a_key_goes_and_what_would_move_it() {
     let question = Question {
         split: "checkout",
         salt: Salt::new("checkout"),
-        key: "alice",
+        key: TypedKey::new("alice", Addresses::Never),
         pinned: None,
         share: share(1_000),
         emergency: false,
@@ -230,11 +231,47 @@ fn an_explanation_says_where_a_key_goes_and_what_would_move_it() {
 }
 
 #[test]
+fn an_address_is_explained_by_the_key_that_its_requests_have() {
+    let asked = |typed: &'static str, addresses| {
+        explain(Question {
+            split: "shop",
+            salt: Salt::new("shop"),
+            key: TypedKey::new(typed, addresses),
+            pinned: None,
+            share: Share::ALL,
+            emergency: false,
+        })
+    };
+    let network = asked("2001:db8:0:1::", Addresses::Always);
+    for addresses in [Addresses::Always, Addresses::Sometimes] {
+        let address = asked("2001:db8:0:1:a::5", addresses);
+        assert_eq!(
+            (&address.key, address.bucket),
+            (&network.key, network.bucket)
+        );
+        let (about, doubt) = address
+            .sentence
+            .split_once(" goes to new")
+            .expect("it does");
+        assert_eq!(
+            about,
+            "On split shop, key \"2001:db8:0:1::\", which is that of a client at \
+             2001:db8:0:1:a::5,"
+        );
+        let is_doubtful = doubt.contains("would be hashed as it is");
+        assert_eq!(is_doubtful, addresses == Addresses::Sometimes, "{doubt}");
+    }
+    let session = asked("2001:db8:0:1:a::5", Addresses::Never);
+    assert_eq!(session.key, "2001:db8:0:1:a::5");
+    assert_ne!(session.bucket, network.bucket);
+}
+
+#[test]
 fn an_explanation_reads_back_as_it_was_written() {
     let explanation = explain(Question {
         split: "s",
         salt: Salt::new("s"),
-        key: "a \"quoted\" \u{1b} key",
+        key: TypedKey::new("a \"quoted\" \u{1b} key", Addresses::Always),
         pinned: None,
         share: Share::ALL,
         emergency: false,

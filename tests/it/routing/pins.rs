@@ -287,6 +287,34 @@ async fn what_explain_says_online_and_offline_is_what_happens_to_two_hundred_key
     }
 }
 
+#[tokio::test]
+async fn an_address_copied_from_a_log_is_explained_and_pinned_as_its_requests_go() {
+    let split = "  api: {legacy: legacy, new: new, share: 50%, key: [client_ip], keyless: legacy, \
+                 pins: {keys: {'2001:db8:ffff::7': new}}}";
+    let routes = "  - {split: api}\nedge: {trusted_proxies: [127.0.0.0/8]}";
+    let (proxy, _servers) = start(Site::new(), split, routes).await;
+    let mut client = proxy.client().await;
+    for household in 1..=16 {
+        let typed = format!("2001:db8:0:{household:x}:a:b:c:d");
+        let request = with_fields("/", &[("x-forwarded-for", &typed)]);
+        let arm = arm_of(&mut client, request).await;
+        for explained in [
+            proxy.explain("api", &typed).await,
+            explain_offline(&proxy, &typed).await,
+        ] {
+            let Explanation { key, bucket, .. } = explained;
+            assert_eq!(key, format!("2001:db8:0:{household:x}::"));
+            assert_eq!(Arm::New == arm, bucket < 5_000, "{typed}");
+        }
+    }
+    for of_household in ["2001:db8:ffff::7", "2001:db8:ffff:0:9::1"] {
+        let request = with_fields("/", &[("x-forwarded-for", of_household)]);
+        assert_eq!(arm_of(&mut client, request).await, Arm::New);
+        let explained = proxy.explain("api", of_household).await;
+        assert_eq!((explained.arm, explained.cause), (Arm::New, Cause::Pin));
+    }
+}
+
 /// What must be the same wherever one asks.
 fn same(explanation: &Explanation) -> (&str, u16, u8, &str, Arm, Cause) {
     let Explanation {
