@@ -45,10 +45,7 @@ pub(super) async fn set_share(
             override_file: body.override_file,
         },
     };
-    let proviso = Proviso {
-        expected_revision: body.expected_revision,
-        dry_run: body.dry_run,
-    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, body.reason, proviso).await
 }
 
@@ -62,10 +59,7 @@ pub(super) async fn stage(
         split,
         change: Change::Stage { number: body.stage },
     };
-    let proviso = Proviso {
-        expected_revision: body.expected_revision,
-        dry_run: body.dry_run,
-    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, body.reason, proviso).await
 }
 
@@ -117,10 +111,7 @@ pub(super) async fn rollback(
             to: body.to.map(Into::into),
         },
     };
-    let proviso = Proviso {
-        expected_revision: body.expected_revision,
-        dry_run: body.dry_run,
-    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, body.reason, proviso).await
 }
 
@@ -137,10 +128,7 @@ pub(super) async fn signal(
         name,
         reading: Reading::of(body.value, body.legacy),
     };
-    let proviso = Proviso {
-        expected_revision: body.expected_revision,
-        dry_run: body.dry_run,
-    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, String::new(), proviso).await
 }
 
@@ -158,10 +146,7 @@ pub(super) async fn emergency(
         split: body.split,
         clear: body.clear,
     };
-    let proviso = Proviso {
-        expected_revision: body.expected_revision,
-        dry_run: body.dry_run,
-    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, body.reason, proviso).await
 }
 
@@ -170,7 +155,7 @@ pub(super) async fn reload(
     Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<Because>,
 ) -> Answer {
-    let proviso = body.proviso();
+    let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, Command::Reload, caller, body.reason, proviso).await
 }
 
@@ -203,7 +188,7 @@ async fn change(
     JsonBody(body): JsonBody<Because>,
     change: Change,
 ) -> Answer {
-    let proviso = body.proviso();
+    let proviso = proviso(body.expected_revision, body.dry_run);
     let command = Command::Change { split, change };
     carry_out(&state, command, caller, body.reason, proviso).await
 }
@@ -227,12 +212,10 @@ async fn carry_out(
     Ok(Json(state.control.command(order).await??))
 }
 
-impl Because {
-    const fn proviso(&self) -> Proviso {
-        Proviso {
-            expected_revision: self.expected_revision,
-            dry_run: self.dry_run,
-        }
+const fn proviso(expected_revision: Option<u64>, dry_run: bool) -> Proviso {
+    Proviso {
+        expected_revision,
+        dry_run,
     }
 }
 

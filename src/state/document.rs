@@ -203,21 +203,16 @@ impl Document {
             file: file.clone(),
             source,
         };
-        let draft = directory.join("import");
-        match fs::remove_dir_all(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unplaced(error)),
-            _ => {}
-        }
-        self.write_new(&draft, now)?;
+        let draft = Draft::make_in(directory, now).map_err(unplaced)?;
+        self.write_new(&draft.0, now)?;
         let aside = match file.try_exists().map_err(unplaced)? {
             true => Some(Store::copy_aside(directory, now).map_err(unplaced)?),
             false => None,
         };
-        fs::rename(draft.join(Store::FILE_NAME), &file).map_err(unplaced)?;
+        fs::rename(draft.0.join(Store::FILE_NAME), &file).map_err(unplaced)?;
         let named = fs::File::open(directory).and_then(|directory| directory.sync_all());
         named.map_err(unplaced)?;
-        // Empty by now; one that stays harms nobody.
-        let _ = fs::remove_dir(&draft);
+        drop(draft);
         drop(present);
         Ok(aside)
     }
@@ -239,6 +234,29 @@ impl Document {
             && found.rollouts == self.rollouts
             && found.audit == self.audit;
         is_same.then_some(()).ok_or(ImportError::Differs(file))
+    }
+}
+
+/// A directory of our own beside the store, for as long as a new one is being made.
+///
+/// It is made under a name that nothing has yet, and only what a store writes is removed from it:
+/// whatever else lies in a state directory is somebody's.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn make_in(directory: &Path, now: Timestamp) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let draft = directory.join(format!(".cutover-import-{}", now.milliseconds()));
+        fs::create_dir(&draft)?;
+        Ok(Self(draft))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // There may be no such file any more; and a directory that stays harms nobody.
+        let _ = fs::remove_file(self.0.join(Store::FILE_NAME));
+        let _ = fs::remove_dir(&self.0);
     }
 }
 

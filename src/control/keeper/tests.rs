@@ -77,11 +77,15 @@ async fn whoever_saves_after_the_disk_has_recovered_succeeds_and_nothing_is_miss
 async fn what_could_not_be_saved_is_saved_with_a_later_write_of_something_else() {
     let failed = Failed::at(emergency()).await;
     let (_, decision) = rollout_at(0);
-    while !failed.keeper.is_healthy() {
-        let decisions = vec![decision.clone()];
-        failed.keeper.save_in_passing(emergency(), decisions);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let healed = async {
+        while !failed.keeper.is_healthy() {
+            let decisions = vec![decision.clone()];
+            failed.keeper.save_in_passing(emergency(), decisions);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let healed = timeout(2 * PATIENCE, healed).await;
+    healed.expect("the store is opened again");
     assert!(failed.restart().await.load().unwrap().emergency);
 }
 

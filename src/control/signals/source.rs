@@ -15,9 +15,9 @@ use crate::upstream::connect::{ConnectFailure, InvalidTls, UpstreamTls, connect}
 use crate::upstream::endpoint::{Endpoint, InvalidAddress};
 use crate::upstream::probe::{self, Probe, ProbeFailure};
 
-/// How much of an answer is read. One number needs a few hundred bytes; a health page with a list
-/// of everything needs some more.
-const LONGEST_ANSWER: usize = 1 << 20;
+/// How much of an answer is read. One number needs a few hundred bytes, a health page with a list
+/// of everything some thousands. The judge's thread takes it apart, so a long one would keep it.
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// A source, and what was prepared to ask it.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ enum AskFailure {
     Connect(#[from] ConnectFailure),
     #[error(transparent)]
     Answer(#[from] ProbeFailure),
-    #[error("the answer is longer than 1 MiB")]
+    #[error("the answer is longer than 64 KiB")]
     TooLong,
     #[error("the answer breaks off: {0}")]
     BreaksOff(String),

@@ -98,6 +98,69 @@ fn damage_is_refused_with_the_name_of_its_place() {
 }
 
 #[test]
+fn a_record_with_a_field_that_is_missing_or_unknown_at_any_depth_is_refused() {
+    let refused = |written: &Value| {
+        let read = Document::parse(&written.to_string()).map(|_| "read");
+        read.expect_err("it is not what was written").to_string()
+    };
+    let mut misspelt = written();
+    let state = &mut misspelt["rollouts"]["shop"]["state"];
+    let latch = state.as_object_mut().unwrap().remove("latch").unwrap();
+    state["ltach"] = latch;
+    let message = refused(&misspelt);
+    assert!(message.starts_with("`rollouts.shop`"), "{message}");
+    assert!(message.contains("`state.ltach`"), "{message}");
+    for part in ["", "/state", "/state/times", "/state/board", "/evidence"] {
+        let pointer = format!("/rollouts/shop{part}");
+        let whole = written();
+        let names = whole.pointer(&pointer).unwrap().as_object().unwrap().keys();
+        for name in names {
+            let mut less = whole.clone();
+            let fields = less.pointer_mut(&pointer).unwrap();
+            fields.as_object_mut().unwrap().remove(name).unwrap();
+            assert!(refused(&less).contains(name), "{name} of {part}");
+        }
+        let mut more = whole.clone();
+        more.pointer_mut(&pointer).unwrap()["moon"] = json!("full");
+        assert!(
+            refused(&more).contains("moon`, which nobody wrote"),
+            "{part}"
+        );
+    }
+}
+
+#[test]
+fn a_document_that_another_tool_has_formatted_and_one_of_an_older_decision_are_read() {
+    let mut other = written();
+    let whole = Document::parse(&other.to_string()).unwrap();
+    let state = &mut other["rollouts"]["shop"]["state"];
+    assert_eq!(state["times"]["stage"], json!(0.0));
+    state["times"]["stage"] = json!(0);
+    assert_eq!(Document::parse(&other.to_string()).unwrap(), whole);
+    let state = &mut other["rollouts"]["shop"]["state"];
+    let decision = state["last_decision"].as_object_mut().unwrap();
+    decision.remove("needs").unwrap();
+    Document::parse(&other.to_string()).unwrap();
+}
+
+#[test]
+fn an_import_leaves_what_is_not_its_own_alone_and_nothing_of_its_own_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let theirs = directory.path().join("import");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("notes"), "mine").unwrap();
+    let document = Document::parse(&written().to_string()).unwrap();
+    import(&document, directory.path(), Replacing::Never).unwrap();
+    assert_eq!(fs::read(theirs.join("notes")).unwrap(), b"mine");
+    let mut names: Vec<_> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, [Store::FILE_NAME, "import"]);
+}
+
+#[test]
 fn a_newer_document_or_record_is_refused() {
     for (pointer, place) in [
         ("/format", "`format`"),
