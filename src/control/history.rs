@@ -119,10 +119,7 @@ impl Controller {
     /// Answers with a [`Document`](crate::state::Document), in time and without keeping the judge.
     pub(super) fn tell_state(&self, reply: oneshot::Sender<Written>) {
         let now = self.world.clock.now();
-        let read = self.keeper.read(move |reading| {
-            let document = reading.document(now)?;
-            serde_json::to_string(&document).map_err(StoreError::Value)
-        });
+        let read = self.keeper.read_alone(move |reading| reading.export(now));
         spawn_local(async move {
             // Whoever asked may have gone.
             let _ = reply.send(read.await.map_err(|error| unread(&error)));

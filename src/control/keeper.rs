@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Readings at the same time. A disk that hangs must not fill the queue of the writes with them,
 /// nor the process with threads that wait for it.
 const READERS: usize = 4;
+/// Exports at the same time: each puts everything together in memory, some ten thousand decisions.
+const EXPORTS: usize = 1;
 /// Somebody waits for what is read, and nothing else does.
 const READING: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,7 @@ pub struct Keeper {
     writes: Option<SyncSender<Order>>,
     condition: Arc<Condition>,
     readers: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     /// Resolves when the thread has written everything and closed the store.
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -105,6 +108,7 @@ impl Keeper {
                 writes: None,
                 condition: Condition::new(false),
                 readers: Arc::new(Semaphore::new(READERS)),
+                exports: Arc::new(Semaphore::new(EXPORTS)),
                 ended: None,
             });
         };
@@ -123,6 +127,7 @@ impl Keeper {
             writes: Some(writes),
             condition,
             readers: Arc::new(Semaphore::new(READERS)),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
             ended: Some(ended),
         })
     }
@@ -237,6 +242,31 @@ impl Keeper {
         }
     }
 
+    /// [`Keeper::read`] for what is large: one at a time.
+    ///
+    /// # Errors
+    /// [`NotKept`] with the reason, also while another one is under way.
+    pub fn read_alone<T: Send + 'static, R>(
+        &self,
+        read: R,
+    ) -> impl Future<Output = Result<T, NotKept>> + use<T, R>
+    where
+        R: FnOnce(&Reading) -> Result<T, StoreError> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.exports).try_acquire_owned();
+        let result = permit.map(|permit| {
+            self.read(move |reading| {
+                let result = read(reading);
+                drop(permit);
+                result
+            })
+        });
+        async move {
+            let busy = |_| NotKept("another export is under way: ask again in a moment".to_owned());
+            result.map_err(busy)?.await
+        }
+    }
+
     /// Ends the thread; resolves when everything asked for has been written and the store is
     /// closed, or when that takes too long.
     pub async fn finish(mut self) {
@@ -256,6 +286,7 @@ impl Keeper {
             writes: Some(writes),
             condition: Condition::new(true),
             readers: Arc::new(Semaphore::new(READERS)),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
             ended: None,
         };
         (keeper, queue)

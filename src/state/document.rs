@@ -13,9 +13,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::ReadableTable;
+use redb::{ReadOnlyTable, ReadableTable};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::ser::{Error, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{AUDIT, AUDIT_LIMIT, META, OpenError, ROLLOUTS, Reading, Store, StoreError, record};
@@ -24,7 +25,7 @@ use crate::policy::time::Timestamp;
 
 /// All that a store holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Document {
+pub struct Document<A = Vec<Decision>> {
     /// [`Document::FORMAT`] of the program that wrote it.
     pub format: u64,
     /// Version of that program.
@@ -36,7 +37,23 @@ pub struct Document {
     /// By name of the split, those that are no longer configured included.
     pub rollouts: BTreeMap<String, Record>,
     /// The oldest first.
-    pub audit: Vec<Decision>,
+    pub audit: A,
+}
+
+/// The audit where it is, written decision by decision.
+struct Audit(ReadOnlyTable<u64, &'static str>);
+
+impl Serialize for Audit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(None)?;
+        for entry in self.0.iter().map_err(S::Error::custom)? {
+            let (_, json) = entry.map_err(S::Error::custom)?;
+            let decision: Decision =
+                serde_json::from_str(json.value()).map_err(S::Error::custom)?;
+            sequence.serialize_element(&decision)?;
+        }
+        sequence.end()
+    }
 }
 
 /// The text is no document that this program understands.
@@ -275,6 +292,24 @@ impl Reading {
     /// # Errors
     /// [`StoreError`] if it cannot be read.
     pub fn document(&self, now: Timestamp) -> Result<Document, StoreError> {
+        let mut audit = Vec::new();
+        for entry in self.0.open_table(AUDIT)?.iter()? {
+            let (_, json) = entry?;
+            audit.push(serde_json::from_str(json.value()).map_err(StoreError::Value)?);
+        }
+        self.document_with(audit, now)
+    }
+
+    /// [`Reading::document`] as JSON, with one decision at a time in memory besides the text.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn export(&self, now: Timestamp) -> Result<String, StoreError> {
+        let audit = Audit(self.0.open_table(AUDIT)?);
+        serde_json::to_string(&self.document_with(audit, now)?).map_err(StoreError::Value)
+    }
+
+    fn document_with<A>(&self, audit: A, now: Timestamp) -> Result<Document<A>, StoreError> {
         let emergency = self.0.open_table(META)?.get("emergency")?;
         let mut rollouts = BTreeMap::new();
         for entry in self.0.open_table(ROLLOUTS)?.iter()? {
@@ -282,11 +317,6 @@ impl Reading {
             let written = serde_json::from_str(json.value()).map_err(StoreError::Value)?;
             let (record, _) = record::understand(written).map_err(StoreError::Record)?;
             rollouts.insert(split.value().to_owned(), record);
-        }
-        let mut audit = Vec::new();
-        for entry in self.0.open_table(AUDIT)?.iter()? {
-            let (_, json) = entry?;
-            audit.push(serde_json::from_str(json.value()).map_err(StoreError::Value)?);
         }
         Ok(Document {
             format: Document::FORMAT,

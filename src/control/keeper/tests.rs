@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::policy::time::Timestamp;
 use crate::state::tests::{on_a_disk_that_fills, on_a_disk_that_hangs, rollout_at};
 
 /// A keeper whose disk has just become full.
@@ -185,4 +186,20 @@ fn decisions_that_cannot_be_written_are_kept_up_to_a_limit_and_those_lost_are_co
         .unwrap();
     history.reverse();
     assert_eq!(history, decisions[3..]);
+}
+
+#[tokio::test]
+async fn one_export_is_made_at_a_time_and_leaves_the_others_their_readings() {
+    let (keeper, _disk) = Keeper::hanging();
+    let first = keeper.read_alone(|reading| reading.export(Timestamp::default()));
+    let second = keeper.read_alone(|reading| reading.export(Timestamp::default()));
+    let error = second.await.expect_err("one at a time");
+    assert!(error.0.contains("another export"), "{error}");
+    drop(first);
+    let directory = tempfile::tempdir().unwrap();
+    let keeper = Keeper::start(Some(Store::open(directory.path()).unwrap())).unwrap();
+    for _ in 0..2 {
+        let export = keeper.read_alone(|reading| reading.export(Timestamp::default()));
+        assert!(export.await.unwrap().contains("audit"));
+    }
 }

@@ -42,8 +42,8 @@ fn a_backup_brings_back_everything() {
     let (old, new) = (directory.path().join("old"), directory.path().join("new"));
     let store = filled(&old);
     let document = document_of(&store);
-    let text = serde_json::to_string(&document).unwrap();
-    let read = Document::parse(&text).unwrap();
+    let text = store.reading().unwrap().export(Timestamp::default());
+    let read = Document::parse(&text.unwrap()).unwrap();
     assert_eq!(read, document);
     assert_eq!(import(&read, &new, Replacing::Never).unwrap(), None);
     let found = Store::open(&new).unwrap();
