@@ -23,6 +23,10 @@ use super::operate::Scope;
 use super::protocol::Refused;
 use super::world::{Plan, decisions};
 
+/// Operators who may wait for one reading. They type; more come from a script that goes wrong while
+/// a disk hangs.
+const OPERATORS: usize = 64;
+
 /// Time until what could not be saved is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -48,6 +52,7 @@ pub(super) enum Asker {
 #[derive(Debug)]
 pub(super) struct Reloads {
     path: PathBuf,
+    /// At most one event, and at most [`OPERATORS`].
     waiting: Vec<Asker>,
     under_way: Option<Reading>,
     /// When to try again by itself.
@@ -90,9 +95,26 @@ impl Reloads {
         &self.path
     }
 
-    /// Asks for a reading that begins from now on.
+    /// Asks for a reading that begins from now on, unless too many wait for it already.
     pub(super) fn ask(&mut self, asker: Asker) {
-        self.waiting.push(asker);
+        self.waiting.retain(|waiting| !waiting.has_gone());
+        let is_event = |asker: &Asker| matches!(asker, Asker::Event(_));
+        match asker {
+            // One reading tells of everything that has happened before it.
+            Asker::Event(_) if self.waiting.iter().any(is_event) => {}
+            Asker::Operator(_, reply)
+                if self.waiting.iter().filter(|asker| !is_event(asker)).count() == OPERATORS =>
+            {
+                let path = self.path.display();
+                let refused = format!(
+                    "{OPERATORS} others wait for {path} to be read: wait until that has ended, or \
+                     look at the disk on which it lies"
+                );
+                // Whoever asked may have gone.
+                let _ = reply.send(Err(Refused::Precondition(refused)));
+            }
+            asker => self.waiting.push(asker),
+        }
     }
 
     /// Whether the last reading is tried again by itself.
@@ -316,6 +338,13 @@ impl Controller {
     }
 }
 
+impl Asker {
+    /// Whether nobody waits for the answer any more.
+    fn has_gone(&self) -> bool {
+        matches!(self, Asker::Operator(_, reply) if reply.is_closed())
+    }
+}
+
 impl Loaded {
     #[cfg(test)]
     pub(super) fn of(config: Config) -> Self {
@@ -323,5 +352,39 @@ impl Loaded {
             askers: vec![Asker::Event("a test has changed the file")],
             outcome: Ok(config),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_a_file_hangs_one_event_and_a_bounded_number_of_operators_wait() {
+        let mut reloads = Reloads::new(PathBuf::from("cutover.yaml"));
+        let mut ask = |asker| {
+            reloads.ask(asker);
+            reloads.waiting.len()
+        };
+        for _ in 0..3 {
+            assert_eq!(ask(Asker::Event("SIGHUP")), 1);
+        }
+        let mut answers = Vec::new();
+        let mut operator = || {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            Asker::Operator(Proviso::default(), reply)
+        };
+        for number in 1..=OPERATORS {
+            assert_eq!(ask(operator()), 1 + number);
+        }
+        assert_eq!(ask(operator()), 1 + OPERATORS, "one too many");
+        let refused = answers.pop().and_then(|mut answer| answer.try_recv().ok());
+        let refused = refused.expect("an answer at once").expect_err("no place");
+        assert!(refused.to_string().contains("cutover.yaml"), "{refused}");
+        // Those who have gone make room.
+        answers.truncate(1);
+        let (reply, _answer) = oneshot::channel();
+        assert_eq!(ask(Asker::Operator(Proviso::default(), reply)), 3);
     }
 }
