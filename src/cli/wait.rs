@@ -3,7 +3,8 @@
 //! A script that promotes wants to know how it went, and must not hang: not for a person who does
 //! not know that somebody waits, and not for an instance that is restarted meanwhile. So it looks at
 //! the status once a second, which outlives a restart, and ends at the first look that shows where
-//! the split has come to rest.
+//! the split has come to rest. How it came there is told by the decisions since, not by the number of
+//! the stage: a person or an edited file may have moved it, and that proves nothing.
 
 use std::io::Write;
 use std::thread::sleep;
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::control::command::Outcome;
+use crate::control::history::{History, HistoryQuery};
 use crate::control::protocol::SplitStatus;
 use crate::policy::duration;
-use crate::policy::rollout::{Phase, Rest};
+use crate::policy::rollout::{Decision, Phase, Rest};
 
 use super::client::{Connection, escape, for_people};
 use super::exit::{Exit, Failure};
@@ -88,7 +90,8 @@ impl Departure {
             let seen = match connection.get(&path) {
                 Ok(answer) => {
                     let split: SplitStatus = for_people(answer)?;
-                    if let Some(arrival) = self.arrival(&split, left) {
+                    let decided = self.decided(connection, &split);
+                    if let Some(arrival) = self.arrival(&split, &decided, left) {
                         return Ok(arrival);
                     }
                     progress(&split)
@@ -111,33 +114,69 @@ impl Departure {
         }
     }
 
+    /// What was decided since the departure and is in force, the earliest first.
+    fn decided(&self, connection: &Connection, split: &SplitStatus) -> Vec<Decision> {
+        let since = split.revision.saturating_sub(self.revision);
+        if since == 0 {
+            return Vec::new();
+        }
+        // Most decisions are one entry each; one that was withdrawn is two more.
+        let limit = usize::try_from(since.saturating_mul(3)).unwrap_or(usize::MAX);
+        let limit = limit.min(*HistoryQuery::LIMITS.end());
+        let path = format!(
+            "/api/v1/history?split={}&limit={limit}",
+            escape(&self.split)
+        );
+        let history = connection.get(&path).and_then(for_people::<History>);
+        // Where the disk fails there is still the latest one.
+        let mut decided = history.map_or_else(|_| Vec::new(), |history| history.decisions);
+        decided.reverse();
+        decided.extend(split.last_decision.clone());
+        self.in_force(decided, split.revision)
+    }
+
+    /// Those after the departure until `revision` that were not withdrawn, each once.
+    fn in_force(&self, decided: Vec<Decision>, revision: u64) -> Vec<Decision> {
+        let mut in_force: Vec<Decision> = Vec::new();
+        for decision in decided {
+            if decision.action == "withdrawn" {
+                in_force.retain(|refused| refused.revision != decision.revision);
+            } else if (self.revision + 1..=revision).contains(&decision.revision)
+                && in_force.last() != Some(&decision)
+            {
+                in_force.push(decision);
+            }
+        }
+        in_force
+    }
+
     /// Where the split has come to rest, if it has.
-    fn arrival(&self, split: &SplitStatus, left: Duration) -> Option<Arrival> {
+    fn arrival(
+        &self,
+        split: &SplitStatus,
+        decided: &[Decision],
+        left: Duration,
+    ) -> Option<Arrival> {
         let name = &split.name;
-        let latest = split.last_decision.as_ref();
-        let latest = latest.filter(|latest| latest.revision > self.revision);
+        let settled = decided.iter().find_map(|decision| {
+            let exit = settles(decision)?;
+            let sentence = decision.sentence.clone();
+            Some(Arrival { exit, sentence })
+        });
+        if settled.is_some() {
+            return settled;
+        }
         let arrive = |exit: Exit, otherwise: String| {
+            let latest = decided.last();
             let sentence = latest.map_or(otherwise, |latest| latest.sentence.clone());
             Some(Arrival { exit, sentence })
         };
-        match split.phase {
-            Phase::RolledBack if split.revision > self.revision => {
-                return arrive(Exit::RolledBack, format!("{name} was rolled back."));
-            }
-            Phase::Completed => return arrive(Exit::Success, format!("{name} is completed.")),
-            Phase::RolledBack | Phase::Paused | Phase::Pending | Phase::Progressing => {}
+        if split.phase == Phase::Completed {
+            return arrive(Exit::Success, format!("{name} is completed."));
         }
         let stage = split.outlook.stage.as_ref().map(|stage| stage.number);
-        let is_by_person =
-            latest.is_some_and(|latest| ["stage", "promote"].contains(&latest.action.as_str()));
-        if stage != self.stage || is_by_person {
-            let has_advanced = stage > self.stage && !is_by_person;
-            let exit = if has_advanced {
-                Exit::Success
-            } else {
-                Exit::Standing
-            };
-            return arrive(exit, format!("{name} has left its stage."));
+        if stage != self.stage {
+            return arrive(Exit::Standing, format!("{name} has left its stage."));
         }
         let why = match split.rest {
             Some(Rest::Person) => "Only a person moves it on.",
@@ -152,6 +191,18 @@ impl Departure {
             exit: Exit::Standing,
             sentence,
         })
+    }
+}
+
+/// What a decision makes of the wait, if it ends it.
+fn settles(decision: &Decision) -> Option<Exit> {
+    match decision.action.as_str() {
+        "advance" | "complete" if decision.actor == "engine" => Some(Exit::Success),
+        "rollback" | "timeout" if decision.phase == Some(Phase::RolledBack) => {
+            Some(Exit::RolledBack)
+        }
+        "stage" | "promote" => Some(Exit::Standing),
+        _ => None,
     }
 }
 
@@ -191,81 +242,128 @@ mod tests {
         serde_json::from_value(split).unwrap()
     }
 
-    fn decision(revision: u64, actor: &str, action: &str) -> Value {
-        json!({
+    fn decision(revision: u64, actor: &str, action: &str) -> Decision {
+        let phase = match action {
+            "rollback" | "timeout" => "rolled_back",
+            _ => "progressing",
+        };
+        let decision = json!({
             "at": "2026-11-20T03:00:00Z", "split": "shop", "actor": actor, "action": action,
-            "reason": "", "from": 3000, "to": 5000, "revision": revision, "conditions": [],
-            "sentence": format!("{actor} has done it."),
-        })
+            "reason": "", "from": 3000, "to": 5000, "revision": revision, "phase": phase,
+            "conditions": [], "sentence": format!("{actor} has done {revision}."),
+        });
+        serde_json::from_value(decision).unwrap()
     }
 
-    fn arrival(changes: &Value, left: u64) -> Option<(Exit, String)> {
-        let departure = Departure {
+    fn departure() -> Departure {
+        Departure {
             split: "shop".into(),
             revision: 7,
             stage: Some(3),
-        };
-        let arrival = departure.arrival(&seen(changes), Duration::from_secs(left));
+        }
+    }
+
+    fn arrival(changes: &Value, decided: Vec<Decision>, left: u64) -> Option<(Exit, String)> {
+        let split = seen(changes);
+        let decided = departure().in_force(decided, split.revision);
+        let arrival = departure().arrival(&split, &decided, Duration::from_secs(left));
         arrival.map(|arrival| (arrival.exit, arrival.sentence))
     }
 
     #[test]
     fn a_wait_goes_on_while_evidence_is_gathered_and_ends_with_its_time() {
         let gathering = json!({"lacking": ["Nothing was measured yet."]});
-        assert_eq!(arrival(&gathering, 60), None);
-        let (exit, sentence) = arrival(&gathering, 0).unwrap();
+        assert_eq!(arrival(&gathering, vec![], 60), None);
+        let (exit, sentence) = arrival(&gathering, vec![], 0).unwrap();
         assert_eq!(exit, Exit::Standing);
         assert!(sentence.contains("Nothing was measured yet."), "{sentence}");
         let opens_soon = json!({"rest": {"calendar": {"seconds": 60}}});
-        assert_eq!(arrival(&opens_soon, 60), None);
+        assert_eq!(arrival(&opens_soon, vec![], 60), None);
     }
 
     #[test]
     fn where_a_rollout_comes_to_rest_is_the_exit_code() {
-        let advance = decision(8, "engine", "advance");
-        let rollback = decision(8, "engine", "rollback");
-        let promote = decision(8, "bob", "promote");
-        for (changes, exit) in [
+        let next = json!({"revision": 8, "stage": {"number": 4}});
+        for (changes, decided, exit) in [
+            (next.clone(), vec![("engine", "advance")], Exit::Success),
             (
-                json!({"revision": 8, "stage": {"number": 4}, "last_decision": advance}),
+                json!({"revision": 8, "phase": "completed"}),
+                vec![("engine", "complete")],
                 Exit::Success,
             ),
-            (json!({"revision": 8, "phase": "completed"}), Exit::Success),
+            (json!({"phase": "completed"}), vec![], Exit::Success),
             (
-                json!({"revision": 8, "phase": "rolled_back", "last_decision": rollback}),
+                json!({"revision": 8, "phase": "rolled_back"}),
+                vec![("engine", "rollback")],
+                Exit::RolledBack,
+            ),
+            (
+                json!({"revision": 8, "phase": "rolled_back"}),
+                vec![("engine", "timeout")],
                 Exit::RolledBack,
             ),
             (
                 json!({"phase": "rolled_back", "rest": "person"}),
+                vec![],
                 Exit::Standing,
             ),
-            (json!({"phase": "paused", "rest": "person"}), Exit::Standing),
-            (json!({"rest": "person"}), Exit::Standing),
+            (
+                json!({"phase": "paused", "rest": "person"}),
+                vec![],
+                Exit::Standing,
+            ),
+            (json!({"rest": "person"}), vec![], Exit::Standing),
             (
                 json!({"rest": {"calendar": {"seconds": 61}}}),
+                vec![],
                 Exit::Standing,
             ),
-            (
-                json!({"revision": 8, "stage": {"number": 4}, "last_decision": promote}),
-                Exit::Standing,
-            ),
+            (next, vec![("bob", "promote")], Exit::Standing),
             (
                 json!({"revision": 8, "stage": {"number": 2}}),
+                vec![("bob", "stage")],
                 Exit::Standing,
             ),
         ] {
-            let (found, sentence) = arrival(&changes, 60).unwrap();
+            let decided = (8..).zip(decided);
+            let decided = decided.map(|(number, (actor, action))| decision(number, actor, action));
+            let (found, sentence) = arrival(&changes, decided.collect(), 60).unwrap();
             assert_eq!(found, exit, "{changes}: {sentence}");
         }
     }
 
     #[test]
-    fn a_wait_ends_with_the_sentence_of_what_ended_it_and_no_earlier_one() {
-        let advance = decision(8, "engine", "advance");
-        let later = json!({"revision": 8, "stage": {"number": 4}, "last_decision": advance});
-        assert_eq!(arrival(&later, 60).unwrap().1, "engine has done it.");
-        let before = decision(7, "alice", "promote");
-        let earlier = json!({"last_decision": before});
-        assert_eq!(arrival(&earlier, 60), None);
+    fn a_later_decision_hides_neither_who_moved_the_split_nor_that_nobody_proved_anything() {
+        let moved = json!({"revision": 9, "stage": {"number": 5}});
+        let by_person = vec![decision(8, "bob", "stage"), decision(9, "engine", "notify")];
+        let (exit, sentence) = arrival(&moved, by_person, 60).unwrap();
+        assert_eq!((exit, &*sentence), (Exit::Standing, "bob has done 8."));
+        let by_file = vec![decision(8, "file", "configured")];
+        let shifted = json!({"revision": 8, "stage": {"number": 4}});
+        assert_eq!(arrival(&shifted, by_file, 60).unwrap().0, Exit::Standing);
+        let latched = json!({"revision": 8, "phase": "rolled_back", "rest": "person"});
+        let notified = vec![decision(8, "engine", "notify")];
+        assert_eq!(arrival(&latched, notified, 60).unwrap().0, Exit::Standing);
+        let recovered = json!({"revision": 9, "stage": {"number": 1}});
+        let rolled_back = vec![
+            decision(8, "engine", "rollback"),
+            decision(9, "bob", "resume"),
+        ];
+        let (exit, _) = arrival(&recovered, rolled_back, 60).unwrap();
+        assert_eq!(exit, Exit::RolledBack);
+    }
+
+    #[test]
+    fn only_what_is_in_force_and_came_after_the_departure_ends_a_wait() {
+        let resting = json!({"revision": 8});
+        let earlier = vec![decision(7, "alice", "promote")];
+        assert_eq!(arrival(&resting, earlier, 60), None);
+        let promised = vec![decision(9, "engine", "advance")];
+        assert_eq!(arrival(&resting, promised, 60), None, "not yet");
+        let refused = vec![
+            decision(8, "engine", "advance"),
+            decision(8, "engine", "withdrawn"),
+        ];
+        assert_eq!(arrival(&resting, refused, 60), None, "never");
     }
 }

@@ -256,6 +256,12 @@ async fn a_rollback_judged_again_is_the_same_rollback() {
         recorded(&scene.split().await) > windows + 10
     })
     .await;
+    let refused = scene
+        .proxy
+        .cutover(&["record", "api", "--output", "refused.json"]);
+    assert_eq!(refused.await.status.code(), Some(5), "one at a time");
+    let left = scene.proxy.site().path().join("refused.json");
+    assert!(!left.exists(), "a refused recording leaves no empty file");
     recording.interrupt().await;
     let split = scene.split().await;
     assert_eq!(split.recording, None, "it is fetched and forgotten");
@@ -305,19 +311,20 @@ impl Recording {
         Self(child.expect("the binary was built for this test"))
     }
 
-    /// Ctrl-C, as often as an impatient person, until it has ended well.
+    /// Ctrl-C, once, at whatever it does at that moment; it ends well.
     async fn interrupt(&mut self) {
         let kill = format!("kill -INT {}", self.0.id());
+        let sent = Command::new("sh").arg("-c").arg(&kill).status();
+        assert!(sent.expect("there is a shell").success());
         let started = Instant::now();
-        loop {
+        let status = loop {
             if let Some(status) = self.0.try_wait().expect("it is our child") {
-                assert_eq!(status.code(), Some(0));
-                return;
+                break status;
             }
             assert!(started.elapsed() < PATIENCE, "it never ended");
-            let _ = Command::new("sh").arg("-c").arg(&kill).status();
-            tokio::time::sleep(10 * LOOK_AGAIN).await;
-        }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        assert_eq!(status.code(), Some(0));
     }
 }
 
