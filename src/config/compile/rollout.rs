@@ -65,14 +65,15 @@ impl Compiler<'_, '_> {
             ..settings
         };
         let Some(stages) = stages else {
-            let criteria = draft.criteria(&settings);
+            // Nothing is to be proven where nothing advances.
+            let criteria = Criteria {
+                advance: Vec::new(),
+                signal_advance: Vec::new(),
+                ..draft.criteria(&settings)
+            };
             self.judge_latency_limits(split, &[&criteria]);
             if !self.is_damaged(split, "stages") {
                 self.refuse_idle_options(split);
-            }
-            // What nobody wrote moves nothing here, so only what was written can be a mistake.
-            if self.is_written(&format!("{split}.advance")) {
-                self.judge_contradictions(split, &[draft]);
             }
             return by_hand(share, criteria);
         };
@@ -97,6 +98,7 @@ impl Compiler<'_, '_> {
         };
         let (numbers, stages) = self.stages(split, &wide, stages);
         self.judge_steps(split, &numbers, &stages);
+        self.judge_last(split, &numbers, &stages);
         self.judge_timeouts(split, &numbers, &stages);
         let criteria: Vec<&Criteria> = stages.iter().map(|stage| &stage.criteria).collect();
         self.judge_latency_limits(split, &criteria);
@@ -215,16 +217,19 @@ impl Compiler<'_, '_> {
     /// Options that only a plan obeys.
     fn refuse_idle_options(&mut self, split: &str) {
         for option in [
-            "approval",
-            "windows",
-            "timeout",
-            "on_timeout",
-            "cool_down",
-            "max_changes_per_day",
-            "rollback_to",
-            "rollback_ramp",
+            "advance",
+            "rollout.observe",
+            "rollout.min_requests",
+            "rollout.approval",
+            "rollout.windows",
+            "rollout.timeout",
+            "rollout.on_timeout",
+            "rollout.cool_down",
+            "rollout.max_changes_per_day",
+            "rollout.rollback_to",
+            "rollout.rollback_ramp",
         ] {
-            let key = format!("{split}.rollout.{option}");
+            let key = format!("{split}.{option}");
             if self.is_written(&key) {
                 let message = "this would do nothing: the split has no `stages`";
                 let remedy = "add `stages`, or remove it; without a plan a person moves the share, \
@@ -266,6 +271,25 @@ impl Compiler<'_, '_> {
             let remedy = "say so with `{share: 0%, approval: true}` before it, or begin with at \
                           most 10%";
             self.warning(&format!("{split}.stages[{number}]"), message, remedy);
+        }
+    }
+
+    /// What only leads to a larger share, in the stage after which there is none.
+    fn judge_last(&mut self, split: &str, numbers: &[usize], stages: &[Stage]) {
+        let (Some(number), Some(stage)) = (numbers.last(), stages.last()) else {
+            return;
+        };
+        // One that is damaged is reported, and may be the last.
+        if self.is_written(&format!("{split}.stages[{}]", number + 1)) {
+            return;
+        }
+        let own = |option: &str| format!("{split}.stages[{number}].{option}");
+        for (key, is_meant) in [(own("approval"), stage.approval), (own("windows"), true)] {
+            if is_meant && self.is_written(&key) {
+                let message = "this would do nothing: no larger share comes after the last stage";
+                let remedy = "move it to the stage before, which it is to hold back, or remove it";
+                self.problem(&key, message, remedy);
+            }
         }
     }
 

@@ -12,12 +12,12 @@ use crate::policy::calendar::WeeklyWindow;
 use crate::policy::plan;
 use crate::policy::share::Share;
 
-/// The attempt at a migration, and what holds for all of its stages. Without `stages` only `id`,
-/// `observe`, `min_requests` and `advise` mean anything, and the others are refused.
+/// The attempt at a migration, and what holds for all of its stages. Without `stages` only `id` and
+/// `advise` mean anything, and the others are refused.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rollout {
-    /// A new value clears the latch of a rollback.
+    /// A new value clears the latch of a rollback; a plan then begins anew at its start.
     #[schemars(length(min = 1), extend("default" = "1"))]
     pub(crate) id: String,
     /// Healthy time that a stage needs at least.
@@ -76,10 +76,11 @@ pub(crate) struct OwnStage {
     /// Requests of `new` that the stage needs at least. Default: `rollout.min_requests`.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub(crate) min_requests: Option<u64>,
-    /// Whether a person must approve before the stage is left for a larger share. Default:
-    /// `rollout.approval`.
+    /// Whether a person must approve before the stage is left for a larger share, so not in the
+    /// last one. Default: `rollout.approval`.
     pub(crate) approval: Option<bool>,
-    /// When the stage may be left for a larger share. Default: `rollout.windows`.
+    /// When the stage may be left for a larger share, so not in the last one. Default:
+    /// `rollout.windows`.
     pub(crate) windows: Option<Windows>,
     /// Time after which the stage counts as undecided. Default: `rollout.timeout`.
     pub(crate) timeout: Option<Written<PositiveDuration>>,

@@ -117,7 +117,11 @@ fn the_quickstart_means_what_it_says() {
         split.course.file_share(),
         Share::from_basis_points(1_000).ok()
     );
-    assert_eq!(*split.course.criteria(None), Criteria::default());
+    let expected = Criteria {
+        advance: Vec::new(),
+        ..Criteria::default()
+    };
+    assert_eq!(*split.course.criteria(None), expected);
     assert_eq!(split.salt, "api");
     assert_eq!(split.rollout_id, "1");
     assert_eq!(config.routes[0].target, Target::Split(SplitId(0)));

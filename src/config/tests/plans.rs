@@ -197,6 +197,8 @@ fn every_option_of_the_analysis_lands_in_its_place() {
         latency_warmup: Duration::from_secs(30),
         overdispersion,
         latency_overdispersion: overdispersion,
+        // Nothing advances without stages.
+        advance: Vec::new(),
         ..Criteria::default()
     };
     assert_eq!(*split.course.criteria(None), expected);
@@ -329,11 +331,25 @@ fn a_plan_that_cannot_be_meant_is_refused_with_its_place_and_a_remedy() {
             "stricter",
         ),
         (
-            "advance: [p95 < 1s]",
-            (14, 15),
+            "stages: [0%, 10%]\nadvance: [p95 < 1s]",
+            (15, 15),
             "advance[0]",
             "contradicts the default `p95 > 500ms`",
             "stricter",
+        ),
+        (
+            "stages: [0%, {share: 100%, approval: true}]",
+            (14, 42),
+            "stages[1].approval",
+            "this would do nothing",
+            "the stage before",
+        ),
+        (
+            "stages: [0%, {share: 50%, windows: {open: [Sat]}}]",
+            (14, 31),
+            "stages[1].windows",
+            "no larger share comes after the last stage",
+            "the stage before",
         ),
         (
             "rollback: [error_rate worse than legacy by 0%]",
@@ -343,8 +359,8 @@ fn a_plan_that_cannot_be_meant_is_refused_with_its_place_and_a_remedy() {
             "above 0",
         ),
         (
-            "advance: [error_rate not worse than legacy by 0pp]",
-            (14, 15),
+            "stages: [0%, 10%]\nadvance: [error_rate not worse than legacy by 0pp]",
+            (15, 15),
             "advance[0]",
             "is no criterion of an advance",
             "above 0",
@@ -463,23 +479,26 @@ fn a_plan_that_cannot_be_meant_is_refused_with_its_place_and_a_remedy() {
 
 #[test]
 fn without_stages_every_option_of_a_plan_is_refused() {
-    let lines = "rollout: {approval: true, timeout: 1h, on_timeout: hold, cool_down: 1s, \
+    let lines = "advance: [p95 < 100ms]\nrollout: {approval: true, timeout: 1h, on_timeout: hold, cool_down: 1s, \
                  max_changes_per_day: 2, rollback_to: zero, rollback_ramp: 1s, advise: true, \
                  observe: 2m, min_requests: 5}";
     let keys: Vec<String> = problems(&with(lines))
         .into_iter()
-        .map(|one| one.key.replace("splits.api.rollout.", ""))
+        .map(|one| one.key.replace("splits.api.", "").replace("rollout.", ""))
         .collect();
     assert_eq!(
         keys,
         [
+            "advance",
             "approval",
             "timeout",
             "on_timeout",
             "cool_down",
             "max_changes_per_day",
             "rollback_to",
-            "rollback_ramp"
+            "rollback_ramp",
+            "observe",
+            "min_requests",
         ]
     );
 }

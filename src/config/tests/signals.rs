@@ -90,7 +90,7 @@ fn a_criterion_names_a_metric_or_a_signal_of_its_split() {
             "there is no metric and no signal `lagg`",
         ),
         (
-            "advance: ['errors < 5%']",
+            "advance: ['errors < 5%']\n    stages: [0%, 10%]",
             "there is no metric and no signal `errors`",
         ),
         (
@@ -109,7 +109,14 @@ fn a_criterion_names_a_metric_or_a_signal_of_its_split() {
 fn criteria_on_one_signal_neither_repeat_nor_contradict_each_other() {
     let said = |lists: &str| {
         let signals = "signals: {lag: {pushed: true}, load: {pushed: true}}";
-        let text = QUICKSTART.replace("    share: 10%\n", &format!("    {signals}\n{lists}\n"));
+        // Without stages there is nothing to advance.
+        let stages = if lists.contains("stages") {
+            ""
+        } else {
+            "    stages: [0%, 10%]\n"
+        };
+        let written = format!("    {signals}\n{stages}{lists}\n");
+        let text = QUICKSTART.replace("    share: 10%\n", &written);
         let loaded = load_text(&text, Path::new("."), &environment);
         let problems = loaded
             .err()
