@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
 
-use crate::control::protocol::{SplitStatus, Status, no_such_split};
+use crate::control::protocol::{SplitStatus, Status};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
 use super::error::ApiError;
@@ -52,15 +52,7 @@ pub(super) async fn split(
     State(state): State<AdminState>,
     SplitName(name): SplitName,
 ) -> Result<Json<SplitStatus>, ApiError> {
-    let mut splits = state.control.status().await?.splits;
-    match splits.iter().position(|split| split.name == name) {
-        Some(position) => Ok(Json(splits.swap_remove(position))),
-        None => {
-            let names = splits.iter().map(|split| split.name.as_str());
-            let message = no_such_split(&name, names);
-            Err(ApiError::new(ErrorKind::NoSuchSplit, message))
-        }
-    }
+    Ok(Json(state.control.split(&name).await??))
 }
 
 pub(super) async fn recording(

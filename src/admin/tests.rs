@@ -101,6 +101,9 @@ async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSe
     while let Some(message) = messages.recv().await {
         match message {
             Message::Status { reply } => drop(reply.send(empty_status())),
+            Message::Split { split, reply } => {
+                drop(reply.send(Err(Refused::NoSuchSplit(format!("no split `{split}`")))));
+            }
             Message::Metrics { reply } => drop(reply.send("cutover_up 1\n".to_owned())),
             Message::History { query, reply } => {
                 drop(reply.send(Ok(json!(format!("{query:?}")).to_string())));

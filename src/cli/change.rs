@@ -63,7 +63,7 @@ impl ChangeRequest {
 
     /// Has something changed and tells what became of it.
     pub(super) fn send(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
-        self.tell(self.connection.post(path, body))
+        self.tell(self.connection.post(path, body)?)
     }
 
     /// Has a split changed, waits as long as is wanted until it has come to rest, and tells where.
@@ -78,11 +78,7 @@ impl ChangeRequest {
         let Some(timeout) = patience.timeout() else {
             return self.send(&path, body);
         };
-        let changed = self.connection.post(&path, body);
-        let changed = match changed {
-            Err(failure) => return self.tell(Err(without_4(failure))),
-            Ok(changed) => changed,
-        };
+        let changed = self.connection.post(&path, body).map_err(without_4)?;
         let outcome: Outcome = for_people(changed.clone())?;
         // If standard error is closed, the wait goes on all the same.
         let _ = write!(std::io::stderr(), "{}", shown(&outcome));
@@ -105,12 +101,10 @@ impl ChangeRequest {
         })
     }
 
-    fn tell(&self, answer: Result<Value, Failure>) -> Result<Answer, Failure> {
-        match (self.output.format, answer) {
-            (Format::Json, Ok(answer)) => Ok(Answer::json(&answer)),
-            // A script that asked for JSON reads it whatever the exit code.
-            (Format::Json, Err(failure)) => Ok(failure.json()),
-            (Format::Table, answer) => Ok(Answer::success(shown(&for_people(answer?)?))),
+    fn tell(&self, answer: Value) -> Result<Answer, Failure> {
+        match self.output.format {
+            Format::Json => Ok(Answer::json(&answer)),
+            Format::Table => Ok(Answer::success(shown(&for_people(answer)?))),
         }
     }
 }

@@ -33,10 +33,10 @@ mod wait;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
-use self::output::{Answer, Ink};
+use self::output::{Answer, Format, Ink};
 
 /// Moves live traffic from a legacy API to its replacement, in stages, on evidence, and back at
 /// the first sign of harm.
@@ -83,7 +83,7 @@ enum Command {
     ///
     /// Shows for each split its share, how each arm fares, how close each rollback criterion is to
     /// firing, and the last decision with its reason; then each backend's endpoints. What the
-    /// figures count starts with the process.
+    /// figures count starts with the process. `cutover status checkout` shows one split alone.
     Status(status::Arguments),
 
     /// Tell what was decided, by whom, and why.
@@ -252,7 +252,7 @@ enum Command {
 
 /// Reads the command line, does what it says and returns what the shell is told.
 pub fn main() -> ExitCode {
-    match Cli::parse().run(Ink::for_stdout()) {
+    match obey(&Cli::command().get_matches(), Ink::for_stdout()) {
         Ok(answer) => {
             // A reader that went away (`cutover status | head -1`) has seen all it wanted.
             let _ = std::io::stdout().write_all(answer.text.as_bytes());
@@ -263,6 +263,15 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "cutover: {failure}");
             failure.exit.into()
         }
+    }
+}
+
+/// Does what the command line says. A script that asked for JSON reads it whatever the exit code.
+fn obey(words: &ArgMatches, ink: Ink) -> Result<Answer, Failure> {
+    let cli = Cli::from_arg_matches(words).unwrap_or_else(|error| error.exit());
+    match (cli.run(ink), Format::wanted(words)) {
+        (Err(failure), Format::Json) => Ok(failure.json()),
+        (answer, _) => answer,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a command answers: text for people, or JSON for programs.
 
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 use serde::Serialize;
 
 pub(super) use crate::terminal::{
@@ -74,4 +74,17 @@ pub(super) enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+impl Format {
+    /// What these words ask for. A command that has no choice answers people.
+    pub(super) fn wanted(words: &ArgMatches) -> Self {
+        match words.subcommand() {
+            Some((_, words)) => Self::wanted(words),
+            None => {
+                let wanted = words.try_get_one::<Self>("format").ok().flatten();
+                wanted.copied().unwrap_or(Self::Table)
+            }
+        }
+    }
 }

@@ -9,15 +9,17 @@ mod split;
 
 use clap::Args;
 
-use crate::control::protocol::{BackendStatus, ConfigStatus, Status};
+use crate::control::protocol::{BackendStatus, ConfigStatus, SplitStatus, Status};
 
-use super::client::{Connection, for_people};
+use super::client::{Connection, escape, for_people};
 use super::exit::Failure;
 use super::output::{Align, Answer, Cell, Format, Ink, Output, Table, Tone, count};
 
 /// `cutover status`
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Name of a split, to see nothing else; without it, everything.
+    split: Option<String>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -26,9 +28,17 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self, ink: Ink) -> Result<Answer, Failure> {
-        let answer = self.connection.get("/api/v1/status")?;
+        let path = match &self.split {
+            Some(split) => format!("/api/v1/splits/{}", escape(split)),
+            None => "/api/v1/status".to_owned(),
+        };
+        let answer = self.connection.get(&path)?;
         match self.output.format {
             Format::Json => Ok(Answer::json(&answer)),
+            Format::Table if self.split.is_some() => {
+                let split: SplitStatus = for_people(answer)?;
+                Ok(Answer::success(render_split(&split, ink)))
+            }
             Format::Table => Ok(Answer::success(render(&for_people(answer)?, ink))),
         }
     }
@@ -41,6 +51,12 @@ pub(super) fn render(status: &Status, ink: Ink) -> String {
     sections.push(backends(&status.backends, ink));
     sections.retain(|text| !text.is_empty());
     sections.join("\n")
+}
+
+/// One split as text.
+fn render_split(status: &SplitStatus, ink: Ink) -> String {
+    let overview = split::overview(std::slice::from_ref(status), ink);
+    format!("{overview}\n{}", split::details(status, ink))
 }
 
 fn summary(status: &Status, ink: Ink) -> String {

@@ -12,7 +12,9 @@ use crate::admin::{AdminState, Readiness, service};
 use crate::config::model::{Role, Token};
 use crate::control::command::{Change, Command as Asked, Moved, Order, Outcome, Proviso};
 use crate::control::history::HistoryQuery;
-use crate::control::protocol::{ConfigStatus, ControlHandle, Message, Refused, Status};
+use crate::control::protocol::{
+    ConfigStatus, ControlHandle, Message, Refused, Status, no_such_split,
+};
 use crate::control::recorder::Export;
 
 use super::*;
@@ -66,13 +68,20 @@ impl Instance {
         let mut all = vec!["cutover"];
         all.extend(words);
         all.extend(["--admin", &admin, "--token", "secret"]);
-        Cli::try_parse_from(all).unwrap().run(Ink::Plain)
+        obey(
+            &Cli::command().try_get_matches_from(all).unwrap(),
+            Ink::Plain,
+        )
     }
 }
 
 fn answer(message: Message, seen: &std::sync::mpsc::Sender<Order>) {
     match message {
         Message::Status { reply } => drop(reply.send(status())),
+        Message::Split { split, reply } => {
+            let message = no_such_split(&split, ["a"].into_iter());
+            drop(reply.send(Err(Refused::NoSuchSplit(message))));
+        }
         Message::Metrics { reply } => drop(reply.send(String::new())),
         Message::History { query, reply } => drop(reply.send(Ok(history(&query)))),
         Message::Recording { reply, .. } => {
@@ -310,6 +319,11 @@ fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
         (&["resume", "latched"], Exit::Refused, "nothing is latched"),
         (&["promote", "moved"], Exit::Stale, "alice was faster"),
         (&["reload"], Exit::Config, "line 1: no"),
+        (
+            &["status", "no"],
+            Exit::Usage,
+            "no split `no`; the splits are: a",
+        ),
         (&["emergency", "--reason", " "], Exit::Usage, "reason"),
         (
             &["explain", "--split", "no", "--key", "a"],
@@ -320,13 +334,11 @@ fn each_refusal_has_its_exit_code_and_keeps_its_sentence() {
         let failure = instance.run(words).unwrap_err();
         assert_eq!(failure.exit, exit, "{words:?}: {failure}");
         assert!(failure.message.contains(sentence), "{failure}");
-        if words[0] != "explain" && words[0] != "status" {
-            let answer = instance.run(&[words, &["-o", "json"]].concat()).unwrap();
-            assert_eq!(answer.exit, exit, "{words:?}");
-            let read: Value = serde_json::from_str(&answer.text).unwrap();
-            assert_eq!(read["error"]["exit"], exit.code());
-            assert_eq!(read["error"]["message"], failure.message);
-        }
+        let answer = instance.run(&[words, &["-o", "json"]].concat()).unwrap();
+        assert_eq!(answer.exit, exit, "{words:?}");
+        let read: Value = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(read["error"]["exit"], exit.code());
+        assert_eq!(read["error"]["message"], failure.message);
     }
 }
 
@@ -342,6 +354,17 @@ fn a_wrong_token_is_a_failure_and_nobody_there_is_unreachable() {
             .unwrap_err()
     };
     assert_eq!(run(&admin).exit, Exit::Failure);
+    for command in [&["status"] as &[&str], &["history"], &["status", "a"]] {
+        let connection = ["-o", "json", "--token", "wrong", "--admin", &admin];
+        let words = [&["cutover"], command, &connection].concat();
+        let matches = Cli::command().try_get_matches_from(words).unwrap();
+        let answer = obey(&matches, Ink::Plain).unwrap();
+        let read: Value = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(
+            (answer.exit, &read["error"]["exit"]),
+            (Exit::Failure, &json!(1))
+        );
+    }
 
     // Bound, so that nobody else takes the port, and not listening.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

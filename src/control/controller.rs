@@ -259,6 +259,10 @@ impl Controller {
     async fn answer(&mut self, message: Message) {
         // Whoever asked may have gone; the answers are dropped then.
         match message {
+            Message::Split { split, reply } => {
+                let found = self.find(&split);
+                let _ = reply.send(found.map(|index| report::split(&self.world, index)));
+            }
             Message::Status { reply } => {
                 let _ = reply.send(report::status(
                     &self.world,

@@ -92,6 +92,13 @@ pub enum Message {
         /// Receives the recording.
         reply: oneshot::Sender<Result<Export, Refused>>,
     },
+    /// Report the state of one split.
+    Split {
+        /// Name of the split.
+        split: String,
+        /// Receives the report.
+        reply: oneshot::Sender<Result<SplitStatus, Refused>>,
+    },
     /// Report the state of everything.
     Status {
         /// Receives the report.
@@ -132,6 +139,15 @@ impl ControlHandle {
     /// [`ControlStopped`] while the process exits.
     pub async fn status(&self) -> Result<Status, ControlStopped> {
         self.ask(|reply| Message::Status { reply }).await
+    }
+
+    /// Reports the state of one split.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error where there is no such split.
+    pub async fn split(&self, split: &str) -> Result<Result<SplitStatus, Refused>, ControlStopped> {
+        let split = split.to_owned();
+        self.ask(|reply| Message::Split { split, reply }).await
     }
 
     /// What was decided: a [`History`](super::history::History) as JSON.

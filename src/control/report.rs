@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::model::{self, BackendId};
+use crate::config::model::BackendId;
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::class::Class;
 use crate::policy::time::Elapsed;
@@ -20,7 +20,7 @@ use super::protocol::{
     ArmStatus, BackendStatus, ConfigStatus, EndpointStatus, SplitStatus, Status,
 };
 use super::reload::LastReload;
-use super::world::{SplitState, World};
+use super::world::World;
 
 /// The state of everything.
 pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastReload) -> Status {
@@ -39,8 +39,8 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
         },
         emergency: world.emergency,
         store_healthy: keeper.is_healthy(),
-        splits: (world.config.splits.iter().zip(&world.splits).enumerate())
-            .map(|(index, (settings, state))| split(world, index, settings, state))
+        splits: (0..world.splits.len())
+            .map(|index| split(world, index))
             .collect(),
         backends: world
             .routing
@@ -64,8 +64,10 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
     }
 }
 
-fn split(world: &World, index: usize, settings: &model::Split, state: &SplitState) -> SplitStatus {
-    let rollout = &state.rollout;
+/// The state of the split with this index.
+pub fn split(world: &World, index: usize) -> SplitStatus {
+    let settings = &world.config.splits[index];
+    let rollout = &world.splits[index].rollout;
     let standing = rollout.standing();
     // Read afresh, as a scrape does: two surfaces must not tell two stories.
     let reading = &world.routing.splits[index].tally.reading();

@@ -295,3 +295,12 @@ memory: connection refused
 ";
     assert!(text.contains(expected), "{text}");
 }
+
+#[test]
+fn one_split_alone_is_its_line_and_all_that_is_known_of_it() {
+    let status = calm();
+    let text = render_split(&status.splits[0], Ink::Plain);
+    assert!(text.starts_with("SPLIT "), "{text}");
+    assert!(text.contains("checkout: stage 3 of 6 at 30%"), "{text}");
+    assert!(!text.contains("ENDPOINT"), "{text}");
+}
