@@ -180,7 +180,7 @@ fn finite(text: &str) -> Result<f64, String> {
 pub(super) struct Emergency {
     /// Name of a split; without it, all of them.
     split: Option<String>,
-    /// End the emergency.
+    /// End the emergency; without the name of a split, also those declared for single splits.
     #[arg(long)]
     clear: bool,
     /// Why; obligatory when declaring. Recorded with the decision.

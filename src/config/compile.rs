@@ -36,6 +36,7 @@ pub(crate) fn compile(checked: Checked, source: &mut Source<'_>) -> (Option<Conf
         substituted: checked.substituted,
         problems: checked.problems,
         warnings: Vec::new(),
+        changing_keys: Vec::new(),
         source,
     };
     let config = checked.file.map(|file| compiler.file(file));
@@ -50,6 +51,8 @@ struct Compiler<'c, 's> {
     substituted: HashMap<String, Substituted>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// The splits, by path, of which a login changes the key, and what is said of it.
+    changing_keys: Vec<(String, String)>,
     source: &'c mut Source<'s>,
 }
 
@@ -85,6 +88,7 @@ impl Compiler<'_, '_> {
             .into_iter()
             .map(|(name, split)| self.split(name, split, &backend_names))
             .collect();
+        self.tell_of_changing_keys();
         let routes = self.routes(file.routes, &backend_names, &split_names);
         self.warn_of_unused(&routes, &splits, &backend_names);
         Config {

@@ -7,6 +7,8 @@ mod outlook;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::outlook::Doubt;
 
 use super::calendar::Calendar;
@@ -51,7 +53,8 @@ pub struct Stage {
 }
 
 /// What becomes of a stage that is undecided for too long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnTimeout {
     /// The rollout is paused until a person decides.
     #[default]

@@ -35,7 +35,7 @@ mod tests;
 
 pub use self::decision::{Condition, Decision, Need, Observed, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
-pub use self::outlook::{Outlook, PlannedStage, StageProgress};
+pub use self::outlook::{Outlook, PlannedStage, StageProgress, TimeoutAhead};
 pub use self::record::Record;
 pub use self::rest::Rest;
 pub use self::wait::Wait;

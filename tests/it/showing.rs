@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cutover::control::protocol::SplitStatus;
+use cutover::policy::plan::OnTimeout;
 use cutover::policy::rollout::Phase;
 
 use crate::harness::metrics::Metrics;
@@ -54,6 +55,11 @@ async fn status_shows_a_plan_with_all_that_its_next_step_waits_for() {
         (3_600.0, 1_000_000)
     );
     assert_eq!(stage.timeout_seconds, Some(7_200.0));
+    let timeout = outlook.timeout.expect("it comes before a million requests");
+    assert_eq!(
+        (timeout.then, outlook.seconds_to_come),
+        (OnTimeout::Hold, None)
+    );
     assert!(
         stage.requests > 50 && stage.healthy_seconds > 0.0,
         "{stage:?}"
@@ -82,7 +88,7 @@ async fn status_shows_a_plan_with_all_that_its_next_step_waits_for() {
     let text = String::from_utf8(shown.stdout).expect("text");
     for part in [
         "2 of 3",
-        "100% in ",
+        "pause in ",
         "api: stage 2 of 3 at 10%\nIn good health for ",
         "The step to 100% waits:\n- Observed in good health for ",
         "error_rate > 50%",

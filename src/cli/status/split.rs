@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::control::protocol::SplitStatus;
 use crate::policy::arm::Arm;
 use crate::policy::duration;
+use crate::policy::plan::OnTimeout;
 use crate::policy::rollout::{Condition, Need, Phase, StageProgress};
 use crate::policy::wording::span;
 
@@ -114,6 +115,15 @@ fn stage(split: &SplitStatus) -> String {
 
 fn next(split: &SplitStatus) -> String {
     let outlook = &split.outlook;
+    if let Some(timeout) = outlook.timeout {
+        let then = match (timeout.then, outlook.next_share) {
+            (OnTimeout::Hold, _) => "pause".to_owned(),
+            (OnTimeout::Rollback, _) => "rollback".to_owned(),
+            (OnTimeout::Advance, Some(next)) => next.to_string(),
+            (OnTimeout::Advance, None) => return "-".to_owned(),
+        };
+        return format!("{then} in {}", span(timeout.seconds));
+    }
     match (outlook.next_share, outlook.seconds_to_come) {
         (None, _) => "-".to_owned(),
         (Some(next), Some(seconds)) if seconds > 0.0 => format!("{next} in {}", span(seconds)),
@@ -166,6 +176,15 @@ fn waits(split: &SplitStatus, ink: Ink) -> String {
     for sentence in &outlook.lacking {
         let lines = wrapped(sentence, COLUMNS - 2, "  ");
         text.push_str(&format!("- {}", lines.trim_start()));
+    }
+    if let Some(timeout) = outlook.timeout {
+        let then = match timeout.then {
+            OnTimeout::Hold => "it is paused",
+            OnTimeout::Rollback => "it is rolled back",
+            OnTimeout::Advance => "it goes on if nothing speaks against new",
+        };
+        let sentence = format!("Timeout in {}, then {then}.", span(timeout.seconds));
+        text.push_str(&format!("{}\n", ink.paint(Tone::Warning, &sentence)));
     }
     text
 }

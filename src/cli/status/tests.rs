@@ -2,8 +2,10 @@ use super::*;
 use crate::control::protocol::{ArmStatus, EndpointStatus, SplitStatus};
 use crate::policy::arm::PerArm;
 use crate::policy::criteria::Action;
+use crate::policy::plan::OnTimeout;
 use crate::policy::rollout::{
     Condition, Decision, Need, Observed, Outlook, Phase, PlannedStage, Rest, StageProgress,
+    TimeoutAhead,
 };
 use crate::policy::share::Share;
 use crate::policy::signal::{SignalCondition, SignalState};
@@ -303,4 +305,35 @@ fn one_split_alone_is_its_line_and_all_that_is_known_of_it() {
     assert!(text.starts_with("SPLIT "), "{text}");
     assert!(text.contains("checkout: stage 3 of 6 at 30%"), "{text}");
     assert!(!text.contains("ENDPOINT"), "{text}");
+}
+
+#[test]
+fn a_timeout_that_comes_first_stands_where_the_next_share_would() {
+    let mut status = calm();
+    status.splits[0].outlook.seconds_to_come = None;
+    for (then, next, sentence) in [
+        (
+            OnTimeout::Hold,
+            " pause in 9 s ",
+            "Timeout in 9 s, then it is paused.",
+        ),
+        (
+            OnTimeout::Rollback,
+            " rollback in 9 s ",
+            "then it is rolled back.",
+        ),
+        (
+            OnTimeout::Advance,
+            " 50% in 9 s ",
+            "then it goes on if nothing speaks against new.",
+        ),
+    ] {
+        status.splits[0].outlook.timeout = Some(TimeoutAhead { seconds: 9.0, then });
+        let text = render(&status, Ink::Plain);
+        assert!(text.contains(next) && text.contains(sentence), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+    }
 }

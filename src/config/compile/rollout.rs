@@ -85,6 +85,7 @@ impl Compiler<'_, '_> {
                 remedy,
             );
         }
+        let pace = rules(&rollout);
         let windows = self.calendar(&format!("{split}.rollout.windows"), rollout.windows, None);
         let (zone, calendar) = windows.unzip();
         let wide = Wide {
@@ -100,6 +101,7 @@ impl Compiler<'_, '_> {
         self.judge_steps(split, &numbers, &stages);
         self.judge_last(split, &numbers, &stages);
         self.judge_timeouts(split, &numbers, &stages);
+        self.judge_pace(split, &numbers, &stages, &pace);
         let criteria: Vec<&Criteria> = stages.iter().map(|stage| &stage.criteria).collect();
         self.judge_latency_limits(split, &criteria);
         // What is no plan was reported, and the result is thrown away.
@@ -331,6 +333,41 @@ impl Compiler<'_, '_> {
                 self.problem(&key, message, remedy);
                 reported.push(key);
             }
+        }
+    }
+
+    /// Plans that are sound and yet end or stop where hardly anybody means them to.
+    fn judge_pace(&mut self, split: &str, numbers: &[usize], stages: &[Stage], rules: &Rules) {
+        if let (Some(number), Some(last)) = (numbers.last(), stages.last())
+            && last.share < Share::ALL
+        {
+            let message = format!(
+                "the plan ends at {}: the engine goes no further",
+                last.share
+            );
+            let remedy = "add `100%` at the end, unless it is meant to stay there";
+            self.warning(&format!("{split}.stages[{number}]"), message, remedy);
+        }
+        let timeouts = stages.iter().filter_map(|stage| stage.timeout);
+        if let Some(timeout) = timeouts.min().filter(|timeout| *timeout < rules.cool_down) {
+            let message = format!(
+                "a stage that times out after {} ends within the cool-down of {}",
+                duration::print(timeout),
+                duration::print(rules.cool_down),
+            );
+            let remedy = "let `timeout` be longer than `cool_down`";
+            self.warning(&format!("{split}.rollout.cool_down"), message, remedy);
+        }
+        let steps = stages.iter().filter(|stage| stage.share > Share::ZERO);
+        let (steps, most) = (steps.count(), rules.max_changes_per_day);
+        if most < steps {
+            let message = format!(
+                "the plan has {steps} steps, and only {most} are taken within a day: it waits on \
+                 the way"
+            );
+            let remedy = "allow as many as there are steps, unless it is meant to take days";
+            let key = format!("{split}.rollout.max_changes_per_day");
+            self.warning(&key, message, remedy);
         }
     }
 

@@ -170,7 +170,6 @@ impl Compiler<'_, '_> {
     /// Someone whose key source changes, by logging in for instance, may change arm: stickiness
     /// holds per key, not per person.
     fn warn_of_changing_keys(&mut self, split: &str, key: &[KeySource], keyless: &Keyless) {
-        let path = format!("{split}.key");
         let after = match keyless {
             _ if key.contains(&KeySource::ClientIp) => {
                 if *keyless != Keyless::ClientIp {
@@ -195,9 +194,25 @@ impl Compiler<'_, '_> {
                 describe(last),
                 describe(before)
             );
-            let remedy = "fine if it is rare; else use one source that never changes";
-            self.warning(&path, message, remedy);
+            self.changing_keys.push((split.to_owned(), message));
         }
+    }
+
+    /// Most files have one scheme for all of their splits, and the same sentence for each would
+    /// drown the other warnings: so the first is told, and the others are named.
+    pub(super) fn tell_of_changing_keys(&mut self) {
+        let mut changing = std::mem::take(&mut self.changing_keys).into_iter();
+        let Some((first, mut message)) = changing.next() else {
+            return;
+        };
+        let others: Vec<String> = changing
+            .map(|(split, _)| split.trim_start_matches("splits.").to_owned())
+            .collect();
+        if !others.is_empty() {
+            message.push_str(&format!("; much the same holds for {}", others.join(", ")));
+        }
+        let remedy = "fine if it is rare; else use one source that never changes";
+        self.warning(&format!("{first}.key"), message, remedy);
     }
 
     fn pins(&mut self, split: &str, pins: raw::Pins) -> BTreeMap<String, Arm> {

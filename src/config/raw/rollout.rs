@@ -26,7 +26,8 @@ pub(crate) struct Rollout {
     /// Requests of `new` that a stage needs at least.
     #[schemars(range(min = 0, max = 1_000_000_000), extend("default" = 100))]
     pub(crate) min_requests: u64,
-    /// Whether a person must approve each step.
+    /// Whether a person must approve each step. A first step from 0 to more than 10% waits for an
+    /// approval in any case, since nothing is known of `new` before it.
     #[schemars(extend("default" = false))]
     pub(crate) approval: bool,
     /// When the share may rise by itself. Absent: at any time. Rollbacks never wait.

@@ -334,3 +334,22 @@ fn an_issued_cookie_that_is_also_looked_for_is_no_change_of_key() {
     assert_eq!(warnings("[{header: X-User}]"), ["splits.api.key"]);
     assert_eq!(warnings("[client_ip]"), ["splits.api.keyless"]);
 }
+
+#[test]
+fn changes_of_key_are_warned_of_once_for_all_splits() {
+    let text = QUICKSTART.replace("[{cookie: cutover}]", "[{header: X-User}]");
+    let split = text.find("splits:").expect("there are splits");
+    let other = "splits:\n  web: {legacy: new-api, new: legacy-api, key: [{header: X-User}]}\n";
+    let text = text[..split].to_owned() + other + &text[split + "splits:\n".len()..];
+    let config = load_text(&text, Path::new("."), &environment).expect("valid");
+    let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let told: Vec<&String> = told
+        .iter()
+        .filter(|one| one.contains("may change arm"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("splits.web.key") && told[0].contains("holds for api"),
+        "{told:?}"
+    );
+}

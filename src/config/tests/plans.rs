@@ -515,10 +515,28 @@ fn a_first_step_that_nothing_speaks_for_is_warned_of() {
     for fine in [
         "[0%, 10%, 100%]",
         "[10%, 100%]",
-        "[0%]",
         "[{share: 0%, approval: true}, 100%]",
     ] {
         assert_eq!(warnings(fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn a_plan_that_ends_or_stops_on_the_way_is_warned_of() {
+    for (lines, key) in [
+        ("stages: [0%, 10%]", "splits.api.stages[1]"),
+        (
+            "stages: [0%, 10%, 100%]\nrollout: {timeout: 2m, cool_down: 5m}",
+            "splits.api.rollout.cool_down",
+        ),
+        (
+            "stages: [0%, 10%, 100%]\nrollout: {max_changes_per_day: 1}",
+            "splits.api.rollout.max_changes_per_day",
+        ),
+    ] {
+        let config = load_text(&with(lines), Path::new("."), &environment).expect("valid");
+        let keys: Vec<&str> = config.warnings.iter().map(|one| one.key.as_str()).collect();
+        assert_eq!(keys, [key], "{lines}");
     }
 }
 

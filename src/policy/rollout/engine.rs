@@ -106,7 +106,7 @@ impl Rollout {
     }
 
     /// Whether the present stage is the one that people are in.
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         !self.state.emergency && self.phase() == Phase::Progressing
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Need, Rollout, Wait};
 use crate::policy::judge::Lack;
-use crate::policy::plan::Stage;
+use crate::policy::plan::{OnTimeout, Stage};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 
@@ -31,12 +31,15 @@ pub struct Outlook {
     /// plan, and once it is completed.
     pub lacking: Vec<String>,
     /// Whether somebody's approval is among them.
-    pub awaits_approval: bool,
+    pub approval_needed: bool,
     /// Whether a breach is held instead of rolled back.
     pub held: bool,
     /// Seconds until nothing is lacking, if traffic goes on as it does; absent if a person, the
-    /// calendar or an event is awaited, or if this traffic does not lead there.
+    /// calendar or an event is awaited, if this traffic does not lead there, or if the stage times
+    /// out before.
     pub seconds_to_come: Option<f64>,
+    /// The end of the stage's time, where it comes before what has to be proven.
+    pub timeout: Option<TimeoutAhead>,
     /// Watched seconds since the share last changed; absent if it did not within a watched day.
     pub seconds_since_change: Option<f64>,
     /// Whether the engine only says what it would do.
@@ -66,10 +69,17 @@ pub struct StageProgress {
     pub watched_seconds: f64,
     /// Watched seconds after which it counts as undecided; absent: never.
     pub timeout_seconds: Option<f64>,
-    /// Whether it is only left with a person's approval.
-    pub approval_needed: bool,
     /// Who has approved that it is left.
     pub approved_by: Option<String>,
+}
+
+/// A stage that is about to count as undecided.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeoutAhead {
+    /// Watched seconds until then.
+    pub seconds: f64,
+    /// What happens then.
+    pub then: OnTimeout,
 }
 
 /// A stage as the file has it.
@@ -105,13 +115,18 @@ impl Rollout {
             };
         };
         let waits = self.waits(now);
+        let timeout = self.timeout_ahead(&waits);
         Outlook {
             stage: self.stage_progress(),
             stages: plan.stages().iter().map(PlannedStage::of).collect(),
             next_share: self.next_stage().map(|stage| stage.share),
             needs: self.needs(),
-            seconds_to_come: self.seconds_to_come(&waits),
-            awaits_approval: waits.iter().any(|wait| matches!(wait, Wait::Approval(_))),
+            seconds_to_come: match timeout {
+                None => self.seconds_to_come(&waits),
+                Some(_) => None,
+            },
+            timeout,
+            approval_needed: waits.iter().any(|wait| matches!(wait, Wait::Approval(_))),
             lacking: waits.iter().map(ToString::to_string).collect(),
             held,
             seconds_since_change,
@@ -133,8 +148,25 @@ impl Rollout {
             min_requests: planned.min_requests,
             watched_seconds: self.stage_seconds(),
             timeout_seconds: planned.timeout_seconds,
-            approval_needed: self.needs_approval(),
             approved_by: self.approved_by().map(str::to_owned),
+        })
+    }
+
+    /// The stage's timeout, unless all that has to be proven is likely to come before it.
+    fn timeout_ahead(&self, waits: &[Wait]) -> Option<TimeoutAhead> {
+        let stage = self.stage()?;
+        let left = stage.timeout?.as_secs_f64() - self.stage_seconds();
+        if !self.is_under_way() || self.terms.rules.advise || left <= 0.0 {
+            return None;
+        }
+        let mut proofs = waits.iter().filter(|wait| wait.is_of_proof());
+        let is_in_time = proofs.all(|wait| {
+            let seconds = self.seconds_of(wait);
+            seconds.is_some_and(|seconds| seconds < left)
+        });
+        (!is_in_time).then_some(TimeoutAhead {
+            seconds: left,
+            then: stage.on_timeout,
         })
     }
 

@@ -91,7 +91,7 @@ fn plan(gauge: &impl Fn(&'static str, &'static str, f64), outlook: &Outlook) {
     gauge(
         "cutover_approval_needed",
         "1 while somebody has to approve the next step, else 0.",
-        truth(outlook.awaits_approval),
+        truth(outlook.approval_needed),
     );
     if let Some(seconds) = outlook.seconds_to_come {
         gauge(

@@ -109,7 +109,7 @@ static OUTLOOK: LazyLock<Outlook> = LazyLock::new(|| Outlook {
     }),
     stages: vec![PlannedStage::default(); 2],
     needs: vec![need()],
-    awaits_approval: true,
+    approval_needed: true,
     seconds_to_come: Some(40.0),
     seconds_since_change: Some(60.0),
     ..Outlook::default()

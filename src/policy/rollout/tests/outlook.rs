@@ -2,6 +2,7 @@
 
 use super::plans::{Journey, planned, stages};
 use super::*;
+use crate::policy::plan::OnTimeout;
 
 fn outlook(journey: &Journey) -> Outlook {
     journey.rollout.outlook(journey.now)
@@ -39,9 +40,30 @@ fn nobody_is_told_a_time_for_what_a_person_must_do() {
     journey.good_ticks(20);
     let shown = outlook(&journey);
     assert_eq!(shown.lacking, ["Somebody has to approve 100%."]);
-    assert!(shown.awaits_approval);
+    assert!(shown.approval_needed);
     assert_eq!(shown.seconds_to_come, None);
-    assert!(shown.stage.is_some_and(|stage| stage.approval_needed));
+}
+
+#[test]
+fn a_stage_that_times_out_first_is_told_no_time_for_its_next_step() {
+    for (timeout, ahead) in [(60, false), (2, true)] {
+        let mut course = stages(&[0, 10, 100]);
+        course[1].criteria.min_requests = 640_000;
+        course[1].timeout = Some(Duration::from_secs(timeout));
+        if !ahead {
+            course[1].criteria.min_requests = 640;
+        }
+        let mut journey = Journey::of(planned(course));
+        journey.reach(10);
+        journey.good_ticks(6);
+        let shown = outlook(&journey);
+        assert_eq!(shown.timeout.is_some(), ahead, "{shown:?}");
+        assert_eq!(shown.seconds_to_come.is_none(), ahead, "{shown:?}");
+        if let Some(timeout) = shown.timeout {
+            assert!((timeout.seconds - 1.4).abs() < 1e-9, "{timeout:?}");
+            assert_eq!(timeout.then, OnTimeout::Hold);
+        }
+    }
 }
 
 #[test]
