@@ -21,7 +21,7 @@ use super::access::Caller;
 use super::api::SplitName;
 use super::error::ApiError;
 use super::wire::{
-    Because, Emergency, ErrorKind, GoToStage, Record, RollBack, SetShare, Tell, check_reason,
+    Because, Emergency, ErrorKind, GoOn, GoToStage, Record, RollBack, SetShare, Tell, check_reason,
 };
 
 /// No valid body comes near this.
@@ -91,12 +91,20 @@ pub(super) async fn approve(
 }
 
 pub(super) async fn resume(
-    state: State<AdminState>,
-    caller: Extension<Caller>,
-    split: SplitName,
-    body: JsonBody<Because>,
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    SplitName(split): SplitName,
+    JsonBody(body): JsonBody<GoOn>,
 ) -> Answer {
-    change(state, caller, split, body, Change::Resume).await
+    let command = Command::Change {
+        split,
+        change: Change::Resume { stage: body.stage },
+    };
+    let proviso = Proviso {
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+    };
+    carry_out(&state, command, caller, body.reason, proviso).await
 }
 
 pub(super) async fn rollback(

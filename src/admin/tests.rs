@@ -415,7 +415,12 @@ async fn every_change_may_name_a_revision_and_be_a_rehearsal() {
             json!({"to": "previous"}),
             Change::Rollback { to: previous },
         ),
-        ("resume", json!({}), Change::Resume),
+        ("resume", json!({}), Change::Resume { stage: None }),
+        (
+            "resume",
+            json!({"stage": 2}),
+            Change::Resume { stage: Some(2) },
+        ),
     ] {
         let split = "a".to_owned();
         let path = format!("/api/v1/splits/a/{path}");

@@ -49,6 +49,24 @@ pub struct GoToStage {
     pub dry_run: bool,
 }
 
+/// Asks to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoOn {
+    /// The stage to go on at, counted from 1; absent: the interrupted one.
+    #[serde(default)]
+    pub stage: Option<usize>,
+    /// Recorded with the decision.
+    #[serde(default)]
+    pub reason: String,
+    /// The revision of the split that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// Tells the value of a signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

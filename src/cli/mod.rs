@@ -157,14 +157,14 @@ enum Command {
     /// the new API that still stream after the split's `stream_grace` are closed.
     Rollback(operate::Rollback),
 
-    /// End a rollback's latch or a pause, and judge afresh.
+    /// End a rollback's latch, a pause or a hold, and judge afresh.
     ///
     /// Example: cutover resume checkout --reason "fixed in 2.4.1"
     ///
     /// After a rollback the split returns to the share it had before, and what was measured until now
     /// no longer counts against it. Within a plan it also ends an operator's share. The interrupted
-    /// stage is proven afresh.
-    Resume(operate::GoOn),
+    /// stage is proven afresh; `--stage` goes on at a lower one.
+    Resume(operate::Resume),
 
     /// Tell the value of a signal that is `pushed`.
     ///
@@ -290,7 +290,7 @@ impl Cli {
             Command::Promote(promote) => promote.run("promote"),
             Command::Pause(pause) => pause.run(),
             Command::Approve(approve) => approve.run("approve"),
-            Command::Resume(resume) => resume.run("resume"),
+            Command::Resume(resume) => resume.run(),
             Command::Signal(signal) => signal.run(),
             Command::Emergency(emergency) => emergency.run(),
             Command::Reload(reload) => reload.run(),

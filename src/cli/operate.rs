@@ -2,7 +2,9 @@
 
 use clap::Args;
 
-use crate::admin::wire::{Emergency as Declaration, GoToStage, RollBack, SetShare, Target, Tell};
+use crate::admin::wire::{
+    self, Emergency as Declaration, GoToStage, RollBack, SetShare, Target, Tell,
+};
 use crate::policy::share::Share;
 
 use super::change::{ChangeRequest, Reason, reason, split_path};
@@ -71,7 +73,37 @@ impl Stage {
     }
 }
 
-/// `cutover promote`, `cutover approve` and `cutover resume`
+/// `cutover resume`
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// Name of the split.
+    split: String,
+    /// The stage of its plan to go on at, counted from 1, not above the interrupted one. Default:
+    /// the interrupted one.
+    #[arg(long, value_name = "NUMBER")]
+    stage: Option<usize>,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    request: ChangeRequest,
+}
+
+impl Resume {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let body = wire::GoOn {
+            stage: self.stage,
+            reason: self.reason.text(),
+            expected_revision: self.request.expect,
+            dry_run: self.request.dry_run,
+        };
+        let patience = &self.patience;
+        self.request.wait(&self.split, "resume", &body, patience)
+    }
+}
+
+/// `cutover promote` and `cutover approve`
 #[derive(Debug, Args)]
 pub(super) struct GoOn {
     /// Name of the split.

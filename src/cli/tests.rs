@@ -274,7 +274,11 @@ fn each_command_that_moves_a_rollout_asks_for_its_change() {
         (&["promote", "a"], Change::Promote),
         (&["pause", "a"], Change::Pause),
         (&["approve", "a"], Change::Approve),
-        (&["resume", "a"], Change::Resume),
+        (&["resume", "a"], Change::Resume { stage: None }),
+        (
+            &["resume", "a", "--stage", "2"],
+            Change::Resume { stage: Some(2) },
+        ),
         (&["rollback", "a"], Change::Rollback { to: None }),
         (
             &["rollback", "a", "--to", "0"],

@@ -111,8 +111,11 @@ pub enum Change {
         /// Where to; absent: where the split's rules send every rollback.
         to: Option<Retreat>,
     },
-    /// End a pause, an operator's share within a plan, or the latch of a rollback.
-    Resume,
+    /// End a pause, an operator's share within a plan, the latch of a rollback, or a hold.
+    Resume {
+        /// The stage to go on at, counted from 1; absent: the interrupted one.
+        stage: Option<usize>,
+    },
 }
 
 impl Change {
@@ -132,7 +135,7 @@ impl Change {
             Change::Pause => Event::Pause { by },
             Change::Approve => Event::Approve { by },
             Change::Rollback { to } => Event::Rollback { to, by },
-            Change::Resume => Event::Resume { by },
+            Change::Resume { stage } => Event::Resume { stage, by },
         }
     }
 }

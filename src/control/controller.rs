@@ -38,7 +38,7 @@ use super::advance::Advances;
 use super::announced::Announced;
 use super::command::Outcome;
 use super::data_plane::DataPlane;
-use super::keeper::{Keeper, Memory, NotKept, withdrawn};
+use super::keeper::{Keeper, Memory, NotKept};
 use super::protocol::{Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
@@ -207,7 +207,7 @@ impl Controller {
             .map(str::to_owned)
             .collect();
         for split in ready {
-            let Some(decision) = self.world.rehearse_advance(&split) else {
+            let Some(decision) = self.world.promise_advance(&split) else {
                 continue;
             };
             let memory = self.world.memory(self.advances.steps().chain([&decision]));
@@ -239,8 +239,10 @@ impl Controller {
                 }
                 Err(because) => {
                     self.advances.wait_a_moment();
-                    let withdrawn = withdrawn(decision, because.trim_end_matches('.'));
-                    self.keeper.save_in_passing(self.memory(), vec![withdrawn]);
+                    let withdrawn = self.world.withdraw_advance(decision, &because);
+                    let withdrawn = Vec::from_iter(withdrawn);
+                    self.announce(&withdrawn);
+                    self.keeper.save_in_passing(self.memory(), withdrawn);
                 }
             }
         }

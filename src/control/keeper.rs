@@ -421,7 +421,7 @@ fn write(writer: &mut Writer, condition: &Condition) -> Result<(), NotKept> {
 
 /// The audit is only added to. So what it tells of a decision that was refused after all is followed
 /// by this.
-pub(super) fn withdrawn(decision: Decision, because: &str) -> Decision {
+fn withdrawn(decision: Decision, because: &str) -> Decision {
     let sentence = format!("Not carried out, since {because}: {}", decision.sentence);
     Decision {
         action: "withdrawn".to_owned(),

@@ -189,7 +189,9 @@ impl Controller {
             return Ok(Done::new(Outcome::of(&[], sentence, revision).rehearsed()));
         }
         self.world.take_signal(split, name, reading);
-        Ok(self.done(Scope::One(index), sentence))
+        // What was told by somebody is not asked for again after a restart.
+        let saved = self.keeper.save(self.memory(), Vec::new());
+        Ok(self.done(Scope::One(index), sentence).after(saved))
     }
 
     /// Works out what a wish leads to.

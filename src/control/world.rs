@@ -288,15 +288,21 @@ impl World {
         ready.map(Rollout::split)
     }
 
-    /// What the next step of a split's plan would announce; none if it may not be taken.
-    pub fn rehearse_advance(&self, split: &str) -> Option<Decision> {
+    /// Promises the next step of a split's plan: what it will announce; none if it may not be taken.
+    pub fn promise_advance(&mut self, split: &str) -> Option<Decision> {
+        let now = self.clock.wall();
         let index = self.split(split)?;
-        let mut rollout = self.splits[index].rollout.clone();
-        let effects = rollout.handle(Event::Advance(None), self.clock.wall());
-        decisions(effects.ok()?).pop()
+        self.splits[index].rollout.promise(now)
     }
 
-    /// Takes the next step of a split's plan, as it was rehearsed.
+    /// Takes a promised step back; the record that follows the promise, unless the split is gone.
+    pub fn withdraw_advance(&mut self, promised: Decision, because: &str) -> Option<Decision> {
+        let now = self.clock.now();
+        let index = self.split(&promised.split)?;
+        Some(self.splits[index].rollout.withdraw(promised, because, now))
+    }
+
+    /// Takes the next step of a split's plan, as it was promised.
     ///
     /// # Errors
     /// A sentence that says what stands against it by now; nothing changed.

@@ -145,7 +145,7 @@ impl Rollout {
             Event::Pause { by } => self.pause(by, now),
             Event::Approve { by } => self.approve(by, now),
             Event::Rollback { to, by } => Ok(self.rolled_back_by(to, by, now)),
-            Event::Resume { by } => self.resume(by, now),
+            Event::Resume { stage, by } => self.resume(stage, by, now),
             Event::Emergency { active, by } => Ok(self.declare(active, by, now)),
             Event::Configured(terms) => Ok(self.configured(*terms, now)),
         }
@@ -156,6 +156,40 @@ impl Rollout {
     pub fn wish(&self, now: Timestamp) -> Option<Event> {
         let may = self.next_stage().is_some() && self.hindrances(now).is_empty();
         may.then_some(Event::Advance(None))
+    }
+
+    /// What the next step of the plan will announce, if everything allows it. Its number is taken:
+    /// what is decided before the step is taken, or instead of it, has a later one.
+    pub fn promise(&mut self, now: Timestamp) -> Option<Decision> {
+        let mut ahead = self.clone();
+        let effects = ahead.handle(Event::Advance(None), now).ok()?;
+        let decision = effects.into_iter().find_map(|effect| match effect {
+            Effect::Announce(decision) => Some(*decision),
+            Effect::Publish(_) | Effect::Persist => None,
+        })?;
+        self.state.revision = decision.revision;
+        Some(decision)
+    }
+
+    /// Takes a promise back that has been written down: the record that follows it.
+    pub fn withdraw(&mut self, promised: Decision, because: &str, now: Timestamp) -> Decision {
+        self.state.revision += 1;
+        let share = self.standing().share;
+        Decision {
+            at: now.rfc3339(),
+            action: "withdrawn".to_owned(),
+            reason: because.to_owned(),
+            from: share,
+            to: share,
+            revision: self.state.revision,
+            phase: Some(self.phase()),
+            stage: self.state.position.map(|index| index + 1),
+            sentence: format!(
+                "Not carried out: {} Since then: {because}",
+                promised.sentence
+            ),
+            ..promised
+        }
     }
 
     /// What the data plane obeys.

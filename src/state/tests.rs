@@ -391,7 +391,9 @@ fn a_record_of_version_1_keeps_its_latch_and_shares_and_gathers_evidence_afresh(
         actor: "alice".to_owned(),
         reason: "mended".to_owned(),
     };
-    restored.handle(Event::Resume { by }, now).unwrap();
+    restored
+        .handle(Event::Resume { stage: None, by }, now)
+        .unwrap();
     assert_eq!(restored.standing().share.basis_points(), 2_500);
 
     let decisions = store.history(1).unwrap();

@@ -213,7 +213,10 @@ fn six_stages_go_back_to_zero_and_on_again() {
     );
     life.good_hours(1);
     assert_eq!(life.rollout.phase(), Phase::RolledBack, "nobody came");
-    life.tell(Event::Resume { by: somebody() });
+    life.tell(Event::Resume {
+        stage: None,
+        by: somebody(),
+    });
     assert_eq!(life.share(), "50%", "the interrupted stage");
     life.completes();
     assert_eq!(
@@ -240,7 +243,10 @@ fn the_conservative_plan_takes_its_four_days() {
         ("rollback", "0%")
     );
     let rolled_back = life.now;
-    life.tell(Event::Resume { by: somebody() });
+    life.tell(Event::Resume {
+        stage: None,
+        by: somebody(),
+    });
     life.reaches("100%");
     let again = life.now.since(rolled_back).as_secs_f64() / HOUR;
     assert!(
@@ -292,7 +298,10 @@ fn a_bad_day_costs_one_day_and_a_second_one_everything() {
     assert_eq!(life.share(), "5%", "a rollback waits for no window");
     assert_eq!(life.harm().action, "rollback");
     assert_eq!(life.share(), "0%");
-    life.tell(Event::Resume { by: somebody() });
+    life.tell(Event::Resume {
+        stage: None,
+        by: somebody(),
+    });
     assert_eq!(life.share(), "20%");
     let before = life.decisions.len();
     life.completes();
@@ -319,7 +328,10 @@ fn blue_green_switches_when_somebody_says_so_and_back_by_itself() {
         (&*decision.action, life.share().as_str()),
         ("rollback", "0%")
     );
-    life.tell(Event::Resume { by: somebody() });
+    life.tell(Event::Resume {
+        stage: None,
+        by: somebody(),
+    });
     assert_eq!(life.share(), "100%");
     life.completes();
 }
@@ -338,7 +350,10 @@ fn the_manual_plan_moves_with_people_only_and_its_neighbour_only_advises() {
     life.completes();
     assert_eq!(life.harm().action, "rollback");
     assert_eq!(life.share(), "0%");
-    life.tell(Event::Resume { by: somebody() });
+    life.tell(Event::Resume {
+        stage: None,
+        by: somebody(),
+    });
     life.completes();
 
     // Undecided for two days: without any request there is no proof, and no decision either.

@@ -294,7 +294,7 @@ async fn failures_from_before_a_resume_do_not_undo_it() {
                 let resume = Order {
                     command: Command::Change {
                         split,
-                        change: Change::Resume,
+                        change: Change::Resume { stage: None },
                     },
                     author,
                     proviso: Proviso::default(),

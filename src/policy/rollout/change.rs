@@ -32,7 +32,9 @@ impl Rollout {
         if standing.share != before.standing.share {
             self.state.times.change();
         }
-        self.state.revision += 1;
+        if promised.is_none() {
+            self.state.revision += 1;
+        }
         let decision = promised.map_or_else(
             || Decision {
                 at: before.now.rfc3339(),

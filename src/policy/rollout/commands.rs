@@ -56,8 +56,12 @@ impl Rollout {
     pub(super) fn promote(&mut self, by: By, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
         self.plan_or_refusal()?;
         let Some(next) = self.next_position() else {
+            let way_on = match self.state.operator_share {
+                Some(share) => format!(", but for an operator's share of {share}: resume it"),
+                None => String::new(),
+            };
             return Err(refused(format!(
-                "{} is at the last stage of its plan",
+                "{} is at the last stage of its plan{way_on}",
                 self.split
             )));
         };
@@ -78,11 +82,13 @@ impl Rollout {
             )));
         }
         let before = self.before(now);
+        let was_paused = self.phase() == Phase::Paused;
         self.state.operator_share = None;
         self.state.is_paused = false;
         self.enter(Some(position), now);
         let was = before.standing.share;
-        let sentence = telling::moved(self, was, self.obstacle(), &by, now);
+        let obstacle = self.obstacle();
+        let sentence = telling::moved(self, was, was_paused, obstacle, &by, now);
         Ok(self.conclude(before, Change::by_person(action, by, sentence)))
     }
 
@@ -150,22 +156,27 @@ impl Rollout {
         self.conclude(before, Change::by_person("rollback", by, sentence))
     }
 
-    pub(super) fn resume(&mut self, by: By, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn resume(
+        &mut self,
+        stage: Option<usize>,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, Refusal> {
         let is_planned = self.plan().is_some();
         let stands_still =
             is_planned && (self.state.is_paused || self.state.operator_share.is_some());
         let was_latched = self.state.latch.is_some();
-        if !was_latched && !stands_still {
-            let what = if is_planned {
-                "neither rolled back nor paused"
-            } else {
-                "not rolled back"
-            };
+        if !was_latched && !stands_still && !self.is_suspected() {
             let split = &self.split;
             return Err(refused(format!(
-                "{split} is {what}: there is nothing to resume"
+                "{split} is neither rolled back nor paused, and nothing speaks against it: there is \
+                 nothing to resume"
             )));
         }
+        let position = match stage {
+            None => self.state.position,
+            Some(number) => Some(self.stage_to_resume(number)?),
+        };
         let before = self.before(now);
         self.state.latch = None;
         self.state.is_paused = false;
@@ -173,13 +184,28 @@ impl Rollout {
         if is_planned {
             self.state.operator_share = None;
         }
-        self.enter(self.state.position, now);
-        if was_latched {
-            self.judge.refresh(now);
-        }
+        self.enter(position, now);
+        // A person has seen what spoke against it, and wants to go on all the same.
+        self.judge.refresh(now);
         let share = self.intended_share();
         let sentence = sentence::resumed(&self.split, now, share, self.obstacle(), &by);
         Ok(self.conclude(before, Change::by_person("resume", by, sentence)))
+    }
+
+    /// The index of the stage with this number, if a resume may begin there.
+    fn stage_to_resume(&self, number: usize) -> Result<usize, Refusal> {
+        let count = self.plan_or_refusal()?.stages().len();
+        let split = &self.split;
+        let most = self.state.position.map_or(0, |index| index + 1);
+        if (1..=most).contains(&number) {
+            Ok(number - 1)
+        } else if number > count || number == 0 {
+            Err(refused(format!("{split} has the stages 1 to {count}")))
+        } else {
+            Err(refused(format!(
+                "{split} was interrupted in stage {most}: resume there or below, and raise it then"
+            )))
+        }
     }
 
     pub(super) fn declare(&mut self, active: bool, by: By, now: Timestamp) -> Vec<Effect> {

@@ -70,7 +70,10 @@ impl Rollout {
                 None => {}
             }
         }
-        effects.extend(self.notices(now));
+        // After a rollback to 0 nothing is judged.
+        if self.state.latch.is_none() || self.standing().share > Share::ZERO {
+            effects.extend(self.notices(now));
+        }
         effects.extend(self.end_of_stage(now));
         // A window never raises a share, so what it changes waits for nothing that is kept or told.
         effects.sort_by_key(|effect| !matches!(effect, Effect::Publish(_)));
@@ -330,19 +333,28 @@ impl Rollout {
         }
         let is_another = |promised: &Decision| {
             let to = self.next_stage().map(|stage| stage.share);
-            promised.revision != self.state.revision + 1 || Some(promised.to) != to
+            promised.revision != self.state.revision || Some(promised.to) != to
         };
         if promised.as_deref().is_some_and(is_another) {
             return Err(refused(format!(
-                "{}: something was decided since this step was rehearsed",
+                "{}: something else was decided since this step was promised",
                 self.split
             )));
         }
         let before = self.before(now);
-        let proof = telling::proof(self);
+        let was = before.standing.share;
+        let (proof, lasted) = (telling::proof(self), self.stage_seconds());
+        let unproven = self.unproven().map(|lack| lack.to_string());
+        let unproven: Vec<String> = unproven.collect();
         self.enter(Some(next), now);
-        let sentence = telling::advanced(self, before.standing.share, &proof, now);
-        let reason = "every requirement is met".to_owned();
+        let (reason, sentence) = if unproven.is_empty() {
+            let sentence = telling::advanced(self, was, &proof, now);
+            ("every requirement is met".to_owned(), sentence)
+        } else {
+            let lacking = unproven.join(" ");
+            let sentence = telling::advanced_late(self, was, lasted, &lacking, now);
+            ("on_timeout: advance".to_owned(), sentence)
+        };
         let change = Change::by_engine("advance", reason, sentence);
         Ok(self.conclude_as(before, change, promised))
     }

@@ -44,8 +44,8 @@ pub enum Event {
         reading: Reading,
     },
     /// The engine takes the next step of the plan, as [`Rollout::wish`](super::Rollout::wish) has
-    /// asked for. Where it was rehearsed, the decision that this led to comes along: it becomes
-    /// the record of the step, and a step that would be another one is refused.
+    /// asked for. Where it was [promised](super::Rollout::promise), the promised decision comes
+    /// along: it becomes the record of the step, and a step that would be another one is refused.
     Advance(Option<Box<Decision>>),
     /// An operator fixes the share.
     Set {
@@ -85,9 +85,11 @@ pub enum Event {
         /// Who.
         by: By,
     },
-    /// An operator ends a pause, an operator's share within a plan, or the latch of a rollback. The
-    /// interrupted stage is proven afresh.
+    /// An operator ends a pause, an operator's share within a plan, the latch of a rollback, or what
+    /// a hold or a suspicion rests on. The interrupted stage is judged and proven afresh.
     Resume {
+        /// Where to go on, counted from 1: not above the interrupted stage. Absent: there.
+        stage: Option<usize>,
         /// Who.
         by: By,
     },

@@ -97,7 +97,10 @@ pub(super) fn advised(split: &str, now: Timestamp, cause: &Cause) -> String {
 /// A criterion is breached that asks for no more than to be told.
 pub(super) fn noticed(split: &str, now: Timestamp, cause: &Cause) -> String {
     let (clock, figures) = (now.clock(), figures(cause));
-    format!("Noticed of new of {split} at {clock}: {figures}. The criterion asks for no more.")
+    format!(
+        "Noticed on new of {split} at {clock}: {figures}. Nothing was done: the criterion asks for \
+         no more than to be told."
+    )
 }
 
 /// The condition that fired, in a few words.

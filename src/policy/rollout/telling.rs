@@ -15,6 +15,23 @@ pub(super) fn advanced(rollout: &Rollout, was: Share, proof: &str, now: Timestam
     format!("Advanced new of {split} from {was} to {share} ({place}) at {clock}: {proof}.")
 }
 
+/// The engine took the next step without proof, since its plan says so.
+pub(super) fn advanced_late(
+    rollout: &Rollout,
+    was: Share,
+    lasted: f64,
+    lacking: &str,
+    now: Timestamp,
+) -> String {
+    let (split, clock) = (&rollout.split, now.clock());
+    let (share, place) = (rollout.filed_share(), place(rollout));
+    let lasted = duration::print(std::time::Duration::from_secs(lasted.max(0.0) as u64));
+    format!(
+        "Advanced new of {split} from {was} to {share} ({place}) at {clock} without proof, since \
+         its stage had lasted {lasted} and `on_timeout` says so. Lacking: {lacking}"
+    )
+}
+
 /// The last stage is proven.
 pub(super) fn completed(rollout: &Rollout, now: Timestamp) -> String {
     let (split, clock) = (&rollout.split, now.clock());
@@ -58,13 +75,16 @@ pub(super) fn timed_out(
     let lasted = std::time::Duration::from_secs(rollout.stage_seconds() as u64);
     let lasted = duration::print(lasted);
     let share = rollout.filed_share();
-    let then = match then {
-        OnTimeout::Rollback => "rolled back",
-        OnTimeout::Hold | OnTimeout::Advance => "paused",
+    let (then, way_on) = match then {
+        OnTimeout::Rollback => ("rolled back", ""),
+        OnTimeout::Hold | OnTimeout::Advance => (
+            "paused",
+            " `resume` gives it the same time once more, `promote` goes on without proof.",
+        ),
     };
     format!(
         "The {place} of {split} at {share} is undecided after {lasted} and is {then} at {clock}. \
-         Lacking: {lacking}"
+         Lacking: {lacking}{way_on}"
     )
 }
 
@@ -88,6 +108,7 @@ pub(super) fn advised_advance(rollout: &Rollout, now: Timestamp) -> String {
 pub(super) fn moved(
     rollout: &Rollout,
     was: Share,
+    was_paused: bool,
     obstacle: Option<&str>,
     by: &By,
     now: Timestamp,
@@ -96,6 +117,7 @@ pub(super) fn moved(
     let (share, place) = (rollout.filed_share(), place(rollout));
     let effect = match obstacle {
         Some(obstacle) => format!("{obstacle} keeps it at {was} for now"),
+        None if was_paused => format!("it was paused at {was}, and goes on by itself from here"),
         None => format!("it was at {was}"),
     };
     format!("Took new of {split} to {share} ({place}) at {clock} {by}; {effect}.")

@@ -108,7 +108,10 @@ fn set(percent: u16) -> Event {
 }
 
 fn resume() -> Event {
-    Event::Resume { by: alice() }
+    Event::Resume {
+        stage: None,
+        by: alice(),
+    }
 }
 
 fn emergency(active: bool) -> Event {

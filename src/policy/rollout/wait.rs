@@ -126,6 +126,21 @@ impl Rollout {
         waits
     }
 
+    /// What the stage lacks that its plan goes on without.
+    pub(super) fn unproven(&self) -> impl Iterator<Item = Lack> {
+        let goes_on = !self.is_idle() && self.is_late_and_goes_on();
+        self.judge
+            .lacking()
+            .filter(move |lack| goes_on && is_time_or_proof(lack))
+    }
+
+    /// Whether something speaks against `new`, be it held, doubted or too little to act.
+    pub(super) fn is_suspected(&self) -> bool {
+        let mut lacking = self.judge.lacking();
+        self.glance.is_held
+            || lacking.any(|lack| matches!(lack, Lack::Calm { .. } | Lack::Support(_)))
+    }
+
     fn signals_to_come(&self) -> Vec<Wait> {
         let board = &self.state.board;
         let breached = board.breached();
@@ -222,7 +237,9 @@ impl Display for Wait {
             }
             Wait::Look => f.write_str("Nothing was measured yet since the start."),
             Wait::Health => f.write_str("No endpoint of new could take requests."),
-            Wait::Hold => f.write_str("A breach is held; see the last decision."),
+            Wait::Hold => f.write_str(
+                "A breach is held until its evidence has faded; `resume` judges it afresh at once.",
+            ),
             Wait::Judge(lack) => lack.fmt(f),
             Wait::Signal(lack) => lack.fmt(f),
             Wait::SignalBreach(breach) => breach.fmt(f),
@@ -237,8 +254,8 @@ impl Display for Wait {
             }
             Wait::Flapping { changes, most } => write!(
                 f,
-                "The share changed {changes} times within a day and may {most} times; a person may \
-                 still change it."
+                "The share changed {changes} times within a day, and `max_changes_per_day` is \
+                 {most}; a person still may, with `promote`."
             ),
             Wait::Advising => f.write_str("With `advise` the engine only says what it would do."),
         }

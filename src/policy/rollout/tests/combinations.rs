@@ -194,3 +194,65 @@ fn a_plan_edited_during_a_stop_keeps_what_speaks_against_new() {
     let (restored, _) = Rollout::restore("shop", record, edited, journey.now);
     assert_eq!(gathered(&restored), before);
 }
+
+#[test]
+fn a_resume_ends_a_hold_and_judges_afresh() {
+    let mut holding = stage(10);
+    holding.criteria.rollback = vec![Criterion {
+        action: Action::Hold,
+        ..Criterion::beyond(Metric::ErrorRate, 0.05)
+    }];
+    holding.criteria.hard_fail = 0;
+    let mut journey = Journey::of(planned(vec![stage(0), holding, stage(20)]));
+    journey.reach(10);
+    let message = journey.refusal(resume());
+    assert!(message.contains("nothing to resume"), "{message}");
+    for _ in 0..10 {
+        journey.tick(dead());
+    }
+    assert!(
+        journey.waits()[0].contains("`resume`"),
+        "{:?}",
+        journey.waits()
+    );
+    journey.tell(resume());
+    assert_eq!(journey.rollout.conditions()[0].samples, 0);
+    journey.reach(20);
+}
+
+#[test]
+fn a_resume_may_begin_below_the_interrupted_stage_and_never_above() {
+    let mut journey = Journey::of(planned(stages(&[0, 10, 50, 100])));
+    journey.reach(50);
+    journey.tick(dead());
+    let resume_at = |number| Event::Resume {
+        stage: Some(number),
+        by: alice(),
+    };
+    for number in [0, 4, 5] {
+        journey.refusal(resume_at(number));
+    }
+    journey.tell(resume_at(2));
+    assert_eq!(
+        (journey.percent(), journey.rollout.phase()),
+        (10, Phase::Progressing)
+    );
+    journey.reach(50);
+}
+
+#[test]
+fn a_stage_that_is_left_without_proof_says_so() {
+    let mut late = stage(10);
+    late.criteria.min_requests = u64::MAX;
+    late.timeout = Some(Duration::from_secs(2));
+    late.on_timeout = OnTimeout::Advance;
+    let mut journey = Journey::of(planned(vec![stage(0), late, stage(50)]));
+    journey.reach(50);
+    let decision = journey.last();
+    assert_eq!(decision.reason, "on_timeout: advance");
+    assert!(
+        decision.sentence.contains("without proof"),
+        "{}",
+        decision.sentence
+    );
+}

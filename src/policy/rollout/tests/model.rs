@@ -48,6 +48,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Model {
     emergency: bool,
     latched: bool,
+    /// The judge's word.
+    is_suspected: bool,
     operator: Option<Share>,
     terms: Terms,
 }
@@ -84,7 +86,7 @@ impl Model {
                 self.operator = (self.terms.course.file_share() != Some(*share)).then_some(*share);
             }
             Step::Rollback => self.latched = true,
-            Step::Resume if !self.latched => return false,
+            Step::Resume if !self.latched && !self.is_suspected => return false,
             Step::Resume => self.latched = false,
             Step::Emergency(active) => self.emergency = *active,
             Step::FileShare(share) => {
@@ -185,6 +187,7 @@ proptest! {
         let mut model = Model {
             emergency: false,
             latched: false,
+            is_suspected: false,
             operator: None,
             terms: terms(file),
         };
@@ -193,6 +196,7 @@ proptest! {
         for step in &steps {
             now = now.plus(Duration::from_millis(100));
             let before = rollout.standing();
+            model.is_suspected = rollout.is_suspected();
             let allowed = model.apply(step);
             let Some(event) = model.event(step) else {
                 rollout = restarted(&rollout, model.terms.clone(), now);

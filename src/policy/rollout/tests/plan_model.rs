@@ -107,7 +107,13 @@ impl Pairing {
                 after.rolled_back_by(*to);
                 (true, Event::Rollback { to: *to, by })
             }
-            Step::Resume => (after.resume(), Event::Resume { by }),
+            Step::Resume => {
+                let is_suspected = self.rollout.is_suspected();
+                (
+                    after.resume(is_suspected),
+                    Event::Resume { stage: None, by },
+                )
+            }
             Step::Emergency(active) => {
                 after.emergency = *active;
                 (true, emergency(*active))

@@ -331,7 +331,9 @@ fn a_paused_plan_waits_but_is_still_rolled_back() {
     assert_eq!(journey.waits(), ["It is paused; resume it to go on."]);
 
     journey.tell(resume());
-    assert!(journey.waits()[0].starts_with("Observed"), "proven afresh");
+    let waits = journey.waits();
+    let is_afresh = waits.iter().any(|wait| wait.starts_with("Observed"));
+    assert!(is_afresh, "{waits:?}");
     journey.reach(50);
     journey.tell(pause());
     journey.tick(dead());

@@ -397,10 +397,10 @@ impl Twin {
         self.begin_latch(Descent::at_once(target.min(most)));
     }
 
-    pub(super) fn resume(&mut self) -> bool {
+    pub(super) fn resume(&mut self, is_suspected: bool) -> bool {
         let is_planned = !self.stages().is_empty();
         let stands_still = is_planned && (self.is_paused || self.operator.is_some());
-        if self.latch.is_none() && !stands_still {
+        if self.latch.is_none() && !stands_still && !is_suspected {
             return false;
         }
         self.latch = None;
