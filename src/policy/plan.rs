@@ -13,7 +13,14 @@ pub use self::outlook::Doubt;
 
 use super::calendar::Calendar;
 use super::criteria::{Criteria, LatencyLimits};
+use super::judge::Aim;
 use super::share::Share;
+
+/// From 0, a first step beyond this needs a person: nothing at all is known of `new` by then.
+pub const LARGEST_BLIND_STEP: Share = match Share::from_basis_points(1_000) {
+    Ok(share) => share,
+    Err(_) => Share::ZERO,
+};
 
 /// Who moves a split's share.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,6 +194,21 @@ impl Plan {
         self.stages.iter().rposition(|stage| stage.share <= share)
     }
 
+    /// Where the stage with this index would lead; before the first one, where that would lead.
+    /// Only at 100 % is there nothing left to compare with: a plan may end below it.
+    pub fn aim(&self, stage: Option<usize>) -> Aim {
+        let share = |index: usize| self.stages.get(index).map(|stage| stage.share);
+        let here = stage.and_then(share);
+        let next = share(stage.map_or(0, |stage| stage + 1));
+        if here == Some(Share::ALL) {
+            Aim::Complete
+        } else if next == Some(Share::ALL) {
+            Aim::Promote
+        } else {
+            Aim::Raise
+        }
+    }
+
     /// The share of each stage.
     pub fn shares(&self) -> impl Iterator<Item = Share> {
         self.stages.iter().map(|stage| stage.share)
@@ -249,6 +271,16 @@ mod tests {
         }
         let same = plan(&[0, 100]).expect("a plan");
         assert_eq!(same.stages()[0].criteria, Criteria::default());
+    }
+
+    #[test]
+    fn a_plan_that_ends_below_everybody_is_compared_with_legacy_to_its_end() {
+        let whole = plan(&[0, 50, 100]).expect("a plan");
+        let aims = [None, Some(0), Some(1), Some(2)].map(|stage| whole.aim(stage));
+        assert_eq!(aims, [Aim::Raise, Aim::Raise, Aim::Promote, Aim::Complete]);
+        let half = plan(&[0, 50]).expect("a plan");
+        assert_eq!(half.aim(Some(1)), Aim::Raise);
+        assert_eq!(plan(&[100]).expect("a plan").aim(None), Aim::Promote);
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod tests;
 pub use self::decision::{Condition, Decision, Need, Observed, Phase};
 pub use self::event::{By, Effect, Event, Refusal, Standing, Terms};
 pub use self::outlook::{Outlook, PlannedStage, StageProgress, TimeoutAhead};
-pub use self::record::Record;
+pub use self::record::{InvalidRecord, Record};
 pub use self::rest::Rest;
 pub use self::wait::Wait;
 
@@ -273,7 +273,7 @@ impl Rollout {
 
     /// Watched seconds since the share last changed; none if it did not within a watched day.
     pub fn seconds_since_change(&self) -> Option<f64> {
-        self.state.times.since_change()
+        self.state.times.since_recent_change()
     }
 
     /// The operator's share, if one is set; where the file fixes a share, it differs from it.
@@ -359,20 +359,7 @@ impl Rollout {
 
     /// Where the stage at `position` would lead.
     fn aim(&self, position: Option<usize>) -> Aim {
-        let Some(plan) = self.plan() else {
-            return Aim::Raise;
-        };
-        let stages = plan.stages();
-        let share = |index: usize| stages.get(index).map(|stage| stage.share);
-        let here = position.and_then(share);
-        let next = share(position.map_or(0, |position| position + 1));
-        if here == Some(Share::ALL) {
-            Aim::Complete
-        } else if next == Some(Share::ALL) {
-            Aim::Promote
-        } else {
-            Aim::Raise
-        }
+        self.plan().map_or(Aim::Raise, |plan| plan.aim(position))
     }
 
     /// A stage begins, or begins anew: what leaves it must be proven in it.

@@ -20,7 +20,8 @@ pub enum Unknown {
     Damaged(String),
 }
 
-/// The record, and the version of the program that wrote it.
+/// The record, and the version of the program that wrote it. A record that was edited into something
+/// that no program writes is refused here, so that nothing later has to ask.
 ///
 /// # Errors
 /// [`Unknown`] says whose fault it is.
@@ -32,7 +33,7 @@ pub(super) fn understand(written: Value) -> Result<(Record, u32), Unknown> {
     }
     let damaged = |error| Unknown::Damaged(format!("is unreadable: {error}"));
     let Versioned { version } = Versioned::deserialize(&written).map_err(damaged)?;
-    let record = match version {
+    let record: Record = match version {
         Record::VERSION => {
             let record = Record::deserialize(&written).map_err(damaged)?;
             let again = serde_json::to_value(&record).map_err(damaged)?;
@@ -45,6 +46,9 @@ pub(super) fn understand(written: Value) -> Result<(Record, u32), Unknown> {
         version if version > Record::VERSION => return Err(Unknown::Newer(version.into())),
         version => return Err(Unknown::Damaged(format!("claims version {version}"))),
     };
+    record
+        .check()
+        .map_err(|error| Unknown::Damaged(format!("is damaged: {error}")))?;
     Ok((record, version))
 }
 
@@ -80,5 +84,78 @@ fn difference(place: &str, written: &Value, again: &Value) -> Option<String> {
         }
         (written, again) if written == again => None,
         (written, again) => Some(format!("has {written} as `{place}`, read as {again}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::arm::PerArm;
+    use crate::policy::criteria::Criteria;
+    use crate::policy::plan::{Course, OnTimeout, Plan, Rules, Stage};
+    use crate::policy::rollout::{By, Event, Rollout, Terms};
+    use crate::policy::share::Share;
+    use crate::policy::time::Timestamp;
+
+    /// A plan that comes down a ramp, from 50 to 10 %.
+    fn written() -> Value {
+        let stages = [0, 1_000, 5_000].map(|basis_points| Stage {
+            share: Share::from_basis_points(basis_points).expect("a share"),
+            criteria: Criteria::default(),
+            approval: false,
+            calendar: None,
+            timeout: None,
+            on_timeout: OnTimeout::Hold,
+        });
+        let terms = Terms {
+            course: Course::Planned(Plan::new(stages.to_vec()).expect("a plan")),
+            rules: Rules::default(),
+            rollout_id: "r1".to_owned(),
+            signals: Vec::new(),
+            backends: PerArm::from_fn(|arm| arm.to_string()),
+        };
+        let now = Timestamp::from_milliseconds(0);
+        let mut rollout = Rollout::new("shop", terms, now);
+        let by = By {
+            actor: "alice".to_owned(),
+            reason: String::new(),
+        };
+        let number = 3;
+        let stage = Event::Stage {
+            number,
+            by: by.clone(),
+        };
+        rollout.handle(stage, now).expect("not refused");
+        let rollback = Event::Rollback { to: None, by };
+        rollout.handle(rollback, now).expect("not refused");
+        let mut record = serde_json::to_value(rollout.record()).expect("serialisable");
+        record["state"]["latch"] =
+            json!({"from": 5_000, "share": 3_000, "target": 1_000, "seconds": 5.0});
+        record
+    }
+
+    #[test]
+    fn an_edited_record_is_refused_by_the_field_that_cannot_be() {
+        assert!(understand(written()).is_ok());
+        for (field, value, named) in [
+            ("/state/latch/from", json!(500), "`state.latch`"),
+            ("/state/latch/share", json!(10_000), "`state.latch`"),
+            ("/state/latch/target", json!(4_000), "`state.latch`"),
+            ("/state/position", json!(3), "`state.position`"),
+            ("/state/position", json!(usize::MAX), "`state.position`"),
+        ] {
+            let mut edited = written();
+            *edited.pointer_mut(field).expect(field) = value;
+            let said = understand(edited)
+                .map(|_| ())
+                .map_err(|error| error.to_string());
+            let is_named = said.as_ref().is_err_and(|error| error.contains(named));
+            assert!(is_named, "{field}: {said:?}");
+        }
+        let mut by_hand = written();
+        by_hand["state"]["outline"] = json!({"by_hand": 1_000});
+        assert!(understand(by_hand).is_err(), "a stage without a plan");
     }
 }

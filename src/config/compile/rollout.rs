@@ -15,14 +15,8 @@ use crate::config::raw::{self, List};
 use crate::policy::calendar::{Calendar, WeeklyWindow};
 use crate::policy::criteria::Criteria;
 use crate::policy::duration;
-use crate::policy::plan::{Course, OnTimeout, Plan, Rules, Stage};
+use crate::policy::plan::{Course, LARGEST_BLIND_STEP, OnTimeout, Plan, Rules, Stage};
 use crate::policy::share::Share;
-
-/// The largest first step that is taken without a person's word.
-const UNPROVEN_STEP: Share = match Share::from_basis_points(1_000) {
-    Ok(share) => share,
-    Err(_) => Share::ZERO,
-};
 
 /// All that a split says about how its share moves.
 pub(super) struct March {
@@ -263,7 +257,7 @@ impl Compiler<'_, '_> {
         let first = idle.map_or(0, |idle| idle + 1);
         let is_approved = idle.is_some_and(|idle| stages[idle].approval);
         if let (Some(stage), Some(number)) = (stages.get(first), numbers.get(first))
-            && stage.share > UNPROVEN_STEP
+            && stage.share > LARGEST_BLIND_STEP
             && !is_approved
         {
             let message = format!(

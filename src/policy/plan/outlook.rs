@@ -36,8 +36,7 @@ impl Plan {
     pub fn doubts(&self, requests_per_second: f64) -> Vec<Doubt> {
         let stages = self.stages.iter().enumerate();
         let doubts = stages.filter_map(|(index, stage)| {
-            let next = self.stages.get(index + 1);
-            let (requests, requirement) = stage.needs(next)?;
+            let (requests, requirement) = stage.needs(self.aim(Some(index)))?;
             let seconds = requests as f64 / (requests_per_second * stage.share.ratio());
             // At no traffic at all it takes for ever.
             let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
@@ -58,15 +57,10 @@ impl Plan {
 impl Stage {
     /// How many requests of `new` it takes at best, and what needs them; none at share 0, where
     /// nothing is counted.
-    fn needs(&self, next: Option<&Stage>) -> Option<(u64, Option<Requirement>)> {
+    fn needs(&self, aim: Aim) -> Option<(u64, Option<Requirement>)> {
         if self.share == Share::ZERO {
             return None;
         }
-        let aim = match next {
-            None => Aim::Complete,
-            Some(next) if next.share == Share::ALL => Aim::Promote,
-            Some(_) => Aim::Raise,
-        };
         let requirements = self.criteria.advance.iter();
         let proofs = requirements.filter_map(|requirement| {
             let requests = requests_needed(*requirement, &self.criteria, self.share, aim)?;
@@ -131,6 +125,16 @@ mod tests {
         assert_eq!(stages(&plan_of_days, 0.0), [1, 2, 3]);
         let plan_of_minutes = plan(Some(Duration::from_secs(60)));
         assert_eq!(stages(&plan_of_minutes, 100.0), [1]);
+    }
+
+    #[test]
+    fn the_last_stage_is_doubted_for_what_it_has_to_prove() {
+        let all = plan(None);
+        let half = Plan::new(all.stages()[..3].to_vec()).expect("a plan");
+        let doubts = half.doubts(0.0);
+        let last = doubts.last().expect("there is no traffic");
+        let said = last.to_string();
+        assert!(said.contains("worse than legacy"), "half is there: {said}");
     }
 
     #[test]

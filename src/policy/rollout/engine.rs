@@ -253,11 +253,10 @@ impl Rollout {
         let Some(stage) = self.stage() else {
             return Vec::new();
         };
-        let (timeout, on_timeout) = (stage.timeout, stage.on_timeout);
+        let on_timeout = stage.on_timeout;
         let waits = self.hindrances(now);
         let is_undecided = waits.iter().any(Wait::is_of_proof);
-        let is_late =
-            timeout.is_some_and(|timeout| self.state.times.stage >= timeout.as_secs_f64());
+        let is_late = self.is_late();
         if self.next_position().is_none() && waits.is_empty() {
             self.completed(now)
         } else if self.terms.rules.advise {

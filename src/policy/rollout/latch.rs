@@ -45,6 +45,11 @@ impl Latch {
         latch
     }
 
+    /// Whether it falls from where it began to its target, as every one does that was not edited.
+    pub(super) fn is_sound(&self) -> bool {
+        self.from >= self.share && self.share >= self.target
+    }
+
     /// The most that may reach `new`.
     pub(super) const fn share(&self) -> Share {
         self.share

@@ -23,6 +23,17 @@ pub struct Record {
     pub(super) evidence: Evidence,
 }
 
+/// A record that no program has written, by the field that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecord {
+    /// The latch is above where it began, or below its target.
+    #[error("`state.latch` does not fall from `from` to `target`")]
+    Latch,
+    /// The plan has no such stage, or there is no plan.
+    #[error("`state.position` is no stage of `state.outline`")]
+    Position,
+}
+
 /// All of a rollout that changes, but for the evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct State {
@@ -77,6 +88,25 @@ impl Record {
     /// Counts the decisions of the split.
     pub const fn revision(&self) -> u64 {
         self.state.revision
+    }
+
+    /// Whether its fields go together, so that a rollout can go on from it.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] with the first field that is at odds with the others.
+    pub fn check(&self) -> Result<(), InvalidRecord> {
+        let state = &self.state;
+        let is_fallen = state.latch.as_ref().is_none_or(Latch::is_sound);
+        let stages = match &state.outline {
+            Outline::ByHand(_) => 0,
+            Outline::Stages(shares) => shares.len(),
+        };
+        let is_placed = state.position.is_none_or(|position| position < stages);
+        match (is_fallen, is_placed) {
+            (false, _) => Err(InvalidRecord::Latch),
+            (_, false) => Err(InvalidRecord::Position),
+            (true, true) => Ok(()),
+        }
     }
 
     /// What a program of version 1 or 2 wrote. A latch and the shares stand as they stood. The

@@ -40,9 +40,14 @@ impl Times {
         self.changes.iter().filter(|at| **at > since).count()
     }
 
-    /// Since the share last changed; none if it never did within a day or more.
+    /// Since the share last changed, however long ago; none if it never did.
     pub(super) fn since_change(&self) -> Option<f64> {
         self.changes.last().map(|at| self.watched - at)
+    }
+
+    /// The same; none if it did not within the last day.
+    pub(super) fn since_recent_change(&self) -> Option<f64> {
+        self.since_change().filter(|seconds| *seconds < DAY)
     }
 
     /// A stage begins.
@@ -66,6 +71,10 @@ mod tests {
         assert_eq!(times.changes(), 2);
         times.watched += 10.0;
         assert_eq!((times.changes(), times.since_change()), (1, Some(10.0)));
+        times.watched += DAY;
+        assert_eq!((times.changes(), times.since_recent_change()), (0, None));
+        let cooling_down = times.since_change();
+        assert_eq!(cooling_down, Some(DAY + 10.0), "which may take days");
     }
 
     #[test]

@@ -11,13 +11,10 @@ use crate::policy::calendar::Calendar;
 use crate::policy::criteria::Action;
 use crate::policy::duration;
 use crate::policy::judge::Lack;
-use crate::policy::plan::OnTimeout;
+use crate::policy::plan::{LARGEST_BLIND_STEP, OnTimeout};
 use crate::policy::share::Share;
 use crate::policy::signal::{SignalBreach, SignalLack};
 use crate::policy::time::Timestamp;
-
-/// From 0, a first step beyond this needs a person: nothing at all is known of `new` by then.
-const LARGEST_BLIND_STEP: u16 = 1_000;
 
 /// Something that the next step waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,19 +187,20 @@ impl Rollout {
             return false;
         };
         let is_asked_for = self.stage().is_some_and(|stage| stage.approval);
-        let is_blind =
-            self.filed_share() == Share::ZERO && next.share.basis_points() > LARGEST_BLIND_STEP;
+        let is_blind = self.filed_share() == Share::ZERO && next.share > LARGEST_BLIND_STEP;
         is_asked_for || is_blind
     }
 
     /// Whether the stage has lasted so long that its plan goes on without proof.
     fn is_late_and_goes_on(&self) -> bool {
-        self.stage().is_some_and(|stage| {
-            stage.on_timeout == OnTimeout::Advance
-                && stage
-                    .timeout
-                    .is_some_and(|timeout| self.state.times.stage >= timeout.as_secs_f64())
-        })
+        let then = self.stage().map(|stage| stage.on_timeout);
+        self.is_late() && then == Some(OnTimeout::Advance)
+    }
+
+    /// Whether the stage has lasted for as long as it may.
+    pub(super) fn is_late(&self) -> bool {
+        let timeout = self.stage().and_then(|stage| stage.timeout);
+        timeout.is_some_and(|timeout| self.state.times.stage >= timeout.as_secs_f64())
     }
 }
 

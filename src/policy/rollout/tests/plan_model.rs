@@ -311,7 +311,9 @@ impl Pairing {
         let seconds = |ticks| span(ticks).as_secs_f64();
         let time = &twin.time;
         assert_eq!(rollout.stage_seconds(), seconds(time.stage));
-        let since_change = time.changes.last().map(|at| seconds(time.watched - at));
+        let since_change = time.changes.last().map(|at| time.watched - at);
+        let since_change = since_change.filter(|ticks| *ticks < 86_400 * SECOND);
+        let since_change = since_change.map(seconds);
         assert_eq!(rollout.seconds_since_change(), since_change);
         let (healthy, requests) = rollout.progress();
         if twin.intended() == Share::ZERO {
