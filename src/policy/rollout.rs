@@ -267,7 +267,8 @@ impl Rollout {
         if self.is_idle() {
             (self.state.times.healthy, 0)
         } else {
-            self.judge.progress()
+            let (_, requests) = self.judge.progress();
+            (self.state.times.calm, requests)
         }
     }
 
@@ -370,6 +371,13 @@ impl Rollout {
         self.state.times.begin_stage();
         self.judge_by_terms(now);
         self.judge.begin_stage(self.aim(position), now);
+    }
+
+    /// Forgets what speaks for or against `new`: requests, signals, good health.
+    fn refresh(&mut self, now: Timestamp) {
+        self.judge.refresh(now);
+        self.state.board.refresh();
+        self.state.times.forget_health();
     }
 
     /// Judges by what the terms say for the present stage.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::HeaderValue;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Compiler;
 use crate::config::model::{ClientTls, HttpTarget, Poll, Secret, Signal, SignalAnswer};
@@ -73,6 +74,7 @@ impl Compiler<'_, '_> {
                     fresh_for: fresh_for.unwrap_or(PUSHED_FRESH),
                     absent,
                     has_legacy: true,
+                    source: "pushed".to_owned(),
                 };
                 return Some(Signal { terms, poll: None });
             }
@@ -114,6 +116,7 @@ impl Compiler<'_, '_> {
                 fresh_for,
                 absent,
                 has_legacy: legacy.is_some(),
+                source: identity(&answer, &new, legacy.as_ref()),
             },
             poll: Some(Poll {
                 interval,
@@ -204,6 +207,29 @@ impl Compiler<'_, '_> {
         }
         Secret(token.into_bytes())
     }
+}
+
+/// Differs where something else is asked, or somebody else. It is stored and never shown, and as a
+/// hash it gives away no secret that somebody has written into an address.
+fn identity(answer: &SignalAnswer, new: &HttpTarget, legacy: Option<&HttpTarget>) -> String {
+    let kind = match answer {
+        SignalAnswer::Prometheus => "prometheus",
+        SignalAnswer::Json { pointer } => pointer,
+    };
+    let mut hash = Xxh3Default::new();
+    let mut add = |part: &str| {
+        // With their lengths, so that no two sources are the same text.
+        hash.update(&part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    };
+    add(kind);
+    for target in [Some(new), legacy].into_iter().flatten() {
+        add(if target.is_secure { "https" } else { "http" });
+        add(&target.endpoint);
+        add(&target.host);
+        add(&target.path);
+    }
+    format!("{:032x}", hash.digest128())
 }
 
 fn instant_query(base: &HttpUrl, query: &str) -> HttpTarget {

@@ -25,15 +25,20 @@ fn a_signal_comes_from_prometheus_a_document_or_a_person() {
         fresh_for: Duration::from_secs(seconds),
         absent,
         has_legacy,
+        source: String::new(),
     };
-    let found: Vec<_> = signals.iter().map(|signal| &signal.terms).collect();
+    let found = signals.iter().map(|signal| SignalTerms {
+        source: String::new(),
+        ..signal.terms.clone()
+    });
+    let found: Vec<_> = found.collect();
     let expected = [
         terms("memory", 20, Absence::Harm, true),
         terms("lag", 60, Absence::Inconclusive, false),
         terms("complaints", 3_600, Absence::Inconclusive, true),
         terms("tickets", 86_400, Absence::Healthy, true),
     ];
-    assert_eq!(found, expected.iter().collect::<Vec<_>>());
+    assert_eq!(found, expected);
     let memory = signals[0].poll.as_ref().expect("it is asked for");
     assert_eq!(
         memory.new,
@@ -53,6 +58,27 @@ fn a_signal_comes_from_prometheus_a_document_or_a_person() {
     let pointer = "/lag/seconds".to_owned();
     assert_eq!(lag.answer, SignalAnswer::Json { pointer });
     assert_eq!(signals[2].poll, None);
+}
+
+#[test]
+fn a_source_is_another_where_something_else_is_asked_or_somebody_else() {
+    let source = |written: &str| {
+        let signals = signals(&format!("      memory: {{{written}}}\n"));
+        signals[0].terms.source.clone()
+    };
+    let asked = [
+        "prometheus: 'http://127.0.0.1:9090', query: rss",
+        "prometheus: 'http://127.0.0.1:9090', query: rss / 1e6",
+        "prometheus: 'http://127.0.0.1:9091', query: rss",
+        "prometheus: 'http://127.0.0.1:9090', query: rss, legacy_query: rss",
+        "http: 'http://127.0.0.1:9090', pointer: /rss",
+        "http: 'http://127.0.0.1:9090', pointer: /mib",
+        "pushed: true",
+    ];
+    let sources: std::collections::BTreeSet<_> = asked.into_iter().map(source).collect();
+    assert_eq!(sources.len(), asked.len());
+    let rarely = format!("{}, interval: 30s, bearer: '${{SECRET}}'", asked[0]);
+    assert_eq!(source(&rarely), source(asked[0]), "how often is no matter");
 }
 
 #[test]

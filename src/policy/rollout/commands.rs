@@ -186,7 +186,7 @@ impl Rollout {
         }
         self.enter(position, now);
         // A person has seen what spoke against it, and wants to go on all the same.
-        self.judge.refresh(now);
+        self.refresh(now);
         let share = self.intended_share();
         let sentence = sentence::resumed(&self.split, now, share, self.obstacle(), &by);
         Ok(self.conclude(before, Change::by_person("resume", by, sentence)))

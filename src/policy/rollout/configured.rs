@@ -46,7 +46,7 @@ impl Rollout {
         } else if other_backends {
             // Nobody is rolled back for what another did. A latch stays, as ever.
             self.state.episodes.clear();
-            self.judge.refresh(now);
+            self.refresh(now);
         }
         let share = self.standing().share;
         let id = &self.state.rollout_id;
@@ -111,6 +111,6 @@ impl Rollout {
             self.state.operator_share = None;
         }
         self.enter(self.start(), now);
-        self.judge.refresh(now);
+        self.refresh(now);
     }
 }

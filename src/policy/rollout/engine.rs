@@ -38,11 +38,18 @@ impl Rollout {
         // was sent before, and has been decided about.
         if self.standing().share == Share::ZERO {
             self.judge.learn(window);
-            if self.is_under_way() && self.is_idle() && window.new_available {
+            let is_ripening = self.is_under_way() && self.is_idle() && window.new_available;
+            if is_ripening && self.state.board.is_calm() {
                 self.state.times.healthy += window.seconds.max(0.0);
             }
         } else {
-            let found = match self.judge.observe(window, now) {
+            let (healthy, _) = self.judge.progress();
+            let verdict = self.judge.observe(window, now);
+            // The judge knows nothing of signals: what they speak against is no good health.
+            if self.judge.progress().0 > healthy && self.state.board.is_calm() {
+                self.state.times.calm += window.seconds.max(0.0);
+            }
+            let found = match verdict {
                 Verdict::Fail(breach) => Some((Cause::Judged(breach), Finding::Rollback)),
                 Verdict::Hold(breach, guard) => Some((Cause::Judged(breach), Finding::Hold(guard))),
                 Verdict::Pass | Verdict::Inconclusive(_) => None,
@@ -174,7 +181,7 @@ impl Rollout {
         self.state.episodes.clear();
         if goes_on {
             // The same failures must not take the share to 0 in the next tick.
-            self.judge.refresh(now);
+            self.refresh(now);
         }
     }
 

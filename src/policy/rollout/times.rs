@@ -19,6 +19,9 @@ pub(super) struct Times {
     pub(super) stage: f64,
     /// In a stage at share 0: with an endpoint of `new` that could take requests.
     pub(super) healthy: f64,
+    /// In a stage above share 0: with neither a criterion under suspicion nor a signal against it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) calm: f64,
     /// When the share changed within the last day, in [`Times::watched`].
     changes: Vec<f64>,
 }
@@ -53,8 +56,22 @@ impl Times {
     /// A stage begins.
     pub(super) fn begin_stage(&mut self) {
         self.stage = 0.0;
-        self.healthy = 0.0;
+        self.forget_health();
     }
+
+    /// Good health has to be seen anew.
+    pub(super) fn forget_health(&mut self) {
+        self.healthy = 0.0;
+        self.calm = 0.0;
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 #[cfg(test)]

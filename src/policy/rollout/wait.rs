@@ -99,27 +99,27 @@ impl Rollout {
     /// What time and traffic may bring.
     fn proof_to_come(&self) -> Vec<Wait> {
         let mut waits = self.signals_to_come();
+        let time = self.time_to_come();
         if self.is_idle() {
             if self.glance.is_taken && !self.glance.is_new_available {
                 waits.push(Wait::Health);
             }
-            let healthy = self.state.times.healthy;
-            let needed = self.criteria().observe;
-            if self.state.position.is_some() && healthy < needed.as_secs_f64() {
-                let healthy = Duration::try_from_secs_f64(healthy).unwrap_or_default();
-                waits.push(Wait::Judge(Lack::Time { healthy, needed }));
-            }
+            let time = time.filter(|_| self.state.position.is_some());
+            waits.extend(time.map(Wait::Judge));
             return waits;
         }
         if self.glance.is_held {
             waits.push(Wait::Hold);
         }
         let takes_it_unproven = self.is_late_and_goes_on();
-        let lacking = self
-            .judge
-            .lacking()
-            .filter(|lack| !(takes_it_unproven && is_time_or_proof(lack)));
-        waits.extend(lacking.map(Wait::Judge));
+        let is_time = |lack: &Lack| matches!(lack, Lack::Time { .. });
+        // The judge's own time is longer than ours by what signals speak against.
+        let mut lacking: Vec<Lack> = self.judge.lacking().filter(|it| !is_time(it)).collect();
+        let is_proof = |lack: &Lack| matches!(lack, Lack::Requests { .. } | Lack::Proof { .. });
+        let place = lacking.iter().position(is_proof).unwrap_or(lacking.len());
+        lacking.splice(place..place, time);
+        lacking.retain(|lack| !(takes_it_unproven && is_time_or_proof(lack)));
+        waits.extend(lacking.into_iter().map(Wait::Judge));
         waits
     }
 
@@ -136,6 +136,16 @@ impl Rollout {
         let mut lacking = self.judge.lacking();
         self.glance.is_held
             || lacking.any(|lack| matches!(lack, Lack::Calm { .. } | Lack::Support(_)))
+    }
+
+    /// The time in good health that the stage still has to have.
+    fn time_to_come(&self) -> Option<Lack> {
+        let (healthy, _) = self.progress();
+        let needed = self.criteria().observe;
+        (healthy < needed.as_secs_f64()).then(|| Lack::Time {
+            healthy: Duration::try_from_secs_f64(healthy).unwrap_or_default(),
+            needed,
+        })
     }
 
     fn signals_to_come(&self) -> Vec<Wait> {

@@ -17,8 +17,8 @@ const LONGEST_ERROR: usize = 200;
 /// What is known of a split's signals. It is a part of the rollout's record and goes on after a
 /// restart where it was.
 ///
-/// [`Board::take`], [`Board::pass`], [`Board::sleep`] and [`Board::reconfigure`] change it; all else
-/// looks.
+/// [`Board::take`], [`Board::pass`], [`Board::sleep`], [`Board::refresh`] and [`Board::reconfigure`]
+/// change it; all else looks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Board {
     signals: Vec<Signal>,
@@ -32,7 +32,7 @@ struct Signal {
     latest: PerArm<Option<Latest>>,
     /// What the sources have said instead of a value; forgotten with the next value.
     errors: PerArm<Option<String>>,
-    /// Seconds since this signal was first asked for.
+    /// Seconds since this signal was first asked for, or everything was judged afresh.
     awaited: f64,
 }
 
@@ -42,6 +42,9 @@ struct Latest {
     at: Timestamp,
     /// Seconds, measured.
     age: f64,
+    /// Everything was judged afresh since; what was seen before is shown, and speaks no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_spent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,6 +178,34 @@ impl Board {
     pub fn sleep(&mut self, seconds: f64) {
         self.age(seconds);
         self.settle();
+    }
+
+    /// Judges afresh: breaches end, and only what is read from now on counts. A source has its time
+    /// to answer again before its silence is harm.
+    pub fn refresh(&mut self) {
+        for signal in &mut self.signals {
+            signal.awaited = 0.0;
+            for arm in Arm::ALL {
+                if let Some(latest) = &mut signal.latest[arm] {
+                    latest.is_spent = true;
+                }
+            }
+        }
+        for watched in &mut self.watched {
+            watched.breached_for = None;
+        }
+        self.settle();
+    }
+
+    /// Whether nothing speaks against `new`: every value that is needed is there, and no criterion
+    /// is breached, however shortly, but those that merely notify.
+    pub fn is_calm(&self) -> bool {
+        let mut watched = self.watched.iter();
+        let is_breached = watched.any(|watched| {
+            watched.criterion.action != Action::Notify && watched.breached_for.is_some()
+        });
+        let is_silent = |lack: &SignalLack| matches!(lack, SignalLack::Value(_));
+        !is_breached && !self.lacking().iter().any(is_silent)
     }
 
     /// The criteria that are breached, for as long as they ask.
@@ -351,6 +382,7 @@ impl Board {
                     signal: name.to_owned(),
                     arm: Arm::New,
                     age: None,
+                    is_spent: false,
                     fresh_for: Duration::ZERO,
                     error: None,
                 },
@@ -392,8 +424,11 @@ impl Signal {
         }
     }
 
-    /// The same, under other terms.
+    /// The same, under other terms. What another source has said is another quantity.
     fn under(&self, terms: &SignalTerms) -> Self {
+        if terms.source != self.terms.source {
+            return Self::new(terms);
+        }
         let mut same = Self {
             terms: terms.clone(),
             ..self.clone()
@@ -418,6 +453,7 @@ impl Signal {
                     value,
                     at: now,
                     age: 0.0,
+                    is_spent: false,
                 });
                 self.errors[arm] = None;
             }
@@ -426,14 +462,15 @@ impl Signal {
     }
 
     fn fresh(&self, arm: Arm) -> Option<f64> {
-        let latest = self.latest[arm]?;
+        let latest = self.latest[arm].filter(|latest| !latest.is_spent)?;
         (latest.age <= self.terms.fresh_for.as_secs_f64()).then_some(latest.value)
     }
 
     fn nothing(&self, arm: Arm) -> Sight {
         let latest = self.latest[arm];
         // Who has not had the time to answer once is not silent yet.
-        let is_new = latest.is_none() && self.awaited <= self.terms.fresh_for.as_secs_f64();
+        let has_answered = latest.is_some_and(|latest| !latest.is_spent);
+        let is_new = !has_answered && self.awaited <= self.terms.fresh_for.as_secs_f64();
         let meaning = match self.terms.absent {
             Absence::Harm if is_new => Absence::Inconclusive,
             absent => absent,
@@ -442,6 +479,7 @@ impl Signal {
             signal: self.terms.name.clone(),
             arm,
             age: latest.map(|latest| seconds(latest.age)),
+            is_spent: latest.is_some_and(|latest| latest.is_spent),
             fresh_for: self.terms.fresh_for,
             error: self.errors[arm].clone(),
         };

@@ -64,6 +64,8 @@ pub struct Silence {
     pub arm: Arm,
     /// How old its last value is; absent if there never was one.
     pub age: Option<Duration>,
+    /// Whether that was taken before everything was judged afresh, so that it counts no more.
+    pub is_spent: bool,
     /// How old it may be.
     pub fresh_for: Duration,
     /// What its source has said last.
@@ -137,6 +139,7 @@ impl Silence {
             Arm::Legacy => " of legacy",
         };
         match self.age {
+            Some(_) if self.is_spent => format!("no reading{whose} since it is judged afresh"),
             Some(age) => format!("no reading{whose} for {}", whole_seconds(age)),
             None => format!("no reading{whose} yet"),
         }

@@ -101,6 +101,10 @@ pub struct SignalTerms {
     pub absent: Absence,
     /// Whether its source tells a value of legacy as well.
     pub has_legacy: bool,
+    /// What is asked of whom, as a hash: values of another source are no values of this one. Absent
+    /// in what older programs wrote.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
 }
 
 /// What a source of a signal has answered: a value, or why there is none.

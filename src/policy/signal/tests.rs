@@ -11,6 +11,7 @@ fn terms(name: &str, absent: Absence) -> SignalTerms {
         fresh_for: Duration::from_secs(60),
         absent,
         has_legacy: true,
+        source: "its source".to_owned(),
     }
 }
 
@@ -390,6 +391,69 @@ fn an_edit_keeps_what_is_known_of_what_it_keeps() {
 }
 
 #[test]
+fn what_another_source_has_said_is_forgotten() {
+    let mut board = board(Absence::Inconclusive, &["memory > 2000 for 1m"], &[]);
+    board.take("memory", told(2e9), NOW);
+    board.pass(50.0);
+    let in_megabytes = SignalTerms {
+        source: "another source".to_owned(),
+        ..terms("memory", Absence::Inconclusive)
+    };
+    let criterion = "memory > 2000 for 1m".parse().expect("valid");
+    board.reconfigure(&[in_megabytes], &[criterion], &[]);
+    board.pass(10.0);
+    assert_eq!(breaches(&board), Vec::<String>::new());
+    assert_eq!(board.states()[0].value, None);
+    assert_eq!(
+        lacks(&board),
+        ["memory: no reading yet, fresh for 1m is needed."]
+    );
+}
+
+#[test]
+fn judged_afresh_only_what_is_read_afterwards_counts() {
+    let mut board = board(Absence::Inconclusive, &["lag > 5 for 1m"], &["memory < 1"]);
+    board.take("lag", told(7.0), NOW);
+    board.take("memory", told(0.5), NOW);
+    board.pass(60.0);
+    assert_eq!(breaches(&board).len(), 1);
+    board.refresh();
+    board.pass(0.1);
+    assert_eq!(breaches(&board), Vec::<String>::new());
+    assert!(!board.is_calm());
+    assert_eq!(
+        lacks(&board),
+        [
+            "lag: no reading since it is judged afresh, fresh for 1m is needed.",
+            "memory: no reading since it is judged afresh, fresh for 1m is needed.",
+        ]
+    );
+    let shown = &board.states()[1];
+    assert_eq!((shown.value, shown.fresh), (Some(7.0), false));
+    board.take("lag", told(7.0), NOW);
+    board.take("memory", told(0.5), NOW);
+    assert_eq!(breaches(&board), Vec::<String>::new(), "it begins anew");
+    board.pass(60.0);
+    assert_eq!(breaches(&board).len(), 1);
+}
+
+#[test]
+fn judged_afresh_silence_is_harm_only_after_the_time_to_answer() {
+    let mut board = board(Absence::Harm, &["lag > 5"], &[]);
+    board.pass(61.0);
+    assert_eq!(breaches(&board).len(), 1);
+    board.take("lag", told(7.0), NOW);
+    board.refresh();
+    board.pass(60.0);
+    assert_eq!(breaches(&board), Vec::<String>::new());
+    board.pass(1.0);
+    assert_eq!(
+        breaches(&board),
+        ["lag > 5: no reading since it is judged afresh, which counts as harm."]
+    );
+}
+
+#[test]
 fn a_restart_changes_nothing_but_the_ages() {
     let mut board = board(Absence::Inconclusive, &["lag > 5 for 1m"], &["memory < 1"]);
     board.take("lag", told(7.000000001), NOW);
@@ -411,6 +475,7 @@ enum Step {
     Failed,
     Pass(u32),
     Restart,
+    Afresh,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -420,6 +485,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Told(f64::NAN)),
         6 => (1..40_u32).prop_map(Step::Pass),
         1 => Just(Step::Restart),
+        1 => Just(Step::Afresh),
     ]
 }
 
@@ -443,6 +509,7 @@ proptest! {
         let mut seconds = 0;
         let mut last: Option<(u32, f64)> = None;
         let mut looks: Vec<(u32, bool)> = Vec::new();
+        let mut afresh = 0;
         for step in steps {
             match step {
                 Step::Told(value) => {
@@ -456,13 +523,18 @@ proptest! {
                     seconds += span;
                     board.pass(f64::from(span));
                 }
+                Step::Afresh => {
+                    board.refresh();
+                    (afresh, last) = (seconds, None);
+                    looks.clear();
+                }
                 Step::Restart => {
                     let stored = serde_json::to_string(&board).expect("serializable");
                     board = serde_json::from_str(&stored).expect("its own");
                 }
             }
             let fresh = last.filter(|(at, _)| seconds - at <= 60).map(|(_, value)| value);
-            let is_silent = seconds > last.map_or(0, |(at, _)| at) + 60;
+            let is_silent = seconds > last.map_or(afresh, |(at, _)| at) + 60;
             let breached = match fresh {
                 Some(value) => value > 5.0,
                 None => absent == Absence::Harm && is_silent,

@@ -1,7 +1,8 @@
 //! What signals do to a rollout.
 
-use super::plans::{Journey, planned, stage};
+use super::plans::{Journey, go_to, planned, stage};
 use super::*;
+use crate::policy::plan::Retreat;
 use crate::policy::signal::{Absence, Reading, SignalTerms};
 
 /// A plan of 0, 10 and 50 % that rolls back, holds and notifies by signals and needs one of them.
@@ -24,6 +25,7 @@ fn with_signals() -> Terms {
         fresh_for: Duration::from_secs(2),
         absent,
         has_legacy: false,
+        source: "its source".to_owned(),
     };
     Terms {
         signals: vec![
@@ -63,6 +65,8 @@ fn a_silent_signal_that_is_needed_holds_the_plan_and_is_named() {
         "{:?}",
         journey.waits()
     );
+    with_memory(&mut journey, LITTLE, 4);
+    assert_eq!(journey.percent(), 0, "in silence nothing ripens");
     with_memory(&mut journey, LITTLE, 1);
     assert_eq!(journey.percent(), 10);
 
@@ -124,7 +128,7 @@ fn a_signal_may_hold_or_be_told_of() {
     );
 
     tell(&mut journey, "lag", 1.0);
-    with_memory(&mut journey, LITTLE, 1);
+    with_memory(&mut journey, LITTLE, 6);
     let actions: Vec<_> = journey.decisions.iter().map(|it| &*it.action).collect();
     assert_eq!(actions, ["advance", "hold", "notify", "advance"]);
 }
@@ -141,4 +145,100 @@ fn values_outlive_a_restart_and_age_meanwhile() {
     let (late, _) = Rollout::restore("shop", record, terms, late);
     assert!(soon.signals()[0].fresh);
     assert!(!late.signals()[0].fresh);
+}
+
+/// At 50 %, with more memory than is allowed until it was rolled back.
+fn rolled_back_from_fifty(change: impl Fn(&mut Terms)) -> Journey {
+    let mut terms = with_signals();
+    for signal in &mut terms.signals {
+        signal.fresh_for = Duration::from_secs(60);
+    }
+    change(&mut terms);
+    let mut journey = Journey::of(terms);
+    journey.tell(go_to(3));
+    with_memory(&mut journey, MUCH, 11);
+    assert_eq!(journey.rollout.phase(), Phase::RolledBack);
+    journey
+}
+
+#[test]
+fn one_reading_rolls_back_once() {
+    let mut journey = rolled_back_from_fifty(|terms| {
+        terms.rules.retreat = Retreat::PreviousStage;
+    });
+    assert_eq!(journey.percent(), 10);
+    journey.good_ticks(50);
+    assert_eq!(journey.percent(), 10, "nothing was read since");
+    with_memory(&mut journey, MUCH, 10);
+    assert_eq!(journey.percent(), 10);
+    with_memory(&mut journey, MUCH, 1);
+    assert_eq!(journey.percent(), 0, "a new reading counts");
+
+    let mut journey = rolled_back_from_fifty(|terms| {
+        terms.rules.ramp = Duration::from_secs(10);
+    });
+    assert_eq!(journey.percent(), 45);
+    journey.good_ticks(15);
+    assert_eq!(journey.percent(), 40, "step by step");
+}
+
+#[test]
+fn after_a_resume_an_old_reading_neither_harms_nor_helps() {
+    let renamed = |terms: &Terms| Terms {
+        rollout_id: "r2".to_owned(),
+        ..terms.clone()
+    };
+    for by_file in [false, true] {
+        let mut journey = rolled_back_from_fifty(|_| {});
+        if by_file {
+            let terms = renamed(journey.rollout.terms());
+            journey.tell(Event::Configured(Box::new(terms)));
+            journey.tell(go_to(3));
+        } else {
+            journey.tell(resume());
+        }
+        journey.good_ticks(50);
+        assert_eq!(journey.percent(), 50, "by file: {by_file}");
+        let waits = journey.waits();
+        assert!(
+            waits[0].starts_with("memory: no reading since it is judged afresh"),
+            "{waits:?}"
+        );
+        let shown = &journey.rollout.signals()[0];
+        assert_eq!((shown.value, shown.fresh), (Some(MUCH), false));
+        with_memory(&mut journey, MUCH, 11);
+        assert_eq!(journey.percent(), 0, "by file: {by_file}");
+    }
+}
+
+#[test]
+fn nobody_is_rolled_back_for_what_a_signal_told_of_another_backend() {
+    let mut journey = Journey::of(with_signals());
+    with_memory(&mut journey, LITTLE, 6);
+    with_memory(&mut journey, MUCH, 10);
+    let mut other = journey.rollout.terms().clone();
+    other.backends.new = "newer".to_owned();
+    journey.tell(Event::Configured(Box::new(other)));
+    journey.good_ticks(10);
+    assert_eq!(journey.percent(), 10);
+}
+
+#[test]
+fn a_signal_that_speaks_against_new_does_not_let_the_stage_ripen() {
+    for percent in [0, 10] {
+        let mut journey = Journey::of(with_signals());
+        tell(&mut journey, "memory", LITTLE);
+        if percent > 0 {
+            journey.reach(percent);
+        }
+        for _ in 0..50 {
+            with_memory(&mut journey, LITTLE, 1);
+            tell(&mut journey, "lag", 6.0);
+        }
+        tell(&mut journey, "lag", 1.0);
+        with_memory(&mut journey, LITTLE, 3);
+        assert_eq!(journey.percent(), percent, "{:?}", journey.waits());
+        with_memory(&mut journey, LITTLE, 2);
+        assert_ne!(journey.percent(), percent);
+    }
 }

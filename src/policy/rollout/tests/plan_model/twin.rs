@@ -325,6 +325,7 @@ impl Twin {
 
     fn forget_proof(&mut self) {
         self.time.judged = 0;
+        self.time.available = 0;
         self.time.requests = 0;
     }
 
@@ -333,7 +334,6 @@ impl Twin {
         self.is_completed = false;
         self.is_approved = false;
         self.time.stage = 0;
-        self.time.available = 0;
         self.forget_proof();
     }
 
