@@ -313,6 +313,20 @@ impl Judge {
             .map(move |watch| LimitBreach::of(watch, bench))
     }
 
+    /// Every criterion whose breach is held now, whatever the verdict names: since it asks for no
+    /// more, or since a guard withholds its rollback.
+    pub fn held(&self) -> impl Iterator<Item = (LimitBreach, Option<Guard>)> {
+        let bench = self.bench();
+        self.acting().filter_map(move |watch| {
+            let guard = match (watch.finding(bench), watch.criterion().action) {
+                (Finding::Held(guard), _) => Some(guard),
+                (Finding::Breached, Action::Hold) => None,
+                _ => return None,
+            };
+            Some((LimitBreach::of(watch, bench), guard))
+        })
+    }
+
     /// All that is lacking before the split may advance, what matters most first.
     pub fn lacking(&self) -> impl Iterator<Item = Lack> {
         let calm = self.suspected().map(|watch| Lack::Calm {

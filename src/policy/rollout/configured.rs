@@ -7,7 +7,8 @@
 use super::change::Change;
 use super::record::Outline;
 use super::{Effect, Rollout, Terms, sentence};
-use crate::policy::plan::Plan;
+use crate::policy::criteria::Criteria;
+use crate::policy::plan::{Course, Plan};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 
@@ -26,6 +27,7 @@ impl Rollout {
             self.state.backends = Some(terms.backends);
             return Vec::new();
         }
+        let changed = self.what_changes(&terms, moves, other_backends);
         let before = self.before(now);
         let was_latched = self.state.latch.is_some();
         self.state.backends = Some(terms.backends.clone());
@@ -60,7 +62,39 @@ impl Rollout {
             let reason = "the file's share changed".to_owned();
             self.conclude(before, Change::by_file(reason, sentence))
         } else {
-            vec![Effect::Persist]
+            let told = self.state.last_decision.clone();
+            let sentence = sentence::changed_by_file(&self.split, now, &changed, share);
+            let reason = format!("the file's {changed} changed");
+            let effects = self.conclude(before, Change::by_file(reason, sentence));
+            if self.state.latch.is_some() {
+                // What status has to tell is still why it was rolled back.
+                self.state.last_decision = told;
+            }
+            effects
+        }
+    }
+
+    /// What the file says otherwise, in words: `plan and rules`.
+    fn what_changes(&self, terms: &Terms, moves: bool, other_backends: bool) -> String {
+        let (old, new) = (&self.terms.course, &terms.course);
+        let any = Criteria::default();
+        let is_otherwise_planned = moves || old.judged_by(&any) != new.judged_by(&any);
+        let course = match new {
+            Course::ByHand { .. } => "share",
+            Course::Planned(_) => "plan",
+        };
+        let parts = [
+            (is_otherwise_planned, course),
+            (is_judged_otherwise(old, new), "criteria"),
+            (self.terms.rules != terms.rules, "rules"),
+            (self.terms.signals != terms.signals, "signals"),
+            (other_backends, "backends"),
+        ];
+        let parts = parts.into_iter().filter(|(changes, _)| *changes);
+        let parts: Vec<&str> = parts.map(|(_, part)| part).collect();
+        match &parts[..] {
+            [parts @ .., last] if !parts.is_empty() => format!("{} and {last}", parts.join(", ")),
+            parts => parts.concat(),
         }
     }
 
@@ -112,5 +146,17 @@ impl Rollout {
         }
         self.enter(self.start(), now);
         self.refresh(now);
+    }
+}
+
+/// Whether a share that stays is judged by something else.
+fn is_judged_otherwise(old: &Course, new: &Course) -> bool {
+    match (old.plan(), new.plan()) {
+        (Some(old), Some(new)) => new.stages().iter().any(|stage| {
+            let mut same = old.stages().iter().filter(|it| it.share == stage.share);
+            same.any(|it| it.criteria != stage.criteria)
+        }),
+        (None, None) => old.criteria(None) != new.criteria(None),
+        _ => false,
     }
 }

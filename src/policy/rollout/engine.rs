@@ -3,6 +3,7 @@
 use super::change::Change;
 use super::latch::Latch;
 use super::sentence::Cause;
+use super::telling::Ending;
 use super::{Decision, Effect, Glance, Phase, Refusal, Rollout, Wait, refused, sentence, telling};
 use crate::policy::criteria::Action;
 use crate::policy::duration;
@@ -11,13 +12,13 @@ use crate::policy::judge::window::Window;
 use crate::policy::judge::{Breach, Verdict};
 use crate::policy::plan::{OnTimeout, Plan, Retreat};
 use crate::policy::share::Share;
-use crate::policy::signal::SignalBreach;
 use crate::policy::time::Timestamp;
 
 /// Something that pauses for less than this many watched seconds is one episode, told of once.
 const EPISODE: f64 = 60.0;
 
 /// What is to be done about a cause.
+#[derive(Clone, Copy, PartialEq)]
 enum Finding {
     Rollback,
     /// Not to be raised, and why it is not rolled back if it should be.
@@ -34,6 +35,7 @@ impl Rollout {
             is_held: false,
             is_new_available: window.new_available,
         };
+        let mut is_withheld = false;
         // Nothing is sent to `new` but pinned keys, which are no evidence; what still ends there
         // was sent before, and has been decided about.
         if self.standing().share == Share::ZERO {
@@ -49,59 +51,74 @@ impl Rollout {
             if self.judge.progress().0 > healthy && self.state.board.is_calm() {
                 self.state.times.calm += window.seconds.max(0.0);
             }
-            let found = match verdict {
-                Verdict::Fail(breach) => Some((Cause::Judged(breach), Finding::Rollback)),
-                Verdict::Hold(breach, guard) => Some((Cause::Judged(breach), Finding::Hold(guard))),
-                Verdict::Pass | Verdict::Inconclusive(_) => None,
-            };
-            let told = self.signalled(window.legacy_available);
-            let found = match (found, told) {
-                (Some((cause, Finding::Rollback)), _) => Some((cause, Finding::Rollback)),
-                (_, Some((cause, Finding::Rollback))) => Some((cause, Finding::Rollback)),
-                (found, told) => found.or(told),
-            };
-            match found {
-                Some((cause, Finding::Rollback)) if self.terms.rules.advise => {
-                    effects.extend(self.advised(&cause, now));
-                }
+            let findings = self.findings(verdict, window.legacy_available);
+            let mut rollbacks = findings.iter().filter(|(_, it)| *it == Finding::Rollback);
+            let rollback = rollbacks.next().filter(|_| !self.terms.rules.advise);
+            if let Some((cause, _)) = rollback {
                 // Where this leads is lower than any step of a ramp, which need not be told first.
-                Some((cause, Finding::Rollback)) => return self.rolled_back_for(&cause, now),
-                Some((cause, Finding::Hold(guard))) => {
-                    self.glance.is_held = true;
-                    effects.extend(self.held(&cause, guard, now));
-                    if guard.is_some() {
-                        // A stage that lasts too long must not undo what the guard has withheld.
-                        return effects;
-                    }
-                }
-                None => {}
+                return self.rolled_back_for(cause, now);
             }
+            self.glance.is_held = !findings.is_empty();
+            for (cause, finding) in &findings {
+                effects.extend(match finding {
+                    Finding::Rollback => self.advised(cause, now),
+                    Finding::Hold(guard) => self.held(cause, *guard, now),
+                });
+            }
+            let mut guarded = findings.iter();
+            is_withheld = guarded.any(|(_, finding)| matches!(finding, Finding::Hold(Some(_))));
         }
         // After a rollback to 0 nothing is judged.
         if self.state.latch.is_none() || self.standing().share > Share::ZERO {
             effects.extend(self.notices(now));
         }
-        effects.extend(self.end_of_stage(now));
+        // A stage that lasts too long must not undo what a guard has withheld.
+        if !is_withheld {
+            effects.extend(self.end_of_stage(window.legacy_available, now));
+        }
         // A window never raises a share, so what it changes waits for nothing that is kept or told.
         effects.sort_by_key(|effect| !matches!(effect, Effect::Publish(_)));
         effects
     }
 
-    /// The gravest criterion on a signal that is breached.
-    fn signalled(&self, legacy_available: bool) -> Option<(Cause, Finding)> {
-        let breached: Vec<SignalBreach> = self.state.board.breached().collect();
-        let asking_for = |action| {
-            let mut breached = breached.iter();
-            breached.find(move |breach| breach.criterion.action == action)
+    /// All that speaks against `new` and what is to be done about it, what the verdict names first.
+    /// Some come twice, which their episodes make one.
+    fn findings(&self, verdict: Verdict, legacy_available: bool) -> Vec<(Cause, Finding)> {
+        let judged = |breach| Cause::Judged(Breach::Limit(breach));
+        let mut findings = Vec::new();
+        match verdict {
+            Verdict::Fail(breach) => findings.push((Cause::Judged(breach), Finding::Rollback)),
+            Verdict::Hold(breach, guard) => {
+                findings.push((Cause::Judged(breach), Finding::Hold(guard)));
+            }
+            Verdict::Pass | Verdict::Inconclusive(_) => {}
+        }
+        if !findings.is_empty() {
+            // The gravest one must not hide the others: it may end, and they go on.
+            let breaches = self.judge.breaches();
+            let rollbacks = breaches.filter(|it| it.criterion.action == Action::Rollback);
+            findings.extend(rollbacks.map(|breach| (judged(breach), Finding::Rollback)));
+            let held = self.judge.held();
+            findings.extend(held.map(|(breach, guard)| (judged(breach), Finding::Hold(guard))));
+        }
+        findings.extend(self.signalled(legacy_available));
+        findings
+    }
+
+    fn signalled(&self, legacy_available: bool) -> impl Iterator<Item = (Cause, Finding)> {
+        let rollback = match legacy_available {
+            true => Finding::Rollback,
+            false => Finding::Hold(Some(Guard::LegacyUnavailable)),
         };
-        let guard = (!legacy_available).then_some(Guard::LegacyUnavailable);
-        let rollback = asking_for(Action::Rollback).map(|breach| {
-            let finding = guard.map_or(Finding::Rollback, |guard| Finding::Hold(Some(guard)));
-            (breach, finding)
-        });
-        let hold = || asking_for(Action::Hold).map(|breach| (breach, Finding::Hold(None)));
-        let (breach, finding) = rollback.or_else(hold)?;
-        Some((Cause::Signal(breach.clone()), finding))
+        let breached = self.state.board.breached();
+        breached.filter_map(move |breach| {
+            let finding = match breach.criterion.action {
+                Action::Rollback => rollback,
+                Action::Hold => Finding::Hold(None),
+                Action::Notify => return None,
+            };
+            Some((Cause::Signal(breach), finding))
+        })
     }
 
     fn pass(&mut self, seconds: f64) {
@@ -199,7 +216,8 @@ impl Rollout {
     }
 
     fn held(&mut self, cause: &Cause, guard: Option<Guard>, now: Timestamp) -> Vec<Effect> {
-        if !self.begins_episode("hold") {
+        let guarded_by = guard.map_or("", Guard::as_str);
+        if !self.begins_episode(&format!("hold {} {guarded_by}", sentence::condition(cause))) {
             return Vec::new();
         }
         let before = self.before(now);
@@ -212,7 +230,7 @@ impl Rollout {
     /// The engine would have rolled back, but may only say so.
     fn advised(&mut self, cause: &Cause, now: Timestamp) -> Vec<Effect> {
         self.glance.is_held = true;
-        if !self.begins_episode("advise") {
+        if !self.begins_episode(&format!("advise {}", sentence::condition(cause))) {
             return Vec::new();
         }
         let before = self.before(now);
@@ -253,7 +271,7 @@ impl Rollout {
     }
 
     /// The last stage is proven, or a stage has lasted too long.
-    fn end_of_stage(&mut self, now: Timestamp) -> Vec<Effect> {
+    fn end_of_stage(&mut self, legacy_available: bool, now: Timestamp) -> Vec<Effect> {
         if !self.is_under_way() {
             return Vec::new();
         }
@@ -263,14 +281,21 @@ impl Rollout {
         let on_timeout = stage.on_timeout;
         let waits = self.hindrances(now);
         let is_undecided = waits.iter().any(Wait::is_of_proof);
-        let is_late = self.is_late();
+        let is_timed_out = self.is_late() && is_undecided && on_timeout != OnTimeout::Advance;
         if self.next_position().is_none() && waits.is_empty() {
             self.completed(now)
+        } else if is_timed_out {
+            let ending = if on_timeout == OnTimeout::Rollback && !legacy_available {
+                Ending::Withheld
+            } else if self.terms.rules.advise {
+                Ending::Advised(on_timeout)
+            } else {
+                Ending::Done(on_timeout)
+            };
+            let lacking = waits.first().map(ToString::to_string).unwrap_or_default();
+            self.timed_out(ending, lacking, now)
         } else if self.terms.rules.advise {
             self.advised_advance(&waits, now)
-        } else if is_late && is_undecided && on_timeout != OnTimeout::Advance {
-            let lacking = waits.first().map(ToString::to_string).unwrap_or_default();
-            self.timed_out(on_timeout, &lacking, now)
         } else {
             self.flapping(&waits, now)
         }
@@ -284,17 +309,27 @@ impl Rollout {
         self.conclude(before, change)
     }
 
-    fn timed_out(&mut self, then: OnTimeout, lacking: &str, now: Timestamp) -> Vec<Effect> {
-        let before = self.before(now);
-        let sentence = telling::timed_out(self, then, lacking, now);
-        if then == OnTimeout::Rollback {
-            let target = self.retreat(self.terms.rules.retreat);
-            self.latch_at(target, now);
-        } else {
-            self.state.is_paused = true;
+    fn timed_out(&mut self, ending: Ending, lacking: String, now: Timestamp) -> Vec<Effect> {
+        let action = match ending {
+            Ending::Done(_) => "timeout",
+            Ending::Advised(_) => "advise",
+            Ending::Withheld => "hold",
+        };
+        let is_done = matches!(ending, Ending::Done(_));
+        if !is_done && !self.begins_episode(&format!("{action} timeout")) {
+            return Vec::new();
         }
-        let change = Change::by_engine("timeout", lacking.to_owned(), sentence);
-        self.conclude(before, change)
+        let before = self.before(now);
+        let sentence = telling::timed_out(self, ending, &lacking, now);
+        match ending {
+            Ending::Done(OnTimeout::Rollback) => {
+                let target = self.retreat(self.terms.rules.retreat);
+                self.latch_at(target, now);
+            }
+            Ending::Done(_) => self.state.is_paused = true,
+            Ending::Advised(_) | Ending::Withheld => {}
+        }
+        self.conclude(before, Change::by_engine(action, lacking, sentence))
     }
 
     /// Tells that nothing but too many changes keeps the engine from raising the share.

@@ -112,6 +112,14 @@ pub(super) fn reason(cause: &Cause) -> String {
     }
 }
 
+/// The same without figures: it names an episode, which lasts as long as the condition does.
+pub(super) fn condition(cause: &Cause) -> String {
+    match cause {
+        Cause::Judged(Breach::Streak { .. }) => "failures in a row".to_owned(),
+        cause => reason(cause),
+    }
+}
+
 pub(super) fn set(
     split: &str,
     now: Timestamp,
@@ -208,6 +216,12 @@ pub(super) fn new_rollout(
 pub(super) fn moved_by_file(split: &str, now: Timestamp, was: Share, share: Share) -> String {
     let clock = now.clock();
     format!("The file moved new of {split} from {was} to {share} at {clock}.")
+}
+
+/// The file says something else, and nobody is moved.
+pub(super) fn changed_by_file(split: &str, now: Timestamp, what: &str, share: Share) -> String {
+    let clock = now.clock();
+    format!("The file changed {what} of {split} at {clock}; new stays at {share}.")
 }
 
 pub(super) fn signature(by: &By) -> String {

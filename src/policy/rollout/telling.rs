@@ -65,9 +65,20 @@ pub(super) fn proof(rollout: &Rollout) -> String {
     format!("{proven}, over {requests} requests and {healthy} in good health")
 }
 
+/// What becomes of a stage that is undecided for too long.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// What its plan says.
+    Done(OnTimeout),
+    /// The same, if the engine did more than advise.
+    Advised(OnTimeout),
+    /// No rollback, as legacy could take nobody.
+    Withheld,
+}
+
 pub(super) fn timed_out(
     rollout: &Rollout,
-    then: OnTimeout,
+    ending: Ending,
     lacking: &str,
     now: Timestamp,
 ) -> String {
@@ -75,16 +86,27 @@ pub(super) fn timed_out(
     let lasted = std::time::Duration::from_secs(rollout.stage_seconds() as u64);
     let lasted = duration::print(lasted);
     let share = rollout.filed_share();
-    let (then, way_on) = match then {
-        OnTimeout::Rollback => ("rolled back", ""),
-        OnTimeout::Hold | OnTimeout::Advance => (
-            "paused",
-            " `resume` gives it the same time once more, `promote` goes on without proof.",
+    let what = |then| match then {
+        OnTimeout::Rollback => "rolled back",
+        OnTimeout::Hold | OnTimeout::Advance => "paused",
+    };
+    let way_on = match ending {
+        Ending::Done(OnTimeout::Hold | OnTimeout::Advance) => {
+            " `resume` gives it the same time once more, `promote` goes on without proof."
+        }
+        _ => "",
+    };
+    let ending = match ending {
+        Ending::Done(then) => format!("is {} at {clock}", what(then)),
+        Ending::Advised(then) => format!("would be {} at {clock}, were it not advice", what(then)),
+        Ending::Withheld => format!(
+            "is held at {clock}: not rolled back, since legacy has no healthy endpoint and moving \
+             everyone there would help nobody; a person may"
         ),
     };
     format!(
-        "The {place} of {split} at {share} is undecided after {lasted} and is {then} at {clock}. \
-         Lacking: {lacking}{way_on}"
+        "The {place} of {split} at {share} is undecided after {lasted} and {ending}. Lacking: \
+         {lacking}{way_on}"
     )
 }
 

@@ -15,6 +15,7 @@ mod plan_model;
 mod plans;
 mod rest;
 mod signals;
+mod told;
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_milliseconds(milliseconds)
@@ -209,9 +210,19 @@ fn only_a_new_rollout_id_clears_a_latch_from_the_file() {
         ),
         ..terms(None)
     };
-    let effects = rollout.handle(Event::Configured(Box::new(edited.clone())), at(200));
-    assert_eq!(effects, Ok(vec![Effect::Persist]), "stored, nothing else");
+    let rolled_back = rollout.last_decision().cloned();
+    let told = announced(
+        &mut rollout,
+        Event::Configured(Box::new(edited.clone())),
+        200,
+    );
+    assert_eq!(
+        told[0].sentence,
+        "The file changed share and criteria of shop at 00:00:00; new stays at 0%."
+    );
     assert_eq!(rollout.standing().share, Share::ZERO);
+    let last = rollout.last_decision().cloned();
+    assert_eq!(last, rolled_back, "why it is at 0 is not hidden");
 
     let renamed = Terms {
         rollout_id: "r2".to_owned(),
@@ -239,8 +250,15 @@ fn another_backend_is_not_judged_by_what_its_predecessor_did() {
     announced(&mut rollout, good(), 100);
     assert_ne!(judged_requests(&rollout), 0);
     let restored = Rollout::restore("shop", rollout.record(), other.clone(), at(200));
-    let effects = rollout.handle(Event::Configured(Box::new(other.clone())), at(200));
-    assert_eq!(effects, Ok(vec![Effect::Persist]), "stored, nothing else");
+    let told = announced(
+        &mut rollout,
+        Event::Configured(Box::new(other.clone())),
+        200,
+    );
+    assert_eq!(
+        told[0].sentence,
+        "The file changed backends of shop at 00:00:00; new stays at 10%."
+    );
     assert_eq!(judged_requests(&rollout), 0);
     assert_eq!(judged_requests(&restored.0), 0, "also over a restart");
 

@@ -126,8 +126,11 @@ impl Rollout {
     /// What the stage lacks that its plan goes on without.
     pub(super) fn unproven(&self) -> impl Iterator<Item = Lack> {
         let goes_on = !self.is_idle() && self.is_late_and_goes_on();
-        self.judge
-            .lacking()
+        let time = self.time_to_come();
+        let is_time = |lack: &Lack| matches!(lack, Lack::Time { .. });
+        let lacking = self.judge.lacking().filter(move |lack| !is_time(lack));
+        time.into_iter()
+            .chain(lacking)
             .filter(move |lack| goes_on && is_time_or_proof(lack))
     }
 

@@ -125,6 +125,7 @@ impl Pairing {
         };
         after.note_change(twin.standing());
         let record = self.rollout.record();
+        let terms = self.rollout.terms().clone();
         match self.rollout.handle(event, now) {
             Err(refusal) => {
                 assert!(!may, "{refusal}");
@@ -133,8 +134,11 @@ impl Pairing {
             Ok(effects) => {
                 assert!(may, "not refused");
                 self.follow(after, record.state.revision, &effects);
-                if !matches!(step, Step::Edit(_)) {
-                    let told = matches!(effects.last(), Some(Effect::Announce(_)));
+                let told = matches!(effects.last(), Some(Effect::Announce(_)));
+                if let Step::Edit(_) = step {
+                    let is_edited = *self.rollout.terms() != terms;
+                    assert_eq!(told, is_edited, "whatever an edit changes is told");
+                } else {
                     assert!(told, "a command is always announced");
                 }
             }

@@ -47,6 +47,7 @@ pub(super) enum Weather {
     BothDead,
     Silent,
     Unavailable,
+    LegacyGone,
 }
 
 /// What is changed in the file.
@@ -100,7 +101,7 @@ impl Weather {
         let new = match self {
             Weather::Silent => ArmCounts::default(),
             Weather::Dead | Weather::BothDead => requests(true),
-            Weather::Good | Weather::Unavailable => requests(false),
+            Weather::Good | Weather::Unavailable | Weather::LegacyGone => requests(false),
         };
         Window {
             seconds: span(length).as_secs_f64(),
@@ -108,7 +109,7 @@ impl Weather {
             legacy: requests(self == Weather::BothDead),
             slower: None,
             streak: StreakReading::default(),
-            legacy_available: true,
+            legacy_available: self != Weather::LegacyGone,
             new_available: self != Weather::Unavailable,
         }
     }
@@ -285,6 +286,7 @@ pub(super) fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Weather::BothDead),
         1 => Just(Weather::Silent),
         1 => Just(Weather::Unavailable),
+        2 => Just(Weather::LegacyGone),
     ];
     let length = prop_oneof![20 => Just(1), 1 => Just(8 * 3_600 * SECOND)];
     let watch = (weather, length, 1_u8..7, proptest::bool::weighted(0.8)).prop_map(

@@ -47,6 +47,7 @@ pub(super) struct Times {
 pub(super) struct Look {
     is_held: bool,
     is_available: bool,
+    is_legacy_available: bool,
 }
 
 /// What the judge says of a window, and what it lacks after it.
@@ -240,6 +241,7 @@ impl Twin {
         self.look = Some(Look {
             is_held: false,
             is_available,
+            is_legacy_available: weather != Weather::LegacyGone,
         });
         let is_judged = self.standing().share > Share::ZERO;
         if is_judged {
@@ -281,10 +283,16 @@ impl Twin {
         } else if self.is_late() && is_undecided && !advise {
             match on_timeout {
                 OnTimeout::Hold => self.is_paused = true,
+                // Nobody is sent to an arm that can take nobody.
+                OnTimeout::Rollback if !self.sees_legacy() => {}
                 OnTimeout::Rollback => self.roll_back(),
                 OnTimeout::Advance => {}
             }
         }
+    }
+
+    fn sees_legacy(&self) -> bool {
+        self.look.is_some_and(|look| look.is_legacy_available)
     }
 
     fn roll_back(&mut self) {
