@@ -239,7 +239,7 @@ async fn exit_codes_tell_scripts_what_kind_of_failure_it_was() {
         (&["explain", "--split", "checkout", "--key", "a"], 2, "api"),
         (&["set", "api", "1000%"], 2, "1000%"),
         (&["set", "api", "10%"], 5, "--override"),
-        (&["resume", "api"], 5, "not rolled back"),
+        (&["resume", "api"], 5, "neither rolled back nor paused"),
     ] {
         let output = proxy.cutover(words).await;
         assert_eq!(output.status.code(), Some(code), "{words:?}");

@@ -75,9 +75,11 @@ async fn a_plan_stands_still_while_a_source_is_down_and_goes_on_when_it_answers(
         source.signal("/lag")
     );
     let (proxy, _legacy, _new) = start(&settings).await;
-    becomes(&proxy, "nothing is lacking but the signal", |split| {
+    // Time in which a needed signal is silent is no time in good health.
+    becomes(&proxy, "the signal is lacking, and time with it", |split| {
         let lacking = &split.outlook.lacking[..];
-        matches!(lacking, [only] if only.starts_with("lag: no reading yet, fresh for 3s is needed ("))
+        let silence = "lag: no reading yet, fresh for 3s is needed (";
+        matches!(lacking, [signal, time] if signal.starts_with(silence) && time.contains("0s of"))
     })
     .await;
     assert_eq!(proxy.split("api").await.share, "0%");
