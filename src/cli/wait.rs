@@ -140,7 +140,8 @@ impl Departure {
         let mut in_force: Vec<Decision> = Vec::new();
         for decision in decided {
             if decision.action == "withdrawn" {
-                in_force.retain(|refused| refused.revision != decision.revision);
+                // It repeats what it takes back.
+                in_force.retain(|refused| !decision.sentence.contains(&refused.sentence));
             } else if (self.revision + 1..=revision).contains(&decision.revision)
                 && in_force.last() != Some(&decision)
             {

@@ -195,8 +195,12 @@ async fn a_wait_ends_with_an_advance_a_rollback_or_a_person() {
     let refused = wait_after(&["approve", "api"]).await;
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
 
-    drop(new);
-    let rolled_back = wait_after(&["stage", "api", "2"]).await;
+    let before = proxy.split("api").await.revision;
+    let dies_afterwards = async {
+        becomes(&proxy, "the stage begins", |split| split.revision > before).await;
+        drop(new);
+    };
+    let (rolled_back, ()) = tokio::join!(wait_after(&["stage", "api", "2"]), dies_afterwards);
     assert_eq!(rolled_back.status.code(), Some(4), "{}", said(&rolled_back));
     let sentence = String::from_utf8_lossy(&rolled_back.stdout);
     assert!(sentence.contains("olled back"), "{sentence}");
