@@ -1,7 +1,7 @@
 //! What would it have done? Recorded windows, judged again.
 //!
 //! A replay that has its own reading of the rules proves nothing about the live judge, so there is
-//! none here: a file's rows become [`Window`]s, its settings become [`Criteria`], and the same
+//! none here: a file's rows become [`Window`]s, its settings become [`Criteria`](crate::policy::criteria::Criteria), and the same
 //! [`Judge`] gets both. What the live judge derives from durations (which requests were slower than
 //! legacy) a recording holds as counts, since that is what it judged.
 //!
