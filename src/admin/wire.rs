@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Refused;
 use crate::policy::plan::Retreat;
-use crate::policy::share::Share;
+use crate::policy::share::{Share, percentage};
 
 /// Asks for a share, fixed by hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,26 +278,5 @@ mod span {
     ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         duration::parse(&text).map_err(D::Error::custom)
-    }
-}
-
-/// A share as people write it, `25%`, where the rest of the program stores basis points.
-mod percentage {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::policy::share::Share;
-
-    pub(super) fn serialize<S: Serializer>(
-        share: &Share,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(share)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Share, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
     }
 }

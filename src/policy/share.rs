@@ -124,6 +124,31 @@ impl Bucket {
     }
 }
 
+/// A share in what people read and write, `25%`, where records hold basis points: for
+/// `#[serde(with = "percentage")]`.
+pub mod percentage {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Share;
+
+    /// Writes `25%`.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(share: &Share, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(share)
+    }
+
+    /// Reads what a share is read from.
+    ///
+    /// # Errors
+    /// The deserializer's, and [`InvalidShare`](super::InvalidShare).
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Need, Rollout, Wait};
 use crate::policy::judge::Lack;
 use crate::policy::plan::{OnTimeout, Stage};
-use crate::policy::share::Share;
+use crate::policy::share::{Share, percentage};
 use crate::policy::time::Timestamp;
 
 /// How far a plan has come. Without a plan, nothing but the time since the last change.
@@ -209,27 +209,6 @@ impl PlannedStage {
             calendar: stage.calendar.is_some(),
             timeout_seconds: stage.timeout.as_ref().map(Duration::as_secs_f64),
         }
-    }
-}
-
-/// A share as status has always written it: `30%`, not the basis points of a record.
-mod percentage {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::policy::share::Share;
-
-    pub(super) fn serialize<S: Serializer>(
-        share: &Share,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(share)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Share, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
     }
 }
 
