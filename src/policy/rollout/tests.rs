@@ -9,6 +9,7 @@ use crate::policy::judge::window::{ArmCounts, Clustered, Pair, StreakReading, Wi
 use crate::policy::plan::{Course, Rules};
 
 mod combinations;
+mod journey;
 mod model;
 mod outlook;
 mod plan_model;

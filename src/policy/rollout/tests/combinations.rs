@@ -1,6 +1,6 @@
 //! Things that are harmless one by one. Each was found by the twin in `plan_model`.
 
-use super::plans::{Journey, approve, pause, planned, quick, quiet_window, stage, stages};
+use super::journey::{Journey, approve, pause, planned, quick, quiet_window, stage, stages};
 use super::*;
 use crate::policy::criteria::{Action, Criterion, Metric};
 use crate::policy::plan::{OnTimeout, Retreat, Stage};

@@ -1,6 +1,6 @@
 //! What status and metrics show of a plan.
 
-use super::plans::{Journey, planned, stages};
+use super::journey::{Journey, planned, stages};
 use super::*;
 use crate::policy::plan::OnTimeout;
 

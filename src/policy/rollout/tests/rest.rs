@@ -1,6 +1,6 @@
 //! When whoever waits for a rollout should stop waiting.
 
-use super::plans::{Journey, approve, go_to, pause, planned, stage, stages};
+use super::journey::{Journey, approve, go_to, pause, planned, stage, stages};
 use super::*;
 use crate::policy::calendar::{Calendar, WeeklyWindow};
 

@@ -1,6 +1,6 @@
 //! What signals do to a rollout.
 
-use super::plans::{Journey, go_to, planned, stage};
+use super::journey::{Journey, go_to, planned, stage};
 use super::*;
 use crate::policy::plan::Retreat;
 use crate::policy::signal::{Absence, Reading, SignalTerms};

@@ -1,6 +1,6 @@
 //! What is told, and how often: nothing that is withheld or edited stays unsaid.
 
-use super::plans::{Journey, go_to, planned, stage, stages};
+use super::journey::{Journey, go_to, planned, stage, stages};
 use super::*;
 use crate::policy::criteria::{Action, Criterion, Metric};
 use crate::policy::plan::{OnTimeout, Plan};
