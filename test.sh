@@ -19,6 +19,16 @@ need nginx nginx-light
 need python3 python3
 need prometheus prometheus
 need promtool prometheus
+# Clients that are not ours: what people put in front of an API.
+need curl curl
+need wrk wrk
+need h2load nghttp2-client
+need node nodejs
+need_module() { # MODULE PACKAGE
+  /usr/bin/python3 -c "import $1" 2>/dev/null || packages+=("$2")
+}
+need_module websockets python3-websockets
+need_module grpc python3-grpcio
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
