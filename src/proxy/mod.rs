@@ -1,8 +1,9 @@
 //! The data plane: what happens to one request.
 //!
-//! Reading order: [`forward`] is the straight line from a request to its answer; [`attempt`] is one
-//! try at one backend; [`body`] is the answer that reports its outcome once; [`worker`] is what a
-//! thread keeps between requests.
+//! Reading order: [`forward`] is the straight line from a request to its answer; [`trial`] is the
+//! bend in it, where `new` is tried and legacy may have to answer; [`attempt`] is one try at one
+//! backend; [`body`] is the answer that reports its outcome once; [`worker`] is what a thread keeps
+//! between requests.
 
 pub mod attempt;
 pub mod body;
@@ -14,5 +15,6 @@ pub mod issue;
 pub mod leash;
 pub mod peer;
 pub mod respond;
+pub mod trial;
 pub mod warm;
 pub mod worker;
