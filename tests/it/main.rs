@@ -8,6 +8,7 @@ mod demo;
 mod dockerfile;
 mod edge;
 mod fallback;
+mod faults;
 mod forwarding;
 mod harness;
 mod keeping_alive;

@@ -321,10 +321,25 @@ impl Proxy {
 
     /// The most memory that the program has held so far, in bytes.
     pub(crate) fn peak_memory(&self) -> usize {
+        self.memory_told("VmHWM:")
+    }
+
+    /// The memory that the program holds now, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory_told("VmRSS:")
+    }
+
+    /// How many files, sockets and the like the program has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("it is running").count()
+    }
+
+    fn memory_told(&self, name: &str) -> usize {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).expect("it is running");
-        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        let told = text.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = told.and_then(|told| told.trim().strip_suffix(" kB"));
         let kibibytes = kibibytes.and_then(|number| number.parse::<usize>().ok());
         kibibytes.expect("the kernel says how much") * 1024
     }
