@@ -1,8 +1,10 @@
 //! One attempt at one backend: an endpoint, a connection, a request, the head of an answer.
 //!
-//! Within the backend a request gets a second chance on another endpoint or connection, but only
+//! Within the backend a request gets another chance on another endpoint or connection, but only
 //! where that cannot execute it twice: nothing of it was sent, or it is safe and went down a
-//! kept-alive connection that the upstream had already closed. The outcome is the last try's.
+//! kept-alive connection that the upstream had already closed. Each of the two is forgiven once, and
+//! neither uses up the other: a server that is gone must not make the stale connection to its
+//! neighbour visible. The outcome is the last try's.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -126,13 +128,13 @@ impl Call {
         let plan = self.view.snapshot.routing.backend(how.backend);
         let total = plan.backend.settings.timeouts.total;
         self.deadline.limit(total);
-        let Some(mut index) = self.pick(plan, how, Chance::First) else {
+        let mut chance = Chance::default();
+        let Some(mut index) = self.pick(plan, how, chance) else {
             return Err(Unanswered::Diverted {
                 diversion: Diversion::NoEndpoint,
                 body,
             });
         };
-        let mut chance = Chance::First;
         loop {
             let failed = match self.try_endpoint(plan, how, index, chance, body).await {
                 Ok(answer) => {
@@ -141,8 +143,7 @@ impl Call {
                 }
                 Err(Unsuccessful::Failed(failed)) => failed,
                 Err(Unsuccessful::PoolFull(unsent)) => {
-                    let other = Chance::OtherEndpoint { excluded: index };
-                    if chance == Chance::First
+                    if let Some(other) = chance.without_endpoint(index)
                         && let Some(next) = self.pick(plan, how, other)
                     {
                         (index, chance, body) = (next, other, unsent);
@@ -179,14 +180,10 @@ impl Call {
     /// The endpoint for this chance.
     fn pick(&self, plan: &BackendPlan, how: Try, chance: Chance) -> Option<usize> {
         let now = self.worker.deadlines.now();
-        let (avoided, excluded) = match chance {
-            Chance::First => (None, None),
-            // An endpoint that dies looks like one that closes what is idle; and having nothing
-            // pending any more, it would look like the best choice.
-            Chance::FreshConnection { stale } => (Some(stale), None),
-            Chance::OtherEndpoint { excluded } => (Some(excluded), Some(excluded)),
-        };
-        let picked = plan.backend.pick(now, avoided);
+        let Chance { stale, excluded } = chance;
+        // An endpoint that dies looks like one that closes what is idle; and having nothing pending
+        // any more, it would look like the best choice.
+        let picked = plan.backend.pick(now, excluded.or(stale));
         let picked = picked.or_else(|| plan.backend.pick(now, excluded));
         picked.or_else(|| {
             let count = plan.backend.endpoints.len();
@@ -207,14 +204,13 @@ impl Call {
         failed: &ExchangeFailed,
     ) -> Option<(usize, Chance)> {
         let is_harmless = !failed.sent || (failed.stale && self.repetition == Repetition::Safe);
-        if chance != Chance::First || !is_harmless || !failed.body.is_replayable() {
+        if !is_harmless || !failed.body.is_replayable() {
             return None;
         }
-        let next = if failed.stale {
-            Chance::FreshConnection { stale: index }
-        } else {
-            Chance::OtherEndpoint { excluded: index }
-        };
+        let next = match failed.stale {
+            true => chance.with_fresh_connections(index),
+            false => chance.without_endpoint(index),
+        }?;
         self.pick(plan, how, next).map(|index| (index, next))
     }
 
@@ -229,9 +225,9 @@ impl Call {
         let pool = &self.view.pools(how.backend)[index];
         let timeouts = &plan.backend.settings.timeouts;
         let pending = pool.endpoint().begin();
-        let kept = match chance {
-            Chance::FreshConnection { .. } => None,
-            Chance::First | Chance::OtherEndpoint { .. } => pool.take(self.worker.deadlines.now()),
+        let kept = match chance.stale {
+            Some(_) => None,
+            None => pool.take(self.worker.deadlines.now()),
         };
         let connection = match kept {
             Some(connection) => {
@@ -342,18 +338,32 @@ impl Call {
     }
 }
 
-/// Which try within a backend this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chance {
-    First,
-    /// After a stale connection: no kept one, and another endpoint if there is any.
-    FreshConnection {
-        stale: usize,
-    },
-    /// After an endpoint that could not be reached, or whose pool is full.
-    OtherEndpoint {
-        excluded: usize,
-    },
+/// What the tries within a backend so far have met.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chance {
+    /// The endpoint whose kept connection was stale: no kept one any more, and another endpoint if
+    /// there is any.
+    stale: Option<usize>,
+    /// The endpoint that could not be reached, or whose pool was full: any but this one.
+    excluded: Option<usize>,
+}
+
+impl Chance {
+    /// The chance after a stale connection to this endpoint, if it is the first one.
+    fn with_fresh_connections(self, index: usize) -> Option<Chance> {
+        self.stale.is_none().then_some(Chance {
+            stale: Some(index),
+            ..self
+        })
+    }
+
+    /// The chance after an endpoint that took nothing, if it is the first one.
+    fn without_endpoint(self, index: usize) -> Option<Chance> {
+        self.excluded.is_none().then_some(Chance {
+            excluded: Some(index),
+            ..self
+        })
+    }
 }
 
 /// How long the phases before the answer's head may take.
