@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::config::model::{BackendId, FIRST_BYTE, SplitId, Target};
@@ -27,6 +28,7 @@ use super::issue::issue;
 use super::leash::Leash;
 use super::peer::Peer;
 use super::respond;
+use super::strict;
 use super::trial::Trial;
 use super::worker::{View, Worker};
 
@@ -46,11 +48,25 @@ pub async fn handle(
         worker.edge.refused(refusal);
         respond::refused(refusal)
     };
+    // Whatever follows such a request was meant for somebody who understood it. HTTP/2 has streams,
+    // so nothing follows.
+    let refuse_last = |refusal| {
+        let mut response = refuse(refusal);
+        if parts.version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    };
     if parts.method == Method::CONNECT {
-        return refuse(EdgeRefusal::Connect);
+        return refuse_last(EdgeRefusal::Connect);
+    }
+    let has_length = incoming.size_hint().exact().is_some();
+    if !strict::is_unambiguous(&parts, has_length) {
+        return refuse_last(EdgeRefusal::Malformed);
     }
     let Ok(authority) = headers::authority(&parts) else {
-        return refuse(EdgeRefusal::InvalidHost);
+        return refuse_last(EdgeRefusal::InvalidHost);
     };
     let routing = &view.snapshot.routing;
     let path = parts.uri.path();

@@ -8,6 +8,7 @@ use std::io::Write;
 
 use bytes::BytesMut;
 use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use ipnet::IpNet;
 
@@ -35,12 +36,12 @@ pub fn authority(parts: &Parts) -> Result<&str, InvalidHost> {
         (Some(_), Some(_)) => return Err(InvalidHost),
         (None, _) => None,
     };
-    match (parts.uri.authority(), host) {
-        // RFC 9112 §3.2.2: the target wins over the field.
-        (Some(authority), _) => Ok(authority.as_str()),
-        (None, Some(host)) if is_plausible_host(host) => Ok(host),
+    // RFC 9112 §3.2.2: the target wins over the field.
+    let authority = parts.uri.authority().map(Authority::as_str);
+    match authority.or(host) {
+        Some(host) if is_plausible_host(host) => Ok(host),
         // HTTP/1.0 had no Host.
-        (None, None) if parts.version <= Version::HTTP_10 => Ok(""),
+        None if parts.version <= Version::HTTP_10 => Ok(""),
         _ => Err(InvalidHost),
     }
 }
@@ -50,6 +51,8 @@ pub fn authority(parts: &Parts) -> Result<&str, InvalidHost> {
 #[error("the request must name exactly one host")]
 pub struct InvalidHost;
 
+/// Whether this could be a host and a port. A user's name before it is none of them, and means
+/// another host to whoever reads carelessly (RFC 9110 §4.2.4).
 fn is_plausible_host(host: &str) -> bool {
     host.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+;=%".contains(&byte))
@@ -72,23 +75,27 @@ pub struct Forwarding<'call> {
 
 /// Writes the head of a request for an upstream.
 pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
-    let target = parts.uri.path_and_query().map_or("/", |target| {
-        if target.as_str().is_empty() {
-            "/"
-        } else {
-            target.as_str()
-        }
-    });
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut head = HeadWriter::new(&parts.method, target);
     head.raw("host", forwarding.authority.as_bytes());
     let nominated = Nominated::of(&parts.headers);
     let has_crumbs = parts.version == Version::HTTP_2;
     let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
+    let mut has_length = false;
     for (name, value) in &parts.headers {
-        let is_crumb = has_crumbs && *name == header::COOKIE;
-        let is_believed = is_trusted || !is_claim(name);
-        if !is_dropped(name) && !nominated.contains(name) && !is_crumb && is_believed {
-            head.field(name, value);
+        match *name {
+            header::CONTENT_LENGTH => {
+                if !std::mem::replace(&mut has_length, true) {
+                    write_length(&mut head, value, forwarding.framing);
+                }
+            }
+            header::COOKIE if has_crumbs => {}
+            _ => {
+                let is_believed = is_trusted || !is_claim(name);
+                if !is_dropped(name) && !nominated.contains(name) && is_believed {
+                    head.field(name, value);
+                }
+            }
         }
     }
     if has_crumbs {
@@ -125,6 +132,20 @@ fn is_dropped(name: &HeaderName) -> bool {
     }
 }
 
+/// Writes a length as everybody reads it, and only where it is the body's: an upstream that waited
+/// for bytes that do not come would take them from the next request.
+fn write_length(head: &mut HeadWriter, value: &HeaderValue, framing: Framing) {
+    let digits = value.as_bytes();
+    // Some read digits after a zero as octal. hyper has made sure that there is nothing else.
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    let digits = &digits[zeros.min(digits.len().saturating_sub(1))..];
+    match framing {
+        Framing::Length => head.raw("content-length", digits),
+        Framing::None if digits == b"0" => head.raw("content-length", digits),
+        Framing::None | Framing::Chunked => {}
+    }
+}
+
 /// Whether a field says for whom, by whom or how a request was forwarded. Applications believe these
 /// without asking who wrote them, so only a trusted proxy's may cross.
 fn is_claim(name: &HeaderName) -> bool {
@@ -151,9 +172,8 @@ impl<'map> Nominated<'map> {
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
-        // The framing is not the client's to nominate away, nor is the request's name, which the
-        // edge has written.
-        let is_ours = *name == header::CONTENT_LENGTH || name.as_str() == "x-request-id";
+        // The request's name is not the client's to nominate away; the edge has written it.
+        let is_ours = name.as_str() == "x-request-id";
         let Some(headers) = self.lines.filter(|_| !is_ours) else {
             return false;
         };
@@ -357,6 +377,38 @@ mod tests {
     }
 
     #[test]
+    fn a_length_crosses_in_one_spelling_and_only_with_its_body() {
+        let length = |lines: &[&str], framing| {
+            let request = lines.iter().fold(request(), |request, line| {
+                request.header("content-length", *line)
+            });
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let forwarding = Forwarding {
+                peer: Peer {
+                    address: "192.0.2.1:5".parse().expect("an address"),
+                    secure: false,
+                },
+                trusted_proxies: &[],
+                authority: "a.example",
+                framing,
+                is_replay: false,
+            };
+            let head = write_request(&parts, forwarding).to_vec();
+            let head = String::from_utf8(head).expect("text");
+            let lines = head
+                .lines()
+                .filter_map(|line| line.strip_prefix("Content-Length: "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(length(&["005"], Framing::Length), ["5"]);
+        assert_eq!(length(&["5", "6"], Framing::Length), ["5"]);
+        assert_eq!(length(&["0"], Framing::None), ["0"]);
+        assert_eq!(length(&["000"], Framing::None), ["0"]);
+        assert_eq!(length(&["5"], Framing::None), [""; 0]);
+        assert_eq!(length(&["5"], Framing::Chunked), [""; 0]);
+    }
+
+    #[test]
     fn crumbs_of_http2_cookies_are_joined() {
         let request = request()
             .version(Version::HTTP_2)
@@ -385,6 +437,10 @@ mod tests {
         assert_eq!(
             authority_of(Request::get("http://b.example/").header("host", "a.example")),
             Ok("b.example".to_owned())
+        );
+        assert_eq!(
+            authority_of(Request::get("http://somebody@b.example/")),
+            Err(InvalidHost)
         );
     }
 }

@@ -15,6 +15,7 @@ pub mod issue;
 pub mod leash;
 pub mod peer;
 pub mod respond;
+pub mod strict;
 pub mod trial;
 pub mod warm;
 pub mod worker;

@@ -33,6 +33,10 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
             StatusCode::BAD_REQUEST,
             "the request must name exactly one host\n",
         ),
+        EdgeRefusal::Malformed => (
+            StatusCode::BAD_REQUEST,
+            "the request can be read in more than one way\n",
+        ),
         EdgeRefusal::Denied => (StatusCode::FORBIDDEN, "this address may not come here\n"),
         EdgeRefusal::RateLimited => (
             StatusCode::TOO_MANY_REQUESTS,

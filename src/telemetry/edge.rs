@@ -12,6 +12,8 @@ pub enum EdgeRefusal {
     NoRoute,
     /// No host, several, or nonsense: 400.
     InvalidHost,
+    /// No request, or one that can be read in more than one way: 400.
+    Malformed,
     /// The client's address is denied: 403.
     Denied,
     /// Too many requests from one address: 429.
@@ -28,9 +30,10 @@ pub enum EdgeRefusal {
 
 impl EdgeRefusal {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "no_route",
         "invalid_host",
+        "malformed",
         "denied",
         "rate_limited",
         "overloaded",

@@ -30,6 +30,7 @@ mod routing;
 mod showing;
 mod signals;
 mod simulation;
+mod smuggling;
 mod startup;
 mod state;
 mod stickiness;

@@ -13,12 +13,16 @@ pub struct HeadWriter {
 }
 
 impl HeadWriter {
-    /// Starts with the request line. `target` is written byte for byte.
+    /// Starts with the request line. `target` is written byte for byte, behind the path that an
+    /// absolute target may leave out before its query.
     pub fn new(method: &Method, target: &str) -> Self {
         // Most heads fit; a larger one grows once or twice.
         let mut out = BytesMut::with_capacity(1024);
         out.put_slice(method.as_str().as_bytes());
         out.put_u8(b' ');
+        if target.starts_with('?') {
+            out.put_u8(b'/');
+        }
         out.put_slice(target.as_bytes());
         out.put_slice(b" HTTP/1.1\r\n");
         Self { out }

@@ -75,6 +75,12 @@ impl<S: tokio::io::AsyncRead> Reader<S> {
             Rest::Chunked => {
                 let line = self.line().await?;
                 let size = usize::from_str_radix(&line, 16).map_err(io::Error::other)?;
+                if size == 0 {
+                    // Trailers are read and forgotten.
+                    while !self.line().await?.is_empty() {}
+                    *rest = Rest::Nothing;
+                    return Ok(());
+                }
                 while self.buffer.len() < size + 2 {
                     if self.more().await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -82,9 +88,6 @@ impl<S: tokio::io::AsyncRead> Reader<S> {
                 }
                 body.extend(self.buffer.drain(..size));
                 self.buffer.drain(..2);
-                if size == 0 {
-                    *rest = Rest::Nothing;
-                }
                 Ok(())
             }
         }
