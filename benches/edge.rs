@@ -20,6 +20,7 @@ use cutover::clock::Clock;
 use cutover::config;
 use cutover::edge::{Entrance, Shared};
 use cutover::proxy::body::ResponseBody;
+use cutover::proxy::course::Course;
 use cutover::proxy::forward;
 use cutover::proxy::peer::Peer;
 use cutover::proxy::worker::{View, Worker};
@@ -122,8 +123,8 @@ fn layered(edge: &str) -> u64 {
         address: "198.51.100.7:1234".parse().expect("an address"),
         secure: false,
     };
-    let service = entrance.around(peer, |view, request| {
-        black_box((view, request));
+    let service = entrance.around(peer, |view, request, course| {
+        black_box((view, request, course));
         answer()
     });
     measure(service)
@@ -157,7 +158,7 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 
 fn size_of_answer<F, A>(_: F) -> usize
 where
-    F: Fn(Rc<Worker>, Rc<View>, Peer, Request<Incoming>) -> A,
+    F: Fn(Rc<Worker>, Rc<View>, Peer, Request<Incoming>, Option<Rc<Course>>) -> A,
 {
     size_of::<A>()
 }

@@ -35,9 +35,12 @@ use crate::server::listener::{self, BindError, Listener};
 use crate::server::thread::{Shared, WorkerThread};
 use crate::server::tls;
 use crate::state::{OpenError, Saved, Store};
+use crate::telemetry::access_log::{AccessLog, LogReading, Output};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 use crate::telemetry::log::{self, Format};
 
+/// Time for the last lines of the access log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// Time for the control plane to save what it knows and to end.
 const LAST_SAVE: Duration = Duration::from_secs(5);
 
@@ -116,6 +119,8 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let certificates = Arc::new(ArcSwap::from_pointee(
         certify(&config).map_err(ServeError::Unusable)?,
     ));
+    let access_log = AccessLog::start()?;
+    access_log.output(log_output(&config).map_err(ServeError::Unusable)?);
     let sockets = bind_all(&config)?;
     let admin_socket = listener::bind(config.process.admin.address)?;
     let (store, saved) = open_store(&config, options.recover, clock)?;
@@ -128,7 +133,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let published = Controller::first_snapshot(&mut world);
 
     let edge = Arc::new(EdgeTally::default());
-    let entrance = Arc::new(edge::Shared::default());
+    let entrance = Arc::new(edge::Shared::with_log(access_log));
     let shared = Shared {
         clock,
         published: Arc::clone(&published),
@@ -145,7 +150,8 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let readiness = Readiness::starting();
     let (control, messages) = ControlHandle::channel();
     let admin_address = serve_admin(admin_socket, &world, control, &readiness)?;
-    let data_plane = data_plane(&workers, &certificates, entrance, edge, clock);
+    spawn_local(signals.reopening(Arc::clone(&entrance)));
+    let data_plane = data_plane(&workers, &certificates, Arc::clone(&entrance), edge, clock);
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
         world,
@@ -207,6 +213,9 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
             "the drain's time is up; cutting what is left"
         );
     }
+    if let Some(log) = entrance.access_log() {
+        log.flush(LAST_LINES);
+    }
     // The controller may have ended by itself only by failing; its result says so.
     let _ = stop.send(());
     match signals
@@ -224,6 +233,8 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Taken by what it wakes.
+    reopen: Option<Signal>,
     is_hasty: bool,
 }
 
@@ -232,6 +243,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            reopen: Some(signal(SignalKind::user_defined1())?),
             is_hasty: false,
         })
     }
@@ -241,6 +253,19 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => self.is_hasty = true,
+        }
+    }
+
+    /// Opens the access log anew whenever it was rotated.
+    fn reopening(&mut self, entrance: Arc<edge::Shared>) -> impl Future<Output = ()> + use<> {
+        let reopen = self.reopen.take();
+        async move {
+            let (Some(mut reopen), Some(log)) = (reopen, entrance.access_log()) else {
+                return;
+            };
+            while reopen.recv().await.is_some() {
+                log.reopen();
+            }
         }
     }
 
@@ -269,6 +294,11 @@ pub fn certify(config: &Config) -> Result<ServerTlsConfigs, String> {
         prepared.map_err(|error| format!("listener {}: {error}", listener.address))
     });
     listeners.collect::<Result<_, _>>().map(ServerTlsConfigs)
+}
+
+/// Where the lines of the access log go, opened; none where there is no such log.
+fn log_output(config: &Config) -> Result<Option<Output>, String> {
+    config.access_log.as_ref().map(Output::open).transpose()
 }
 
 /// Opens the state store and reads what an earlier process left; `None` where it cannot be used
@@ -384,6 +414,7 @@ fn data_plane(
     let swept = Arc::clone(&entrance);
     let counted = Arc::clone(workers);
     let warmed = Arc::clone(workers);
+    let logged = Arc::clone(&entrance);
     let certificates = Arc::clone(certificates);
     DataPlane {
         connections: Box::new(move || {
@@ -399,16 +430,26 @@ fn data_plane(
             });
             all
         }),
-        certify: Box::new(move |config| {
+        prepare: Box::new(move |config| {
             let prepared = Arc::new(certify(config)?);
+            let output = log_output(config)?;
             let certificates = Arc::clone(&certificates);
-            Ok(Box::new(move || certificates.store(prepared)))
+            let logged = Arc::clone(&logged);
+            Ok(Box::new(move || {
+                certificates.store(prepared);
+                if let Some(log) = logged.access_log() {
+                    log.output(output);
+                }
+            }))
         }),
         sweep_edge: Box::new(move || swept.sweep(clock.uptime())),
         edge_load: Box::new(move || EdgeLoad {
             requests_in_flight: entrance.requests_in_flight() as u64,
             remembered_addresses: entrance.remembered_addresses() as u64,
             requests_on_common_allowance: entrance.requests_on_common_allowance(),
+            log: entrance
+                .access_log()
+                .map_or_else(LogReading::default, AccessLog::reading),
         }),
         edge,
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::model::{BackendId, Edge, FallbackSettings, SplitId, Target};
+use crate::config::model::{BackendId, Edge, FallbackSettings, LogFormat, SplitId, Target};
 use crate::identity::identify::Identifier;
 use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
@@ -54,6 +54,8 @@ pub struct Routing {
     pub edge: Edge,
     /// The edge's lists of addresses, ready to be asked.
     pub access: AddressRules,
+    /// How a line of the access log looks, if there is one.
+    pub log_format: Option<LogFormat>,
 }
 
 /// Where a route leads.

@@ -17,9 +17,10 @@ use std::net::SocketAddr;
 
 use super::check::{Checked, Substituted, closest};
 use super::model::{
-    Admin, Config, Drain, Edge, Listener, Process, RateLimit, Role, ServerTls, Token,
+    AccessLog, Admin, Config, Drain, Edge, Listener, LogDestination, LogFormat, Process, RateLimit,
+    Role, ServerTls, Token, TraceContext,
 };
-use super::notation::Written;
+use super::notation::{Size, Written};
 use super::problem::Problem;
 use super::raw::{self, List};
 use super::source::Source;
@@ -76,6 +77,7 @@ impl Compiler<'_, '_> {
             },
         };
         let edge = edge(file.edge);
+        let access_log = file.access_log.map(|log| self.access_log(log));
         let backends = self.in_file_order("backends", file.backends.unwrap_or_default());
         let backend_names = self.names("backend", "backends", &backends);
         let backends = backends
@@ -95,6 +97,7 @@ impl Compiler<'_, '_> {
             process,
             listeners,
             edge,
+            access_log,
             backends,
             splits,
             routes,
@@ -119,6 +122,23 @@ impl Compiler<'_, '_> {
             compiled.push(Listener { address, tls });
         }
         compiled
+    }
+
+    fn access_log(&self, log: raw::AccessLog) -> AccessLog {
+        let destination = match log.path.unwrap_or_default().as_str() {
+            "stdout" => LogDestination::Stdout,
+            path => LogDestination::File(self.source.resolve(path)),
+        };
+        let format = match log.format {
+            raw::LogFormat::Json => LogFormat::Json,
+            raw::LogFormat::Combined => LogFormat::Combined,
+        };
+        let Written(Size(buffer)) = log.buffer;
+        AccessLog {
+            destination,
+            format,
+            buffer,
+        }
     }
 
     fn server_tls(&mut self, listener: &str, tls: raw::ServerTls) -> ServerTls {
@@ -290,6 +310,12 @@ fn edge(edge: raw::Edge) -> Edge {
     let networks = |networks: List<Written<_>>| networks.sound().map(|Written(n)| n).collect();
     Edge {
         trusted_proxies: networks(edge.trusted_proxies),
+        trace_context: match edge.trace_context {
+            raw::TraceContext::Pass => TraceContext::Pass,
+            raw::TraceContext::Trusted => TraceContext::Trusted,
+            raw::TraceContext::Start => TraceContext::Start,
+        },
+        server_timing: edge.server_timing,
         deny: networks(edge.deny),
         allow: networks(edge.allow),
         max_connections: edge.max_connections,

@@ -28,6 +28,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Limits and identity at the client's edge.
     pub edge: Edge,
+    /// One line for each request that was answered; none where absent.
+    pub access_log: Option<AccessLog>,
     /// Groups of endpoints, in the file's order; [`BackendId`] indexes them.
     pub backends: Vec<Backend>,
     /// Migrations, in the file's order; [`SplitId`] indexes them.
@@ -169,11 +171,44 @@ impl std::fmt::Debug for ServerTls {
     }
 }
 
+/// One line for each request that was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where the lines go.
+    pub destination: LogDestination,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Bytes of lines that may wait to be written; more are dropped. Default 16 MiB.
+    pub buffer: usize,
+}
+
+/// Where the lines of the access log go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogDestination {
+    /// The process's standard output.
+    Stdout,
+    /// A file, which is appended to.
+    File(PathBuf),
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object.
+    Json,
+    /// The Combined Log Format of web servers.
+    Combined,
+}
+
 /// Limits and identity at the client's edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed. Default none.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whose W3C trace context reaches the upstream. Default anyone's.
+    pub trace_context: TraceContext,
+    /// Whether answers carry `Server-Timing`. Default no.
+    pub server_timing: bool,
     /// Client addresses answered 403, unless `allow` is more specific.
     pub deny: Vec<ipnet::IpNet>,
     /// When not empty, only these client addresses are served.
@@ -187,6 +222,17 @@ pub struct Edge {
     /// How long a client may take to send a request head, idle between two, or take nothing of an
     /// answer. Default 60 s.
     pub header_timeout: Duration,
+}
+
+/// Whose W3C trace context reaches the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceContext {
+    /// Anyone's, as it came.
+    Pass,
+    /// A trusted proxy's, if it is well formed; others are removed.
+    Trusted,
+    /// As `Trusted`; where none is left, a new trace begins.
+    Start,
 }
 
 /// A limit on requests keyed by client address (IPv6 by its /64).

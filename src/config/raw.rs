@@ -31,7 +31,7 @@ pub(crate) use self::split::{
     Algorithm, BreakerOrFalse, Fallback, False, Jwt, KeySource, Keyless, Pins, SameSite, Split,
 };
 
-use super::notation::{Endpoint, HostPattern, PositiveDuration, UrlPath, Written};
+use super::notation::{Endpoint, HostPattern, PositiveDuration, Size, UrlPath, Written};
 
 /// Configuration of cutover.
 ///
@@ -59,6 +59,8 @@ pub(crate) struct File {
     /// Limits and identity at the client's edge.
     #[schemars(extend("default" = {}))]
     pub(crate) edge: Edge,
+    /// One line for each request that was answered. Absent: none.
+    pub(crate) access_log: Option<AccessLog>,
     /// Named sets of endpoints that answer alike.
     #[schemars(required, extend("minProperties" = 1))]
     pub(crate) backends: Option<BTreeMap<String, Backend>>,
@@ -190,6 +192,31 @@ pub(crate) struct Drain {
     pub(crate) deadline: Written<Duration>,
 }
 
+/// One line for each request that was answered.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessLog {
+    /// A file, appended to and opened anew at SIGUSR1; or `stdout`.
+    #[schemars(required, length(min = 1))]
+    pub(crate) path: Option<String>,
+    /// How a line looks.
+    #[schemars(extend("default" = "json"))]
+    pub(crate) format: LogFormat,
+    /// Lines that may wait for the disk; what comes while it is full is dropped and counted.
+    #[schemars(extend("default" = "16MiB"))]
+    pub(crate) buffer: Written<Size>,
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// One JSON object, with the split and the arm.
+    Json,
+    /// The Combined Log Format of web servers.
+    Combined,
+}
+
 /// Limits and identity at the client's edge.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -198,6 +225,12 @@ pub(crate) struct Edge {
     /// on; anyone else's are dropped.
     #[schemars(extend("default" = []))]
     pub(crate) trusted_proxies: List<Written<IpNet>>,
+    /// Whose W3C trace context (`traceparent`, `tracestate`) reaches the upstream.
+    #[schemars(extend("default" = "pass"))]
+    pub(crate) trace_context: TraceContext,
+    /// Whether answers carry `Server-Timing`: milliseconds of the upstream, and of everything.
+    #[schemars(extend("default" = false))]
+    pub(crate) server_timing: bool,
     /// Client addresses answered 403, unless `allow` is more specific.
     #[schemars(extend("default" = []))]
     pub(crate) deny: List<Written<IpNet>>,
@@ -216,6 +249,18 @@ pub(crate) struct Edge {
     pub(crate) header_timeout: Written<PositiveDuration>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.
     pub(crate) rate_limit: Option<RateLimit>,
+}
+
+/// Whose W3C trace context reaches the upstream.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TraceContext {
+    /// Anyone's, as it came.
+    Pass,
+    /// A trusted proxy's, if it is well formed; others are removed.
+    Trusted,
+    /// As `trusted`; where none is left, a new trace begins, marked as sampled.
+    Start,
 }
 
 /// A limit on requests keyed by client address.

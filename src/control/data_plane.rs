@@ -12,11 +12,11 @@ use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 /// Resolves when the connections asked for are open, or will not come.
 pub type Warmed = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Puts prepared certificates in force.
+/// Puts in force what was prepared.
 pub type Commit = Box<dyn FnOnce()>;
 
-/// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
-pub type Certify = Box<dyn Fn(&Config) -> Result<Commit, String>>;
+/// Prepares certificates and the access log; refuses what cannot be used, with a reason.
+pub type Prepare = Box<dyn Fn(&Config) -> Result<Commit, String>>;
 
 /// What the control plane asks of the data plane.
 pub struct DataPlane {
@@ -24,8 +24,8 @@ pub struct DataPlane {
     pub connections: Box<dyn Fn() -> Vec<u64>>,
     /// Opens a backend's warm connections on every worker.
     pub warm: Box<dyn Fn(BackendId) -> Warmed>,
-    /// Prepares the listeners' certificates; refuses what cannot be used, with a reason.
-    pub certify: Certify,
+    /// Prepares certificates and the access log; refuses what cannot be used, with a reason.
+    pub prepare: Prepare,
     /// Forgets what the edges of all workers need no longer remember.
     pub sweep_edge: Box<dyn Fn()>,
     /// What the edges of all workers hold.

@@ -275,7 +275,7 @@ impl Controller {
                 restart_only.join(", ")
             )));
         }
-        let commit = (self.data_plane.certify)(&config).map_err(Refused::InvalidConfig)?;
+        let commit = (self.data_plane.prepare)(&config).map_err(Refused::InvalidConfig)?;
         Ok((self.plan(config)?, commit))
     }
 

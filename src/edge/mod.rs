@@ -1,7 +1,7 @@
 //! The request's edge: who is let in, and under which name.
 //!
 //! A few tower layers around the one service that answers. Outermost first: [`request_id`] gives
-//! each request its name, [`access`] turns away denied addresses, [`overload`] what is too much at
+//! each request its name, [`trace_context`] looks whose trace it may belong to, [`access`] turns away denied addresses, [`overload`] what is too much at
 //! once, [`rate_limit`] what is too much from one address. Whoever is turned away gets a short
 //! answer, is counted by reason, and is no evidence about any arm.
 //!
@@ -16,9 +16,11 @@
 //! every reload and belongs to all workers.
 
 pub mod access;
+mod entry;
 pub mod overload;
 pub mod rate_limit;
 pub mod request_id;
+pub mod trace_context;
 
 use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
@@ -34,25 +36,43 @@ use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::proxy::body::ResponseBody;
+use crate::proxy::course::Course;
 use crate::proxy::forward;
 use crate::proxy::peer::Peer;
 use crate::proxy::respond;
 use crate::proxy::worker::{View, Worker};
+use crate::telemetry::access_log::{AccessLog, Scribe};
 use crate::telemetry::edge::EdgeRefusal;
 
 use self::access::Access;
+use self::entry::Entry;
 use self::overload::{CountedBody, InFlight, Overload, Permit};
 use self::rate_limit::{RateLimit, RateLimiter};
 use self::request_id::{RequestId, RequestIds, X_REQUEST_ID};
+use self::trace_context::TraceContext;
 
 /// What the edges of all workers share, and no reload forgets.
 #[derive(Debug, Default)]
 pub struct Shared {
     in_flight: InFlight,
     rate_limiter: RateLimiter,
+    access_log: Option<AccessLog>,
 }
 
 impl Shared {
+    /// With a log that each worker may write to.
+    pub fn with_log(access_log: AccessLog) -> Self {
+        Self {
+            access_log: Some(access_log),
+            ..Self::default()
+        }
+    }
+
+    /// The log, if there is one.
+    pub const fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref()
+    }
+
     /// Requests being answered on all workers.
     pub fn requests_in_flight(&self) -> usize {
         self.in_flight.count()
@@ -84,6 +104,7 @@ struct Local {
     worker: Rc<Worker>,
     shared: Arc<Shared>,
     request_ids: RefCell<RequestIds>,
+    scribe: Option<Scribe>,
 }
 
 /// A request at the edge, with what is known and decided about it.
@@ -127,9 +148,17 @@ impl Entrance {
         let request_ids = RefCell::new(RequestIds::new(worker.clock.now(), worker.id));
         Self(Rc::new(Local {
             worker,
+            scribe: shared.access_log.as_ref().map(AccessLog::scribe),
             shared,
             request_ids,
         }))
+    }
+
+    /// Hands on what was written down. To be called every tick.
+    pub fn hand_on_log(&self) {
+        if let Some(scribe) = &self.0.scribe {
+            scribe.hand_on();
+        }
     }
 
     /// The proxy as one connection's service: the edge, and behind it what answers.
@@ -144,8 +173,8 @@ impl Entrance {
     > + Clone
     + use<> {
         let worker = Rc::clone(&self.0.worker);
-        self.around(peer, move |view, request| {
-            forward::handle(Rc::clone(&worker), view, peer, request)
+        self.around(peer, move |view, request, course| {
+            forward::handle(Rc::clone(&worker), view, peer, request, course)
         })
     }
 
@@ -162,11 +191,12 @@ impl Entrance {
     > + Clone
     + use<B, H, A>
     where
-        H: Fn(Rc<View>, Request<B>) -> A + Clone,
+        H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A + Clone,
         A: Future<Output = Response<ResponseBody>>,
     {
         let layered = ServiceBuilder::new()
             .layer(layer_fn(RequestId))
+            .layer(layer_fn(TraceContext))
             .layer(layer_fn(Access))
             .layer(layer_fn(Overload))
             .layer(layer_fn(RateLimit))
@@ -185,9 +215,10 @@ async fn answer<B, H, A>(
     arrival: Arrival<B>,
 ) -> Result<Response<CountedBody>, Infallible>
 where
-    H: Fn(Rc<View>, Request<B>) -> A,
+    H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A,
     A: Future<Output = Response<ResponseBody>>,
 {
+    let mut entry = Entry::begin(&arrival);
     let Arrival {
         request,
         view,
@@ -202,12 +233,18 @@ where
             local.worker.edge.refused(refusal);
             respond::refused(refusal)
         }
-        None => handle(view, request).await,
+        None => {
+            let course = entry.as_ref().map(|entry| entry.course());
+            handle(view, request, course).await
+        }
     };
+    if let Some(entry) = &mut entry {
+        entry.answered(&mut response);
+    }
     if let Some(id) = id {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
-    Ok(response.map(|body| CountedBody::new(body, permit)))
+    Ok(response.map(|body| CountedBody::new(body, permit, entry)))
 }
 
 /// Turns a request into an arrival.

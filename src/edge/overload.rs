@@ -15,9 +15,11 @@ use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
 use crate::proxy::body::ResponseBody;
+use crate::telemetry::access_log::line::End;
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::http1::exchange::Truncated;
 
+use super::entry::Entry;
 use super::{Arrival, Local};
 
 /// Turns away what is too much at once.
@@ -94,13 +96,24 @@ pub struct CountedBody {
     body: ResponseBody,
     /// Absent where the answer is a refusal.
     _permit: Option<Permit>,
+    /// Absent where nothing is written down.
+    entry: Option<Box<Entry>>,
 }
 
 impl CountedBody {
-    pub(super) fn new(body: ResponseBody, permit: Option<Permit>) -> Self {
+    pub(super) fn new(
+        body: ResponseBody,
+        permit: Option<Permit>,
+        mut entry: Option<Box<Entry>>,
+    ) -> Self {
+        if let Some(entry) = entry.as_mut().filter(|_| body.is_end_stream()) {
+            // Nobody polls an empty body.
+            entry.ended(End::Complete);
+        }
         Self {
             body,
             _permit: permit,
+            entry,
         }
     }
 }
@@ -113,7 +126,19 @@ impl Body for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Self { body, entry, .. } = &mut *self;
+        if let (Poll::Ready(frame), Some(entry)) = (&polled, entry) {
+            match frame {
+                Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(Truncated)) => entry.ended(End::Truncated),
+                None => {}
+            }
+            if !matches!(frame, Some(Err(Truncated))) && body.is_end_stream() {
+                entry.ended(End::Complete);
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

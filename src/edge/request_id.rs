@@ -1,8 +1,7 @@
 //! Gives each request an id, the same for the upstream, the client and the log.
 //!
 //! Only a trusted proxy's `X-Request-Id` is kept: an id chosen by a stranger could repeat another
-//! request's, or carry something that a log viewer takes for its own. The W3C trace context
-//! (`traceparent`, `tracestate`) belongs to the ends of the line and passes untouched.
+//! request's, or carry something that a log viewer takes for its own.
 
 use std::task::{Context, Poll};
 
@@ -20,7 +19,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id is not kept, not even a trusted proxy's: it would be copied into every log.
 const LONGEST_KEPT: usize = 128;
 /// Characters of an id: 128 bits in hexadecimal.
-const LENGTH: usize = 32;
+pub(super) const LENGTH: usize = 32;
 
 /// Gives each request an id.
 #[derive(Clone, Debug)]
@@ -87,7 +86,7 @@ impl RequestIds {
         }
     }
 
-    fn draw(&mut self) -> [u8; LENGTH] {
+    pub(super) fn draw(&mut self) -> [u8; LENGTH] {
         let mut id = [0; LENGTH];
         let halves = [&mut self.high, &mut self.low];
         for (half, digits) in halves.into_iter().zip(id.chunks_exact_mut(LENGTH / 2)) {

@@ -89,7 +89,7 @@ impl<'a> Client<'a> {
     /// Sends the request to a service that answers with the fields that it was sent, each under
     /// its name and `seen-`.
     async fn sends(&self) -> Response<CountedBody> {
-        let upstream = async |_: Rc<View>, request: Request<()>| {
+        let upstream = async |_: Rc<View>, request: Request<()>, _: Option<Rc<Course>>| {
             let mut response = Response::new(ResponseBody::own("hello"));
             let answer = response.headers_mut();
             for (name, value) in request.headers() {
@@ -255,7 +255,7 @@ async fn a_client_that_leaves_before_the_answer_gives_its_place_back() {
         address: "192.0.2.1:1".parse().unwrap(),
         secure: false,
     };
-    let silent = |_, _: Request<()>| std::future::pending();
+    let silent = |_, _: Request<()>, _| std::future::pending();
     let waiting = worker.around(peer, silent).call(Request::new(()));
     assert_eq!(
         worker.client("192.0.2.1").gets().await,

@@ -72,6 +72,11 @@ impl Timestamp {
         self.format("%Y-%m-%d %H:%M UTC")
     }
 
+    /// `20/Nov/2026:14:03:27 +0000`, the form of web servers' access logs.
+    pub fn common_log(self) -> String {
+        self.format("%d/%b/%Y:%H:%M:%S +0000")
+    }
+
     fn format(self, format: &str) -> String {
         jiff::Timestamp::from_millisecond(self.0)
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH)

@@ -28,6 +28,7 @@ use crate::upstream::http1::upload::RequestBody;
 use crate::upstream::pool::Pool;
 
 use super::body::grpc_code;
+use super::course::Course;
 use super::headers::{self, Forwarding};
 use super::peer::Peer;
 use super::worker::{View, Worker};
@@ -47,6 +48,8 @@ pub struct Call {
     pub repetition: Repetition,
     /// Its one deadline, set for each phase in turn.
     pub deadline: Deadline,
+    /// For whoever wants to know what became of it.
+    pub course: Option<Rc<Course>>,
 }
 
 /// How to try a backend.
@@ -125,6 +128,7 @@ impl Answer {
 impl Call {
     /// Tries a backend, and a second endpoint or connection of it where that is harmless.
     pub async fn attempt(&self, how: Try, mut body: RequestBody) -> Result<Answer, Unanswered> {
+        let _watch = self.course.as_ref().map(Course::watch);
         let plan = self.view.snapshot.routing.backend(how.backend);
         let total = plan.backend.settings.timeouts.total;
         self.deadline.limit(total);

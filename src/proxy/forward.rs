@@ -22,6 +22,7 @@ use crate::upstream::http1::upload::RequestBody;
 
 use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class};
+use super::course::Course;
 use super::flights::Subject;
 use super::headers;
 use super::issue::issue;
@@ -35,12 +36,13 @@ use super::worker::{View, Worker};
 /// Names the arm that answered, where the split shows it.
 const CUTOVER_ARM: &str = "cutover-arm";
 
-/// Answers one request, which sees `view` and nothing else.
+/// Answers one request, which sees `view` and nothing else, and notes in `course` what became of it.
 pub async fn handle(
     worker: Rc<Worker>,
     view: Rc<View>,
     peer: Peer,
     request: Request<Incoming>,
+    course: Option<Rc<Course>>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let (parts, incoming) = request.into_parts();
@@ -86,6 +88,7 @@ pub async fn handle(
         worker,
         peer,
         parts,
+        course,
     };
     match route.target {
         Target::Backend(backend) => call.ask_backend(backend, incoming).await,
@@ -127,6 +130,9 @@ impl Call {
             split.tally.unverifiable_token(self.worker.id);
         }
         let assignment = identified.assignment;
+        if let Some(course) = &self.course {
+            course.assign(id, assignment.arm);
+        }
         let cluster = assignment.cluster.filter(|_| assignment.is_evidence());
         let subject = Subject {
             view: Rc::clone(&self.view),

@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod body;
 pub mod connections;
+pub mod course;
 pub mod flights;
 pub mod forward;
 pub mod headers;

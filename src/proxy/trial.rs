@@ -177,6 +177,7 @@ impl Trial<'_> {
         };
         let tally = &self.split.tally;
         let worker = self.call.worker.id;
+        self.note_fallback(failure.as_str());
         let rescue = Rescue::begin(&self, failure);
         let mut response = match self.call.attempt(how, body).await {
             Ok(answer) => {
@@ -217,6 +218,7 @@ impl Trial<'_> {
     ) -> Response<ResponseBody> {
         record.dismiss();
         self.note_diversion(diversion);
+        self.note_fallback(diversion.as_str());
         let how = self.call.try_without_fallback(self.split.arms.legacy);
         let mut response = match self.call.attempt(how, body).await {
             Ok(answer) => self.call.pass(answer, None, None),
@@ -248,6 +250,12 @@ impl Trial<'_> {
             name_arm(&mut response, Arm::New);
         }
         response
+    }
+
+    fn note_fallback(&self, reason: &'static str) {
+        if let Some(course) = &self.call.course {
+            course.fall_back(reason);
+        }
     }
 
     fn note_diversion(&self, diversion: Diversion) {

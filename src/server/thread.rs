@@ -158,24 +158,25 @@ async fn run(
     let worker = Worker::new(id, count, shared.clock, &shared.published, edge);
     // Without the sweep the worker's clock stands still and no deadline is kept: as a task of its
     // own it could die unnoticed, here it takes the thread with it.
+    let entrance = Entrance::new(Rc::clone(&worker), shared.entrance);
     tokio::select! {
-        never = sweep(Rc::clone(&worker)) => match never {},
-        () = work(worker, shared, queue, connections) => {}
+        never = sweep(Rc::clone(&worker), entrance.clone()) => match never {},
+        () = work(worker, entrance, shared.tls, queue, connections) => {}
     }
 }
 
 /// Does what it is asked until it is to drain and all connections have ended.
 async fn work(
     worker: Rc<Worker>,
-    shared: Shared,
+    entrance: Entrance,
+    certificates: Arc<ArcSwap<ServerTlsConfigs>>,
     mut queue: mpsc::UnboundedReceiver<Job>,
     connections: Arc<AtomicUsize>,
 ) {
-    let entrance = Entrance::new(Rc::clone(&worker), shared.entrance);
     let serve = |accepted: Accepted| {
         let worker = Rc::clone(&worker);
         let entrance = entrance.clone();
-        let tls = shared.tls.load().for_listener(accepted.listener);
+        let tls = certificates.load().for_listener(accepted.listener);
         let guard = ConnectionGuard(Arc::clone(&connections));
         spawn_local(async move {
             connection::serve(worker, entrance, accepted, tls).await;
@@ -218,13 +219,14 @@ impl Drop for ConnectionGuard {
     }
 }
 
-async fn sweep(worker: Rc<Worker>) -> Infallible {
+async fn sweep(worker: Rc<Worker>, entrance: Entrance) -> Infallible {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pools_due = worker.deadlines.now().plus(POOL_SWEEP);
     loop {
         ticks.tick().await;
         worker.sweep();
+        entrance.hand_on_log();
         if worker.deadlines.now() >= pools_due {
             worker.sweep_pools();
             pools_due = worker.deadlines.now().plus(POOL_SWEEP);

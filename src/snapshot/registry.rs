@@ -111,6 +111,7 @@ impl Registry {
                 .collect(),
             edge: config.edge.clone(),
             access: AddressRules::new(&config.edge.allow, &config.edge.deny),
+            log_format: config.access_log.as_ref().map(|log| log.format),
         };
         self.backends = backends;
         self.splits = splits;

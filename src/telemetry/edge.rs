@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::access_log::LogReading;
+
 /// Why the proxy answered by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EdgeRefusal {
@@ -71,6 +73,8 @@ pub struct EdgeLoad {
     pub remembered_addresses: u64,
     /// Requests so far whose address could not be remembered, because too many others were.
     pub requests_on_common_allowance: u64,
+    /// What has become of the lines of the access log.
+    pub log: LogReading,
 }
 
 impl EdgeTally {

@@ -147,6 +147,12 @@ impl Metrics {
                 "Requests whose address the rate limit could not remember, because too many others were.",
             )
             .set(&[], load.requests_on_common_allowance);
+        let lines = exporter.counter(
+            "cutover_access_log_lines_total",
+            "Lines of the access log, by what became of them.",
+        );
+        lines.set(&[("result", "written")], load.log.written);
+        lines.set(&[("result", "dropped")], load.log.dropped);
         let refused = exporter.counter(
             "cutover_refused_total",
             "Connections and requests that the proxy itself turned away, by reason.",

@@ -4,6 +4,7 @@
 //! to know sums the shards. The verdict, the scrape and the status read these same counts, so they
 //! cannot contradict each other.
 
+pub mod access_log;
 mod counter;
 pub mod edge;
 pub mod histogram;

@@ -1,5 +1,6 @@
 //! Tests over real sockets and real processes, in one binary.
 
+mod access_log;
 mod admin;
 mod architecture;
 mod by_hand;

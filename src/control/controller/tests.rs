@@ -19,6 +19,7 @@ use crate::policy::class::Class;
 use crate::policy::rollout::{By, Event, Phase, Standing};
 use crate::state::{Saved, Store};
 use crate::telemetry::WorkerId;
+use crate::telemetry::access_log::LogReading;
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 
 /// A controller without threads.
@@ -69,12 +70,13 @@ impl Site {
                     let _ = ended.await;
                 })
             }),
-            certify: Box::new(|_| Ok(Box::new(|| ()))),
+            prepare: Box::new(|_| Ok(Box::new(|| ()))),
             sweep_edge: Box::new(|| ()),
             edge_load: Box::new(|| EdgeLoad {
                 requests_in_flight: 0,
                 remembered_addresses: 0,
                 requests_on_common_allowance: 0,
+                log: LogReading::default(),
             }),
             edge: Arc::new(EdgeTally::default()),
         };

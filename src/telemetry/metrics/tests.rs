@@ -12,6 +12,7 @@ use crate::policy::rollout::{
 use crate::policy::share::Share;
 use crate::policy::signal::{SignalCondition, SignalState};
 use crate::telemetry::WorkerId;
+use crate::telemetry::access_log::LogReading;
 use crate::telemetry::edge::EdgeLoad;
 use crate::telemetry::fixture::cluster;
 use crate::telemetry::tally::{AttemptTally, SplitReading, SplitTally, Thresholds};
@@ -29,6 +30,10 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
         requests_in_flight: 3,
         remembered_addresses: 2,
         requests_on_common_allowance: 1,
+        log: LogReading {
+            written: 7,
+            dropped: 2,
+        },
     },
     refused: &[("connection_limit", 2)],
 };
