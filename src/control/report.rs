@@ -217,6 +217,9 @@ pub(super) fn metrics(
 
 fn refusals(edge: &EdgeReading) -> Vec<(&'static str, u64)> {
     let requests = EdgeRefusal::LABELS.into_iter().zip(edge.refused);
-    let handshakes = std::iter::once(("tls_handshake", edge.failed_handshakes));
-    requests.chain(handshakes).collect()
+    let connections = [
+        ("tls_handshake", edge.failed_handshakes),
+        ("abandoned_requests", edge.abandoned_requests),
+    ];
+    requests.chain(connections).collect()
 }

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use http::Response;
 use http::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
@@ -23,6 +22,7 @@ use crate::edge::Entrance;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
+use super::http2;
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
 use super::stream::ClientStream;
@@ -35,8 +35,6 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Streams that a client may have open on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
 
 /// The TLS settings of each listener, in the configuration's order; replaced on reload.
 #[derive(Debug, Default)]
@@ -185,21 +183,18 @@ where
     let service = entrance.service(peer);
     let asked = Rc::clone(&quiet);
     let service = hyper::service::service_fn(move |request| {
-        let answering = asked.begin();
+        let mut answering = asked.begin();
         let answer = service.clone().call(request);
         async move {
             let response = answer.await?;
+            answering.is_answered();
             Ok::<_, Infallible>(response.map(|body| Answer {
                 body,
                 _answering: answering,
             }))
         }
     });
-    let connection = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http2::builder().serve_connection(TokioIo::new(stream), service);
     drive(worker, connection, Some(&quiet), |connection| {
         connection.graceful_shutdown()
     })
@@ -248,6 +243,10 @@ where
         if let Some(quiet) = quiet
             && quiet.poll_passed(cx).is_ready()
         {
+            if quiet.is_abused() {
+                worker.edge.abandoned_requests();
+                return Poll::Ready(Ok(()));
+            }
             if !is_told {
                 is_told = true;
                 shut_down(connection.as_mut());
@@ -303,18 +302,5 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Sniffed> {
                 read,
             });
         }
-    }
-}
-
-/// Runs what HTTP/2 spawns on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
     }
 }

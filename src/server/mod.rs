@@ -6,6 +6,7 @@
 //! connection never leaves it.
 
 pub mod connection;
+mod http2;
 pub mod listener;
 mod quiet;
 pub mod stream;

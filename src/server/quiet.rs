@@ -1,9 +1,14 @@
-//! Ends HTTP/2 connections on which nobody asks for anything.
+//! Ends HTTP/2 connections on which nobody asks for anything, or nobody wants the answers.
 //!
 //! hyper limits the time for an HTTP/1 head and has nothing like it for HTTP/2. A client that
 //! finishes its TLS handshake and says nothing more, or answers pings for ever, would keep a
 //! connection and its place below `max_connections` at no cost. Here a connection is quiet while no
 //! request is being answered on it, and may be so as long as an HTTP/1 connection may.
+//!
+//! Withdrawing a request costs a client nine bytes, and us a connection to an upstream. The
+//! library counts only what is withdrawn before we have seen it; here is counted what was begun
+//! for nothing. Clients do withdraw requests (a page is left, a search goes on being typed), but
+//! not hundreds, and not most of them.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,11 +20,16 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::upstream::deadline::{Deadline, Deadlines};
 
+/// Requests withdrawn for which a connection is not given up, however many they are of all.
+const MAX_ABANDONED: u32 = 200;
+
 /// Whether anything is being answered on a connection, and when to stop waiting for more.
 #[derive(Debug)]
 pub(super) struct Quiet {
     answering: Cell<usize>,
-    was_asked: Cell<bool>,
+    asked: Cell<u32>,
+    /// Requests that were withdrawn before they had an answer.
+    abandoned: Cell<u32>,
     /// Set while nothing is being answered.
     deadline: Deadline,
     patience: Duration,
@@ -32,7 +42,8 @@ impl Quiet {
         deadline.set(patience);
         Rc::new(Self {
             answering: Cell::new(0),
-            was_asked: Cell::new(false),
+            asked: Cell::new(0),
+            abandoned: Cell::new(0),
             deadline,
             patience,
         })
@@ -41,9 +52,14 @@ impl Quiet {
     /// A request came; it is answered when the guard is dropped.
     pub(super) fn begin(self: &Rc<Self>) -> Answering {
         self.answering.set(self.answering.get() + 1);
-        self.was_asked.set(true);
-        self.deadline.limit(None);
-        Answering(Rc::clone(self))
+        self.asked.set(self.asked.get().saturating_add(1));
+        if !self.is_abused() {
+            self.deadline.limit(None);
+        }
+        Answering {
+            quiet: Rc::clone(self),
+            is_answered: false,
+        }
     }
 
     /// Ready once it has been quiet for too long.
@@ -58,21 +74,50 @@ impl Quiet {
 
     /// Whether a request ever came.
     pub(super) fn was_asked(&self) -> bool {
-        self.was_asked.get()
+        self.asked.get() > 0
+    }
+
+    /// Whether most of many requests were withdrawn: no more is waited for.
+    pub(super) fn is_abused(&self) -> bool {
+        let abandoned = self.abandoned.get();
+        abandoned > MAX_ABANDONED && abandoned > self.asked.get() / 2
+    }
+
+    fn ended(&self, is_answered: bool) {
+        let answering = self.answering.get() - 1;
+        self.answering.set(answering);
+        let was_abused = self.is_abused();
+        if !is_answered {
+            self.abandoned.set(self.abandoned.get().saturating_add(1));
+        }
+        if !self.is_abused() {
+            if answering == 0 {
+                self.deadline.set(self.patience);
+            }
+        } else if !was_abused {
+            // Once: set again and again, it would never pass.
+            self.deadline.set(Duration::ZERO);
+        }
     }
 }
 
 /// A request is being answered, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Answering(Rc<Quiet>);
+pub(super) struct Answering {
+    quiet: Rc<Quiet>,
+    is_answered: bool,
+}
+
+impl Answering {
+    /// It was waited for until there was an answer.
+    pub(super) fn is_answered(&mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        let answering = self.0.answering.get() - 1;
-        self.0.answering.set(answering);
-        if answering == 0 {
-            self.0.deadline.set(self.0.patience);
-        }
+        self.quiet.ended(self.is_answered);
     }
 }
 

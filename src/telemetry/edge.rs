@@ -51,6 +51,7 @@ pub struct EdgeTally {
     refused: [AtomicU64; EdgeRefusal::LABELS.len()],
     accepted: AtomicU64,
     failed_handshakes: AtomicU64,
+    abandoned_requests: AtomicU64,
 }
 
 /// A reading of [`EdgeTally`].
@@ -62,6 +63,8 @@ pub struct EdgeReading {
     pub accepted: u64,
     /// Client connections whose TLS handshake failed or took too long.
     pub failed_handshakes: u64,
+    /// HTTP/2 connections ended because their client withdrew most of its requests.
+    pub abandoned_requests: u64,
 }
 
 /// What the edges of all workers hold at a moment.
@@ -93,12 +96,18 @@ impl EdgeTally {
         self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An HTTP/2 connection was ended because its client withdrew most of its requests.
+    pub fn abandoned_requests(&self) {
+        self.abandoned_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All counts at this moment.
     pub fn reading(&self) -> EdgeReading {
         EdgeReading {
             refused: std::array::from_fn(|index| self.refused[index].load(Ordering::Relaxed)),
             accepted: self.accepted.load(Ordering::Relaxed),
             failed_handshakes: self.failed_handshakes.load(Ordering::Relaxed),
+            abandoned_requests: self.abandoned_requests.load(Ordering::Relaxed),
         }
     }
 }

@@ -12,6 +12,7 @@ mod fallback;
 mod faults;
 mod forwarding;
 mod harness;
+mod http2;
 mod keeping_alive;
 mod kills;
 mod operating;

@@ -6,6 +6,7 @@
 
 pub(crate) mod certificate;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod proxy;

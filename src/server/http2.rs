@@ -1,0 +1,74 @@
+//! What a client may cost over HTTP/2, where one connection carries many requests.
+//!
+//! The libraries' defaults suit a server with a few good clients: 400 KiB for what is sent on each
+//! stream alone would let one connection hold 100 MiB by granting every window and reading
+//! nothing. With the limits below, the worst that one connection can make the proxy keep is
+//!
+//! - 2 MiB of request bodies, and as much again where they come in tiny frames,
+//! - 128 heads of 16 KiB, 2 MiB,
+//! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
+//!
+//! so 22 MiB; a client that takes nothing is let go after `header_timeout`. What a client does to
+//! the streams of others is nothing, and to its own no more than the protocol forces: sixteen
+//! uploads that their servers do not read fill the connection's window, not one.
+
+use std::time::Duration;
+
+use hyper::server::conn::http2::Builder;
+use hyper_util::rt::TokioTimer;
+use tokio::task::spawn_local;
+
+/// Streams that a client may have open; what it opens beyond is refused unprocessed.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of one request's body that may be on their way or wait for its upstream.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same for all requests of a connection.
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes of one answer that may wait for its client, besides what was read at once.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Largest frame that a client may send: the smallest that the protocol allows.
+const MAX_FRAME: u32 = 16 * 1024;
+/// Largest head, uncompressed; 431 beyond. It bounds a head's CONTINUATION frames, too.
+const MAX_HEAD: u32 = 16 * 1024;
+/// Bytes of fields that a client may have remembered instead of repeating them.
+const HEADER_TABLE: u32 = 4096;
+/// Requests that may be withdrawn before we have seen them (the rapid reset of 2023).
+const MAX_UNSEEN_RESETS: usize = 20;
+/// Malformed requests for which a connection is not given up.
+const MAX_MALFORMED: usize = 256;
+/// Time between two questions whether a silent client is there at all.
+const PING: Duration = Duration::from_secs(30);
+/// Time for its answer.
+const PONG: Duration = Duration::from_secs(20);
+
+/// How a connection is spoken with.
+pub(super) fn builder() -> Builder<LocalExecutor> {
+    let mut builder = Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEAD)
+        .header_table_size(HEADER_TABLE)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_MALFORMED)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    builder
+}
+
+/// Runs what HTTP/2 spawns on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}

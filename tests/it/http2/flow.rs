@@ -1,0 +1,141 @@
+//! Streams of one connection wait for nobody but themselves, and hold no more than is stated.
+
+use crate::harness::client::{Answer, Client, get as ask, request};
+use crate::harness::eventually;
+use crate::harness::frames::{END_STREAM, Frames, Outcome, REFUSED_STREAM, get, headers};
+use crate::harness::proxy::{Proxy, Site};
+use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
+
+/// More than all buffers on the way.
+const LARGE: usize = 32 << 20;
+/// What one HTTP/2 connection may cost at worst, and what a test build adds to it.
+const KEPT: usize = 48 << 20;
+/// Streams that a client may have open.
+const STREAMS: u32 = 128;
+
+async fn start(upstream: &Upstream) -> Proxy {
+    let address = upstream.address();
+    let configuration =
+        format!("backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n");
+    Site::new().start(&configuration).await
+}
+
+/// Floods whoever asks for `/large`, waits at the gate for `/held`, and answers all else.
+fn upstream(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::start("api", move |request| match request.target.as_str() {
+        "/large" => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+            Script::write(head).then(Step::Flood(LARGE))
+        }
+        "/held" => Script::of([Step::Wait(gate.clone()), Step::Answer(Reply::new(200))]),
+        _ => Script::status(200),
+    })
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_delays_no_other_and_ends_whole_once_it_is() {
+    let upstream = upstream(&Gate::new());
+    let proxy = start(&upstream).await;
+    let mut client = Client::http2(proxy.address()).await;
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        let response = client.begin(ask("/large", "alice")).await;
+        unread.push(response.expect("the proxy answers"));
+    }
+    for _ in 0..50 {
+        assert_eq!(client.get("/beside", "alice").await.status, 200);
+    }
+    assert!(upstream.flooded() < 2 * LARGE, "it was not waited for");
+    for response in unread {
+        let answer = Answer::read(response).await;
+        assert!(answer.is_whole);
+        assert_eq!(answer.body.len(), LARGE);
+    }
+}
+
+#[tokio::test]
+async fn uploads_that_their_server_does_not_read_delay_no_other_stream() {
+    let gate = Gate::new();
+    let upstream = upstream(&gate);
+    let proxy = start(&upstream).await;
+    let Client::Http2(sender) = Client::http2(proxy.address()).await else {
+        panic!("it is HTTP/2");
+    };
+    let stalled: Vec<_> = (0..4)
+        .map(|_| {
+            let mut sender = sender.clone();
+            let body = vec![b'y'; LARGE];
+            let upload = request("POST", "http://api.example/held", "alice", body);
+            tokio::spawn(async move {
+                let response = sender.send_request(upload).await;
+                Answer::read(response.expect("the proxy answers")).await
+            })
+        })
+        .collect();
+    eventually("all uploads have begun", async || {
+        upstream.received_for("/held").len() == stalled.len()
+    })
+    .await;
+    let mut client = Client::Http2(sender);
+    for _ in 0..20 {
+        assert_eq!(client.send(ask("/beside", "alice")).await.status, 200);
+        let upload = request("POST", "/beside", "alice", vec![b'z'; 20_000]);
+        assert_eq!(client.send(upload).await.status, 200);
+    }
+    assert_eq!(upstream.count(|received| received.body.len() == LARGE), 0);
+    gate.open();
+    for upload in stalled {
+        assert_eq!(upload.await.expect("it did not panic").status, 200);
+    }
+    assert_eq!(upstream.count(|received| received.body.len() == LARGE), 4);
+}
+
+#[tokio::test]
+async fn a_client_that_grants_everything_and_reads_nothing_costs_what_is_stated() {
+    let upstream = upstream(&Gate::new());
+    let proxy = start(&upstream).await;
+    let mut other = Client::http1(proxy.address()).await;
+    assert_eq!(other.get("/warm", "alice").await.status, 200);
+    let before = proxy.peak_memory();
+    let mut client = Frames::connect(proxy.address()).await;
+    for stream in 0..STREAMS {
+        client.ask(2 * stream + 1, &get("/large")).await;
+    }
+    eventually("all streams are asked for", async || {
+        upstream.received_for("/large").len() == STREAMS as usize
+    })
+    .await;
+    let mut flooded = 0;
+    eventually("the floods come to a halt", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let before = std::mem::replace(&mut flooded, upstream.flooded());
+        before == flooded
+    })
+    .await;
+    let kept = proxy.peak_memory() - before;
+    assert!(kept < KEPT, "{kept} bytes of memory");
+    assert_eq!(other.get("/beside", "alice").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_too_many_is_refused_unprocessed_and_the_others_go_on() {
+    let gate = Gate::new();
+    let upstream = upstream(&gate);
+    let proxy = start(&upstream).await;
+    let mut client = Frames::connect(proxy.address()).await;
+    let mut asked = Vec::new();
+    for stream in 0..=STREAMS {
+        asked.extend(headers(2 * stream + 1, END_STREAM, &get("/held")));
+    }
+    client.write(asked).await;
+    let last = 2 * STREAMS + 1;
+    assert_eq!(client.outcome(last).await, Outcome::Reset(REFUSED_STREAM));
+    gate.open();
+    let outcome = client.outcome(1).await;
+    assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
+    client.ask(last + 2, &get("/beside")).await;
+    let beside = client.outcome(last + 2).await;
+    assert!(matches!(beside, Outcome::Answered(200, _)), "{beside:?}");
+    assert_eq!(upstream.received_for("/held").len(), STREAMS as usize);
+}
