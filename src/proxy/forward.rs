@@ -221,9 +221,17 @@ impl Call {
         if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
             body.withhold();
         }
+        // Only the connection's end tells HTTP/1.0 where such a body ends. hyper sees to that, and
+        // would say the contrary to a client that asks to keep the connection.
+        let ends_connection =
+            self.parts.version < Version::HTTP_11 && body.size_hint().exact().is_none();
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if ends_connection {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         response
     }
 

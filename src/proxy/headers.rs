@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use ipnet::IpNet;
 
 use crate::upstream::http1::request::HeadWriter;
+use crate::upstream::http1::reserved::is_claim;
 use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
 
@@ -82,6 +83,7 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
     let has_crumbs = parts.version == Version::HTTP_2;
     let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
     let mut has_length = false;
+    let mut takes_trailers = false;
     for (name, value) in &parts.headers {
         match *name {
             header::CONTENT_LENGTH => {
@@ -90,8 +92,11 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
                 }
             }
             header::COOKIE if has_crumbs => {}
+            // It tells which trailers follow a body; only chunks have any.
+            header::TRAILER if forwarding.framing != Framing::Chunked => {}
+            header::TE => takes_trailers |= names_trailers(value),
             _ => {
-                let is_believed = is_trusted || !is_claim(name);
+                let is_believed = is_trusted || !is_claim(name.as_str());
                 if !is_dropped(name) && !nominated.contains(name) && is_believed {
                     head.field(name, value);
                 }
@@ -102,6 +107,11 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
         write_joined_cookies(&mut head, &parts.headers);
     }
     write_forwarded(&mut head, parts, forwarding, is_trusted);
+    if takes_trailers {
+        // The upstream's answer may have trailers, but this is said for our connection to it.
+        head.raw("te", b"trailers");
+        head.raw("connection", b"TE");
+    }
     if forwarding.framing == Framing::Chunked {
         head.raw("transfer-encoding", b"chunked");
     }
@@ -117,8 +127,6 @@ fn is_dropped(name: &HeaderName) -> bool {
         header::HOST
         | header::CONNECTION
         | header::TRANSFER_ENCODING
-        | header::TE
-        | header::TRAILER
         | header::UPGRADE
         | header::EXPECT => true,
         _ => {
@@ -146,12 +154,10 @@ fn write_length(head: &mut HeadWriter, value: &HeaderValue, framing: Framing) {
     }
 }
 
-/// Whether a field says for whom, by whom or how a request was forwarded. Applications believe these
-/// without asking who wrote them, so only a trusted proxy's may cross.
-fn is_claim(name: &HeaderName) -> bool {
-    *name == header::FORWARDED
-        || name.as_str() == "x-real-ip"
-        || name.as_str().starts_with("x-forwarded-")
+/// Whether a client says that it reads trailers.
+fn names_trailers(value: &HeaderValue) -> bool {
+    let mut codings = value.as_bytes().split(|byte| *byte == b',');
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The fields that a client's `Connection` names as its own affair.
@@ -327,7 +333,7 @@ mod tests {
             written(request, &[]),
             "GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\nContent-Length: 0\r\nX-Kept: 2\r\n\
              X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
-             X-Forwarded-Host: a.example\r\n\r\n"
+             X-Forwarded-Host: a.example\r\nTe: trailers\r\nConnection: TE\r\n\r\n"
         );
     }
 
@@ -359,11 +365,20 @@ mod tests {
             ("X-Forwarded-Ssl", "on"),
             ("X-Forwarded-Server", "inside"),
         ];
+        let disguised = [
+            "X_Real_IP",
+            "X_Forwarded-For",
+            "Content_Length",
+            "Cutover_Arm",
+        ];
         let request = || {
             let request = claims.iter().fold(request(), |request, (name, value)| {
                 request.header(*name, *value)
             });
-            request.body(()).expect("a request")
+            let request = disguised
+                .iter()
+                .fold(request, |request, name| request.header(*name, "1"));
+            request.header("X_Mine", "1").body(()).expect("a request")
         };
         let stranger = written(request(), &[]);
         let trusted = written(request(), &["192.0.2.0/24"]);
@@ -374,6 +389,13 @@ mod tests {
                 "{name}"
             );
         }
+        for name in disguised {
+            let name = name.to_ascii_lowercase();
+            for head in [&stranger, &trusted] {
+                assert!(!head.to_ascii_lowercase().contains(&name), "{name}");
+            }
+        }
+        assert!(stranger.contains("\r\nX_mine: 1\r\n"));
     }
 
     #[test]

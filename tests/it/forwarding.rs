@@ -191,6 +191,8 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
             ("X-Forwarded-For", "127.0.0.1"),
             ("X-Forwarded-Proto", "http"),
             ("X-Forwarded-Host", "shop.example:81"),
+            ("Te", "trailers"),
+            ("Connection", "TE"),
         ]
     );
 }

@@ -4,6 +4,7 @@ mod access_log;
 mod admin;
 mod architecture;
 mod by_hand;
+mod bytes;
 mod cli;
 mod demo;
 mod dockerfile;

@@ -1,16 +1,16 @@
 //! Where one request ends and the next begins: what a stranger writes, in whatever way it breaks
 //! the rules, reaches the upstream as one well-framed request, or not at all.
 //!
-//! The judge is the [`witness`], a server with a parser of its own that forgives nothing.
+//! The judge is the [`Witness`], a server with a parser of its own that forgives nothing.
 
 mod heads;
 mod requests;
-mod witness;
+mod responses;
 
 use crate::harness::client::Raw;
 use crate::harness::proxy::{Proxy, Site};
 
-use self::witness::Witness;
+use crate::harness::witness::{self, Witness};
 
 /// Sent behind each case: if the case has ended where both sides think it has, this is a request.
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";

@@ -7,6 +7,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::reserved::may_trail;
+
 /// Longest line between chunks, its extensions included.
 const MAX_CHUNK_LINE: usize = 1024;
 /// Most bytes of trailers.
@@ -182,7 +184,7 @@ fn parse_size(line: &[u8]) -> Result<u64, Malformed> {
     }))
 }
 
-/// The trailer section, once it is complete.
+/// The trailer section, once it is complete, without the fields that must stand in a head.
 fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
     if buffer.len() < 2 {
         return Ok(None);
@@ -198,7 +200,9 @@ fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed>
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
                 let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed)?;
-                trailers.append(name, value);
+                if may_trail(&name) {
+                    trailers.append(name, value);
+                }
             }
             (length, trailers)
         }

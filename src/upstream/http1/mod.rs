@@ -13,5 +13,6 @@ pub mod connection;
 pub mod decode;
 pub mod exchange;
 pub mod request;
+pub mod reserved;
 pub mod response;
 pub mod upload;

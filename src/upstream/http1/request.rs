@@ -4,7 +4,9 @@
 //! replaced is exactly the kind that looks for `Content-Type` and not for `content-type`.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::reserved::is_disguised;
 
 /// A request head being written.
 #[derive(Debug)]
@@ -28,20 +30,22 @@ impl HeadWriter {
         Self { out }
     }
 
-    /// Adds a field of the client's.
+    /// Adds a field of the client's, unless its name passes for one that the client may not use.
     pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.raw(name.as_str(), value.as_bytes());
+        let start = self.out.len();
+        let has_underscore = write_name(&mut self.out, name.as_str());
+        if has_underscore && is_disguised(name.as_str()) {
+            self.out.truncate(start);
+            return;
+        }
+        write_value(&mut self.out, value.as_bytes());
     }
 
     /// Adds a field. `value` comes from a checked [`HeaderValue`] or is our own, so it holds no
     /// line break.
     pub fn raw(&mut self, name: &str, value: &[u8]) {
-        let start = self.out.len();
-        self.out.put_slice(name.as_bytes());
-        title_case(&mut self.out[start..]);
-        self.out.put_slice(b": ");
-        self.out.put_slice(value);
-        self.out.put_slice(b"\r\n");
+        write_name(&mut self.out, name);
+        write_value(&mut self.out, value);
     }
 
     /// Ends the head.
@@ -51,15 +55,36 @@ impl HeadWriter {
     }
 }
 
-/// Makes the first letter of each word upper case.
-fn title_case(name: &mut [u8]) {
+/// Writes the fields behind a chunked body, and the empty line that ends it.
+pub fn write_trailers(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
+    for (name, value) in trailers.into_iter().flatten() {
+        write_name(out, name.as_str());
+        write_value(out, value.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a name with the first letter of each word in upper case. Returns whether there is an
+/// underscore in it, since it looks at each letter anyway.
+fn write_name(out: &mut BytesMut, name: &str) -> bool {
+    let start = out.len();
+    out.put_slice(name.as_bytes());
     let mut starts_word = true;
-    for byte in name {
+    let mut has_underscore = false;
+    for byte in &mut out[start..] {
         if starts_word {
             byte.make_ascii_uppercase();
         }
         starts_word = *byte == b'-';
+        has_underscore |= *byte == b'_';
     }
+    has_underscore
+}
+
+fn write_value(out: &mut BytesMut, value: &[u8]) {
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ struct Fields {
     length: Option<u64>,
     codings: u8,
     is_chunked: bool,
+    is_old: bool,
     is_persistent: bool,
     is_closing: bool,
     nominated: Vec<HeaderName>,
@@ -123,6 +124,7 @@ impl Fields {
             length: None,
             codings: 0,
             is_chunked: false,
+            is_old: version == 0,
             // The default of HTTP/1.1; on request in 1.0.
             is_persistent: version == 1,
             is_closing: false,
@@ -145,6 +147,8 @@ impl Fields {
                     Some(_) => {}
                     None => {
                         self.length = Some(length);
+                        let is_plain = length == 0 || !value.as_bytes().starts_with(b"0");
+                        let value = if is_plain { value } else { length.into() };
                         self.end_to_end.append(name, value);
                     }
                 }
@@ -180,8 +184,17 @@ impl Fields {
             }
         }
         let body = self.framing(status, method)?;
-        let persistent =
-            self.is_persistent && !self.is_closing && !matches!(body, Decoder::UntilClose);
+        // Its sender may think that these have a body, and send it when nobody expects it.
+        let is_suspect = match status {
+            StatusCode::NO_CONTENT => {
+                self.end_to_end.remove(header::CONTENT_LENGTH);
+                self.codings > 0 || self.length.is_some_and(|length| length > 0)
+            }
+            // HTTP/1.0 knows no codings (RFC 9112 §6.1).
+            _ => self.is_old && self.codings > 0,
+        };
+        let is_persistent = self.is_persistent && !self.is_closing && !is_suspect;
+        let persistent = is_persistent && !matches!(body, Decoder::UntilClose);
         Ok(ResponseHead {
             status,
             headers: self.end_to_end,
@@ -308,6 +321,32 @@ mod tests {
         ] {
             let answer = read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
             assert_eq!(answer.err(), Some(InvalidHead::Length), "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_next_bytes_could_be_a_body_carries_no_other_request() {
+        let head = |wire: &str| read(wire).expect("valid").expect("complete");
+        for fields in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let head = head(&format!("HTTP/1.1 204 No Content\r\n{fields}\r\n"));
+            assert!(
+                matches!(head.body, Decoder::Ended) && !head.persistent,
+                "{fields}"
+            );
+            assert!(head.headers.is_empty(), "a 204 has no length");
+        }
+        assert!(head("HTTP/1.1 204 No Content\r\n\r\n").persistent);
+        let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n";
+        assert!(head(&format!("{old}Content-Length: 5\r\n\r\n")).persistent);
+        assert!(!head(&format!("{old}Transfer-Encoding: chunked\r\n\r\n")).persistent);
+    }
+
+    #[test]
+    fn a_length_is_passed_on_in_one_spelling() {
+        for (written, meant) in [("005", "5"), ("0", "0"), ("50", "50")] {
+            let wire = format!("HTTP/1.1 200 OK\r\nContent-Length: {written}\r\n\r\n");
+            let head = read(&wire).expect("valid").expect("complete");
+            assert_eq!(head.headers[header::CONTENT_LENGTH], meant);
         }
     }
 

@@ -9,11 +9,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
 use crate::upstream::connect::Stream;
+
+use super::request::write_trailers;
+use super::reserved::may_trail;
 
 /// Pieces up to this size are copied behind the head into one write; larger ones are gathered,
 /// because copying 64 KiB costs more than a second slice of a vectored write.
@@ -40,6 +44,8 @@ pub struct RequestBody {
     position: usize,
     /// Whether all that was read so far is kept.
     is_whole: bool,
+    /// What followed a chunked body, once it was read. Few requests have any.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// How the end of a request's body is told to the upstream.
@@ -67,6 +73,7 @@ impl RequestBody {
             limit: 0,
             position: 0,
             is_whole: true,
+            trailers: None,
         }
     }
 
@@ -135,17 +142,16 @@ impl RequestBody {
         };
         loop {
             match ready!(Pin::new(&mut *source).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    // Trailers of requests are dropped: no upstream may rely on them (RFC 9110
-                    // §6.5.1 lets an intermediary discard what it does not understand).
-                    if let Ok(piece) = frame.into_data() {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => {
                         self.remaining = self
                             .remaining
                             .map(|length| length.saturating_sub(piece.len() as u64));
                         self.keep(&piece);
                         return Poll::Ready(Some(Ok(piece)));
                     }
-                }
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(permitted),
+                },
                 // After an error, or a reset that calls itself none, the source reports an end. It
                 // is not the body's.
                 None if self.remaining.is_none_or(|length| length == 0) => {
@@ -193,6 +199,17 @@ impl RequestBody {
         self.tail = BytesMut::new();
         self.position = 0;
     }
+}
+
+/// Trailers without the fields that must stand in a head.
+fn permitted(trailers: HeaderMap) -> Box<HeaderMap> {
+    let mut permitted = HeaderMap::with_capacity(trailers.len());
+    for (name, value) in &trailers {
+        if may_trail(name) {
+            permitted.append(name, value.clone());
+        }
+    }
+    Box::new(permitted)
 }
 
 /// The client did not deliver its whole body.
@@ -352,7 +369,8 @@ impl Upload {
     fn end_body(&mut self) {
         self.end_chunk();
         if self.body.framing == Framing::Chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
+            self.out.extend_from_slice(b"0\r\n");
+            write_trailers(&mut self.out, self.body.trailers.as_deref());
         }
         self.is_body_ended = true;
     }

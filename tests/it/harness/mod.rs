@@ -14,6 +14,7 @@ pub(crate) mod proxy;
 mod tests;
 pub(crate) mod traffic;
 pub(crate) mod upstream;
+pub(crate) mod witness;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A server that believes nothing. Its threads end with the test's process.
-pub(super) struct Witness {
+pub(crate) struct Witness {
     address: SocketAddr,
     account: Arc<Mutex<Account>>,
 }
@@ -19,18 +19,18 @@ struct Account {
 
 /// A request as it stood on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) method: String,
-    pub(super) target: String,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) target: String,
     /// Names as they were written, in their order.
-    pub(super) fields: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    pub(super) trailers: Vec<(String, String)>,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 impl Seen {
     /// All values of this name, in their order.
-    pub(super) fn values(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         let fields = self.fields.iter();
         let named = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
@@ -39,7 +39,7 @@ impl Seen {
 
 impl Witness {
     /// Begins to listen.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
         let address = listener
@@ -58,17 +58,17 @@ impl Witness {
         Self { address, account }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The requests read whole, in order of their ends.
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         lock(&self.account).seen.clone()
     }
 
     /// Whatever was no request, or not written in the one right way.
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         lock(&self.account).complaints.clone()
     }
 }
@@ -257,7 +257,7 @@ fn is_token(text: &str) -> bool {
 }
 
 /// The statuses of the answers in `wire`, which must be whole and nothing else.
-pub(super) fn statuses(mut wire: &[u8]) -> Result<Vec<u16>, &'static str> {
+pub(crate) fn statuses(mut wire: &[u8]) -> Result<Vec<u16>, &'static str> {
     let mut statuses = Vec::new();
     while !wire.is_empty() {
         let Lines { lines, length } = read_lines(wire)?.ok_or("half a head")?;
