@@ -70,6 +70,7 @@ fn worker(edge: &str) -> Rc<Worker> {
     let routing = Registry::new(1).build(&config).expect("it can be built");
     let published = Arc::new(ArcSwap::new(Arc::new(Snapshot {
         generation: 1,
+        access: Arc::new(routing.access.clone()),
         routing: Arc::new(routing),
         standings: Box::new([]),
         streams_end: Box::new([]),

@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub routing: Arc<Routing>,
     /// What each split obeys, indexed by [`SplitId`].
     pub standings: Box<[Standing]>,
+    /// Which client addresses may come in: by the file's lists, and by what somebody has denied.
+    pub access: Arc<AddressRules>,
     /// When streams of `new` are closed, where a split was rolled back; indexed by [`SplitId`].
     pub streams_end: Box<[Option<Elapsed>]>,
 }
@@ -52,7 +54,7 @@ pub struct Routing {
     pub backends: Vec<BackendPlan>,
     /// Limits and identity at the client's edge.
     pub edge: Edge,
-    /// The edge's lists of addresses, ready to be asked.
+    /// The file's lists of addresses, ready to be asked.
     pub access: AddressRules,
     /// How a line of the access log looks, if there is one.
     pub log_format: Option<LogFormat>,

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
 
+use crate::control::denied::Denied;
 use crate::control::protocol::{SplitStatus, Status};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
@@ -53,6 +54,10 @@ pub(super) async fn split(
     SplitName(name): SplitName,
 ) -> Result<Json<SplitStatus>, ApiError> {
     Ok(Json(state.control.split(&name).await??))
+}
+
+pub(super) async fn denied(State(state): State<AdminState>) -> Result<Json<Denied>, ApiError> {
+    Ok(Json(state.control.denied().await?))
 }
 
 pub(super) async fn recording(

@@ -21,7 +21,8 @@ use super::access::Caller;
 use super::api::SplitName;
 use super::error::ApiError;
 use super::wire::{
-    Because, Emergency, ErrorKind, GoOn, GoToStage, Record, RollBack, SetShare, Tell, check_reason,
+    Because, Deny, Emergency, ErrorKind, GoOn, GoToStage, Record, RollBack, SetShare, Tell,
+    check_reason,
 };
 
 /// No valid body comes near this.
@@ -153,6 +154,34 @@ pub(super) async fn emergency(
     let command = Command::Emergency {
         split: body.split,
         clear: body.clear,
+    };
+    let proviso = proviso(body.expected_revision, body.dry_run);
+    carry_out(&state, command, caller, body.reason, proviso).await
+}
+
+pub(super) async fn deny(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<Deny>,
+) -> Answer {
+    let network = body.parsed().map_err(ApiError::bad_request)?;
+    let command = if body.remove {
+        if body.span.is_some() {
+            return Err(ApiError::bad_request(
+                "a denial ends now or after a while: leave `remove` or `for` out",
+            ));
+        }
+        Command::EndDenial { network }
+    } else {
+        if body.reason.trim().is_empty() {
+            return Err(ApiError::bad_request(
+                "denying needs a `reason`: whoever finds it denied will ask why",
+            ));
+        }
+        Command::Deny {
+            network,
+            span: body.span,
+        }
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, command, caller, body.reason, proviso).await

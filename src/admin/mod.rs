@@ -74,6 +74,7 @@ pub fn service(state: AdminState) -> Router {
                 .post(changes::record)
                 .delete(changes::end_recording),
         )
+        .route("/api/v1/denied", get(api::denied).post(changes::deny))
         .route("/api/v1/emergency", post(changes::emergency))
         .route("/api/v1/reload", post(changes::reload))
         .route("/-/reload", post(changes::reload))

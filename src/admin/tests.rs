@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::model::Role;
 use crate::control::command::{Author, Command, Order, Outcome};
+use crate::control::denied::Denied;
 use crate::control::protocol::{ConfigStatus, Message, Refused, Status};
 use crate::control::recorder::Export;
 use crate::policy::address_key::{Addresses, TypedKey};
@@ -104,6 +105,7 @@ async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSe
             Message::Split { split, reply } => {
                 drop(reply.send(Err(Refused::NoSuchSplit(format!("no split `{split}`")))));
             }
+            Message::Denied { reply } => drop(reply.send(Denied { denied: Vec::new() })),
             Message::Metrics { reply } => drop(reply.send("cutover_up 1\n".to_owned())),
             Message::History { query, reply } => {
                 drop(reply.send(Ok(json!(format!("{query:?}")).to_string())));

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Refused;
+use crate::policy::addresses;
 use crate::policy::plan::Retreat;
 use crate::policy::share::{Share, percentage};
 
@@ -144,6 +146,45 @@ pub struct Emergency {
     pub dry_run: bool,
 }
 
+/// Denies a network, or ends that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deny {
+    /// An address or a network, such as `192.0.2.0/24`.
+    pub network: String,
+    /// For how long, such as `1h`; absent: until somebody ends it.
+    #[serde(default, rename = "for", with = "span_or_absent")]
+    pub span: Option<Duration>,
+    /// End the denial of exactly this network instead.
+    #[serde(default)]
+    pub remove: bool,
+    /// Recorded with the decision; obligatory when denying.
+    #[serde(default)]
+    pub reason: String,
+    /// The revision over all splits that the author has seen; refused at any other.
+    #[serde(default)]
+    pub expected_revision: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl Deny {
+    /// The network that is meant.
+    ///
+    /// # Errors
+    /// A sentence that says what to write.
+    pub fn parsed(&self) -> Result<IpNet, String> {
+        let network = addresses::network(&self.network);
+        network.ok_or_else(|| {
+            format!(
+                "`{}` is no address and no network: write one such as `192.0.2.7` or `10.0.0.0/8`",
+                self.network
+            )
+        })
+    }
+}
+
 /// The body of a change that needs nothing but, perhaps, a reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,5 +319,33 @@ mod span {
     ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         duration::parse(&text).map_err(D::Error::custom)
+    }
+}
+
+/// As [`span`], where there may be none.
+mod span_or_absent {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::policy::duration;
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        span.map(duration::print).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let span = text.map(|text| duration::parse(&text)).transpose();
+        span.map_err(D::Error::custom)
     }
 }

@@ -46,9 +46,9 @@ pub(super) struct ChangeRequest {
     #[arg(long)]
     pub(super) dry_run: bool,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
     #[command(flatten)]
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl ChangeRequest {

@@ -57,7 +57,7 @@ fn render(history: &History, ink: Ink) -> String {
     ]);
     for decision in history.decisions.iter().rev() {
         let tone = match decision.action.as_str() {
-            "rollback" | "emergency" => Tone::Bad,
+            "rollback" | "emergency" | "deny" => Tone::Bad,
             "hold" => Tone::Warning,
             _ => Tone::Normal,
         };
@@ -65,12 +65,17 @@ fn render(history: &History, ink: Ink) -> String {
         if !sentence.contains(&decision.reason) {
             sentence.push_str(&format!(" Reason: {}", decision.reason));
         }
+        // What concerns the edge is about no split and no share.
+        let (split, share) = match decision.split.as_str() {
+            "" => ("-", "-".to_owned()),
+            split => (split, format!("{} -> {}", decision.from, decision.to)),
+        };
         table.row([
             decision.at.as_str().into(),
-            decision.split.as_str().into(),
+            split.into(),
             decision.actor.as_str().into(),
             Cell::toned(tone, decision.action.as_str()),
-            format!("{} -> {}", decision.from, decision.to).into(),
+            share.into(),
             sentence.into(),
         ]);
     }

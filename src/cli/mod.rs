@@ -13,6 +13,7 @@
 
 mod change;
 mod client;
+mod deny;
 mod exit;
 mod explain;
 mod file;
@@ -182,6 +183,16 @@ enum Command {
     /// and ends only by `cutover emergency --clear`. Declaring it needs a reason.
     Emergency(operate::Emergency),
 
+    /// Deny a client address or network, now; or tell what is denied.
+    ///
+    /// Example: cutover deny 192.0.2.0/24 --for 1h --reason "a flood of logins"
+    ///
+    /// Whoever comes from there is answered 403 from the next request on, on connections that are
+    /// open already as well, whatever the file's lists allow. It survives restarts, and ends with the
+    /// time given or by `cutover deny --remove NETWORK`. Without a network it lists what is denied;
+    /// what the file denies is not in the list.
+    Deny(deny::Arguments),
+
     /// Read the configuration file again, now.
     ///
     /// Example: cutover reload
@@ -293,6 +304,7 @@ impl Cli {
             Command::Resume(resume) => resume.run(),
             Command::Signal(signal) => signal.run(),
             Command::Emergency(emergency) => emergency.run(),
+            Command::Deny(deny) => deny.run(ink),
             Command::Reload(reload) => reload.run(),
             Command::Explain(explain) => explain.run(),
             Command::Pin(pin) => pin.run(),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::admin::{AdminState, Readiness, service};
 use crate::config::model::{Role, Token};
 use crate::control::command::{Change, Command as Asked, Moved, Order, Outcome, Proviso};
+use crate::control::denied::Denied;
 use crate::control::history::HistoryQuery;
 use crate::control::protocol::{
     ConfigStatus, ControlHandle, Message, Refused, Status, no_such_split,
@@ -82,6 +83,7 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<Order>) {
             let message = no_such_split(&split, ["a"].into_iter());
             drop(reply.send(Err(Refused::NoSuchSplit(message))));
         }
+        Message::Denied { reply } => drop(reply.send(Denied { denied: Vec::new() })),
         Message::Metrics { reply } => drop(reply.send(String::new())),
         Message::History { query, reply } => drop(reply.send(Ok(history(&query)))),
         Message::Recording { reply, .. } => {

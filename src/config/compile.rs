@@ -4,6 +4,7 @@
 //! must be readable, values that must go together. After a problem a stand-in takes the place of
 //! the value, so that the rest is judged as well; with any problem the result is thrown away.
 
+mod addresses;
 mod backend;
 mod criteria;
 mod file;
@@ -65,7 +66,7 @@ struct Names {
 }
 
 impl Compiler<'_, '_> {
-    fn file(&mut self, file: raw::File) -> Config {
+    fn file(&mut self, mut file: raw::File) -> Config {
         let listeners = self.listeners(file.listeners);
         let process = Process {
             workers: file.workers.unwrap_or_else(cores),
@@ -76,8 +77,12 @@ impl Compiler<'_, '_> {
                 deadline: file.drain.deadline.0,
             },
         };
-        let edge = edge(file.edge);
         let access_log = file.access_log.map(|log| self.access_log(log));
+        let denied = self.denied_in_file(file.edge.deny_file.take());
+        let allowed = self.allowed_in_file(file.edge.allow_file.take());
+        let mut edge = edge(file.edge);
+        edge.deny.extend(denied);
+        edge.allow.extend(allowed);
         let backends = self.in_file_order("backends", file.backends.unwrap_or_default());
         let backend_names = self.names("backend", "backends", &backends);
         let backends = backends

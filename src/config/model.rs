@@ -209,9 +209,9 @@ pub struct Edge {
     pub trace_context: TraceContext,
     /// Whether answers carry `Server-Timing`. Default no.
     pub server_timing: bool,
-    /// Client addresses answered 403, unless `allow` is more specific.
+    /// Client addresses answered 403, unless `allow` is more specific; those of the file included.
     pub deny: Vec<ipnet::IpNet>,
-    /// When not empty, only these client addresses are served.
+    /// When not empty, only these client addresses are served; those of the file included.
     pub allow: Vec<ipnet::IpNet>,
     /// Open client connections over all listeners; more wait in the kernel. Default 10 000.
     pub max_connections: usize,

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use crate::policy::addresses;
 use crate::policy::calendar::WeeklyWindow;
 use crate::policy::criteria::{Criterion, Requirement};
 use crate::policy::duration;
@@ -275,11 +276,7 @@ impl Notation for IpNet {
     const PATTERN: &'static str = r"^[0-9a-fA-F.:]+(/\d{1,3})?$|\$\{";
 
     fn read(text: &str) -> Option<Self> {
-        let network = text.parse::<IpNet>().or_else(|_| {
-            let address = std::net::IpAddr::from_str(text)?;
-            Ok::<_, std::net::AddrParseError>(IpNet::from(address))
-        });
-        network.ok().map(|network| network.trunc())
+        addresses::network(text)
     }
 }
 

@@ -234,9 +234,16 @@ pub(crate) struct Edge {
     /// Client addresses answered 403, unless `allow` is more specific.
     #[schemars(extend("default" = []))]
     pub(crate) deny: List<Written<IpNet>>,
+    /// File with more of them, an address or network on each line, `#` begins a comment; an edit takes
+    /// effect at once.
+    #[schemars(length(min = 1))]
+    pub(crate) deny_file: Option<String>,
     /// When not empty, only these client addresses are served.
     #[schemars(extend("default" = []))]
     pub(crate) allow: List<Written<IpNet>>,
+    /// File with more of them, as `deny_file`.
+    #[schemars(length(min = 1))]
+    pub(crate) allow_file: Option<String>,
     /// Open client connections over all listeners; more wait in the kernel.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_connections: usize,

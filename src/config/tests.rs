@@ -60,6 +60,8 @@ fn production_directory() -> tempfile::TempDir {
         "pins.txt",
         "# testers\nbob@example.com new\n\nold customer legacy\n",
     );
+    write("denied.txt", "# scanners\n198.51.100.0/24\n");
+    write("allowed.txt", "0.0.0.0/0\n::/0\n");
     write("production.yaml", PRODUCTION);
     directory
 }

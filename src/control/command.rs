@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::plan::Retreat;
@@ -68,6 +69,18 @@ pub enum Command {
         split: Option<String>,
         /// Clear it instead.
         clear: bool,
+    },
+    /// Deny a network from the next request on.
+    Deny {
+        /// Which one.
+        network: IpNet,
+        /// For how long; absent: until somebody ends it.
+        span: Option<Duration>,
+    },
+    /// End the denial of a network.
+    EndDenial {
+        /// Exactly this one.
+        network: IpNet,
     },
     /// Read the configuration file again, now.
     Reload,

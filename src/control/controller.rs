@@ -179,6 +179,7 @@ impl Controller {
     pub(super) fn tick(&mut self) {
         self.look();
         self.begin_advances();
+        self.end_old_denials();
     }
 
     /// Judges what was counted since the last time.
@@ -282,6 +283,9 @@ impl Controller {
                     &self.data_plane,
                     &self.last_reload,
                 ));
+            }
+            Message::Denied { reply } => {
+                let _ = reply.send(self.denied());
             }
             Message::History { query, reply } => self.tell_history(query, reply),
             Message::State { reply } => self.tell_state(reply),

@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::writer::Writer;
+use crate::policy::denials::Denials;
 use crate::policy::rollout::{Decision, Record};
 use crate::state::{Reading, Store, StoreError};
 
@@ -46,6 +47,8 @@ pub struct Memory {
     pub rollouts: Vec<(String, Record)>,
     /// Whether an emergency covers all splits.
     pub emergency: bool,
+    /// What was denied by hand.
+    pub denials: Arc<Denials>,
 }
 
 /// The thread that writes to the state store.

@@ -12,6 +12,7 @@ mod announced;
 pub mod command;
 pub mod controller;
 pub mod data_plane;
+pub mod denied;
 pub mod history;
 pub mod keeper;
 mod operate;

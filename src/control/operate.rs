@@ -61,6 +61,8 @@ impl Controller {
             Command::Emergency { split, clear } => {
                 self.declare(split.as_deref(), clear, by, proviso).await
             }
+            Command::Deny { network, span } => self.deny(network, span, by, proviso),
+            Command::EndDenial { network } => self.end_denial(network, by, proviso),
             Command::Record { split, span } => self.find(&split).and_then(|index| {
                 let world = &mut self.world;
                 let now = world.clock.now();

@@ -13,6 +13,7 @@ use crate::policy::rollout::{Condition, Decision, Outlook, Phase, Rest};
 use crate::policy::signal::SignalState;
 
 use super::command::{Order, Outcome};
+use super::denied::Denied;
 use super::history::{HistoryQuery, Written};
 use super::recorder::Export;
 
@@ -58,6 +59,11 @@ pub enum Message {
         order: Order,
         /// Receives the answer.
         reply: oneshot::Sender<Result<Outcome, Refused>>,
+    },
+    /// Tell which networks were denied by hand.
+    Denied {
+        /// Receives them.
+        reply: oneshot::Sender<Denied>,
     },
     /// Say to which arm a key of a split belongs, and why.
     Explain {
@@ -148,6 +154,14 @@ impl ControlHandle {
     pub async fn split(&self, split: &str) -> Result<Result<SplitStatus, Refused>, ControlStopped> {
         let split = split.to_owned();
         self.ask(|reply| Message::Split { split, reply }).await
+    }
+
+    /// Which networks were denied by hand.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits.
+    pub async fn denied(&self) -> Result<Denied, ControlStopped> {
+        self.ask(|reply| Message::Denied { reply }).await
     }
 
     /// What was decided: a [`History`](super::history::History) as JSON.

@@ -207,6 +207,7 @@ pub(super) fn metrics(
             audit_dropped: keeper.dropped_decisions(),
             worker_connections: &(data_plane.connections)(),
             connections_accepted: edge.accepted,
+            denied_networks: world.denials().len(),
             edge_load: (data_plane.edge_load)(),
             refused: &refusals(&edge),
         },

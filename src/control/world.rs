@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
+use crate::policy::addresses::AddressRules;
 use crate::policy::arm::Arm;
+use crate::policy::denials::Denials;
 use crate::policy::judge::window::{ArmCounts, Latencies, Window};
 use crate::policy::rollout::{
     By, Decision, Effect, Event, Phase, Record, Rollout, Standing, Terms,
@@ -46,6 +48,11 @@ pub struct World {
     pub emergency: bool,
     /// What is being recorded of the splits.
     pub recorder: Recorder,
+    denials: Arc<Denials>,
+    /// Kept apart, because it is asked for ten times a second.
+    next_end_of_denial: Option<Timestamp>,
+    /// Who may come in, by the file's lists and by the denials.
+    access: Arc<AddressRules>,
     registry: Registry,
     generation: u64,
     /// Records of splits that the configuration no longer names: a split that returns must not
@@ -104,6 +111,9 @@ impl World {
             splits: Vec::new(),
             emergency: saved.emergency,
             recorder: Recorder::default(),
+            next_end_of_denial: saved.denials.next_end(),
+            denials: Arc::new(saved.denials),
+            access: Arc::default(),
             registry,
             generation: 0,
             absent: saved.rollouts,
@@ -201,6 +211,7 @@ impl World {
         self.splits = plan.splits;
         self.registry = plan.registry;
         self.absent = plan.absent;
+        self.lay_out_access();
         let splits = &self.splits;
         self.recorder
             .keep(|name| splits.iter().any(|state| state.rollout.split() == name));
@@ -225,6 +236,7 @@ impl World {
             streams_end: streams_end.collect(),
             generation: self.generation,
             routing: Arc::clone(&self.routing),
+            access: Arc::clone(&self.access),
             standings: self.standings().collect(),
         }
     }
@@ -266,7 +278,30 @@ impl World {
             now,
             &self.absent,
             self.emergency,
+            &self.denials,
         )
+    }
+
+    /// What was denied by hand.
+    pub const fn denials(&self) -> &Arc<Denials> {
+        &self.denials
+    }
+
+    /// Replaces what was denied by hand.
+    pub fn deny_only(&mut self, denials: Denials) {
+        self.next_end_of_denial = denials.next_end();
+        self.denials = Arc::new(denials);
+        self.lay_out_access();
+    }
+
+    /// When the next of the denials ends by itself, by the clock on the wall.
+    pub const fn next_end_of_denial(&self) -> Option<Timestamp> {
+        self.next_end_of_denial
+    }
+
+    fn lay_out_access(&mut self) {
+        let by_hand = self.denials.rules();
+        self.access = Arc::new(self.routing.access.and(&by_hand));
     }
 
     /// Takes in what the source of a signal has answered. It is judged with the next window.
@@ -434,7 +469,14 @@ impl Plan {
         let advancing = Vec::from_iter(advancing);
         let rollouts = self.splits.iter().map(|state| &state.rollout);
         let now = world.clock.wall();
-        memory(rollouts, &advancing, now, &self.absent, world.emergency)
+        memory(
+            rollouts,
+            &advancing,
+            now,
+            &self.absent,
+            world.emergency,
+            &world.denials,
+        )
     }
 }
 
@@ -455,6 +497,7 @@ fn memory<'a>(
     now: Timestamp,
     absent: &BTreeMap<String, Record>,
     emergency: bool,
+    denials: &Arc<Denials>,
 ) -> Memory {
     let present = present.map(|rollout| {
         let split = rollout.split().to_owned();
@@ -473,6 +516,7 @@ fn memory<'a>(
     Memory {
         rollouts: present.chain(absent).collect(),
         emergency,
+        denials: Arc::clone(denials),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Turns away clients whose address may not come here: 403.
 //!
-//! The rule is [`AddressRules`](crate::policy::addresses::AddressRules), flattened at reload; where
+//! The rules are [`AddressRules`](crate::policy::addresses::AddressRules), flattened whenever a list
+//! changes: what the file allows and denies, and what somebody has denied since. They are asked for
+//! each request, so a change meets the connections that are open already and closes none. Where
 //! nothing is listed, the client's address is not even looked up.
 
 use std::task::{Context, Poll};
@@ -25,7 +27,7 @@ impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for Access<S> {
     }
 
     fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
-        let rules = &arrival.view.snapshot.routing.access;
+        let rules = &arrival.view.snapshot.access;
         if !rules.admit_everybody() && !rules.admits(arrival.client()) {
             arrival.refuse(EdgeRefusal::Denied);
         }

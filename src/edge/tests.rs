@@ -29,9 +29,11 @@ fn snapshot(edge: &str) -> Arc<Snapshot> {
          routes: [{{backend: api}}], edge: {{{edge}}}}}"
     );
     let config = config::load_text(&text, Path::new("."), &|_| None).unwrap();
+    let routing = Registry::new(2).build(&config).unwrap();
     Arc::new(Snapshot {
         generation: 1,
-        routing: Arc::new(Registry::new(2).build(&config).unwrap()),
+        access: Arc::new(routing.access.clone()),
+        routing: Arc::new(routing),
         standings: Box::new([]),
         streams_end: Box::new([]),
     })

@@ -8,7 +8,24 @@
 // Addresses without sockets: `core` has nothing that could do input or output.
 use core::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+/// The network that a text names. An address stands for itself, what lies behind the prefix is
+/// dropped, and IPv4 written as IPv6 is IPv4, because so are the addresses of clients.
+pub fn network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network.trunc(),
+        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
+    };
+    let IpNet::V6(version_6) = network else {
+        return Some(network);
+    };
+    let mapped = version_6.network().to_ipv4_mapped();
+    let length = version_6.prefix_len().checked_sub(96);
+    let version_4 = mapped.zip(length);
+    let version_4 = version_4.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+    Some(version_4.map_or(network, IpNet::V4))
+}
 
 /// Lists of allowed and denied networks, ready to be asked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +68,15 @@ impl AddressRules {
         }
     }
 
+    /// Rules that admit whom both admit.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            version_4: both(&self.version_4, &other.version_4),
+            version_6: both(&self.version_6, &other.version_6),
+        }
+    }
+
     /// Whether everybody is admitted, so that nobody need be looked at.
     pub fn admit_everybody(&self) -> bool {
         self.version_4.is_empty() && self.version_6.is_empty()
@@ -62,11 +88,27 @@ impl AddressRules {
             IpAddr::V4(_) => &self.version_4,
             IpAddr::V6(_) => &self.version_6,
         };
-        let client = number(client);
-        let after = steps.partition_point(|step| step.start <= client);
-        // Without steps there are no rules; with rules, the first step starts at zero.
-        after == 0 || steps[after - 1].is_admitted
+        decision(steps, number(client))
     }
+}
+
+fn decision(steps: &[Step], client: u128) -> bool {
+    let after = steps.partition_point(|step| step.start <= client);
+    // Without steps there are no rules; with rules, the first step starts at zero.
+    after == 0 || steps[after - 1].is_admitted
+}
+
+/// The decision changes only where one of the two does.
+fn both(one: &[Step], other: &[Step]) -> Vec<Step> {
+    let starts = one.iter().chain(other).map(|step| step.start);
+    let mut starts: Vec<u128> = starts.collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let mut steps = Steps(Vec::new());
+    for start in starts {
+        steps.change(start, decision(one, start) && decision(other, start));
+    }
+    steps.0
 }
 
 /// One entry of a list: all addresses from `start` to `end`, both included.
@@ -191,7 +233,7 @@ mod tests {
         }
     }
 
-    fn network() -> impl Strategy<Value = IpNet> {
+    fn any_network() -> impl Strategy<Value = IpNet> {
         // A small part of the space, so that networks meet each other, and its end.
         let version_4 = (any::<u8>(), 0_u8..=32).prop_map(|(byte, length)| {
             let address = IpAddr::from([255, 255, 255, byte]);
@@ -204,11 +246,51 @@ mod tests {
         prop_oneof![version_4, version_6]
     }
 
+    #[test]
+    fn a_network_is_read_as_the_one_that_clients_come_from() {
+        for (text, expected) in [
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("192.0.2.7/24", "192.0.2.0/24"),
+            ("2001:DB8::7/32", "2001:db8::/32"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7/120", "192.0.2.0/24"),
+            ("::/0", "::/0"),
+        ] {
+            let found = network(text).map(|network| network.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{text}");
+        }
+        for text in ["", "192.0.2", "192.0.2.0/33", "example.com", "192.0.2.7:80"] {
+            assert_eq!(network(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
+        fn two_sets_of_rules_together_admit_whom_both_admit(
+            allow in prop::collection::vec(any_network(), 0..5),
+            deny in prop::collection::vec(any_network(), 0..5),
+            denied_besides in prop::collection::vec(any_network(), 0..5),
+        ) {
+            let one = AddressRules::new(&allow, &deny);
+            let other = AddressRules::new(&[], &denied_besides);
+            let together = one.and(&other);
+            let admits_everybody = one.admit_everybody() && other.admit_everybody();
+            prop_assert_eq!(together.admit_everybody(), admits_everybody);
+            for last in 0..=255_u8 {
+                for client in [
+                    IpAddr::from([255, 255, 255, last]),
+                    IpAddr::from((u128::MAX - 255 + u128::from(last)).to_be_bytes()),
+                ] {
+                    let expected = one.admits(client) && other.admits(client);
+                    prop_assert_eq!(together.admits(client), expected, "{}", client);
+                }
+            }
+        }
+
+        #[test]
         fn the_steps_decide_like_the_lists(
-            allow in prop::collection::vec(network(), 0..6),
-            deny in prop::collection::vec(network(), 0..6),
+            allow in prop::collection::vec(any_network(), 0..6),
+            deny in prop::collection::vec(any_network(), 0..6),
         ) {
             let rules = AddressRules::new(&allow, &deny);
             for last in 0..=255_u8 {

@@ -10,6 +10,7 @@ pub mod assign;
 pub mod calendar;
 pub mod class;
 pub mod criteria;
+pub mod denials;
 pub mod duration;
 pub mod fallback;
 pub mod judge;

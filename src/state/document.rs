@@ -13,13 +13,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use redb::{ReadOnlyTable, ReadableTable};
 use serde::de::DeserializeOwned;
 use serde::ser::{Error, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{AUDIT, AUDIT_LIMIT, META, OpenError, ROLLOUTS, Reading, Store, StoreError, record};
+use super::{
+    AUDIT, AUDIT_LIMIT, Changes, META, OpenError, ROLLOUTS, Reading, Store, StoreError, denied,
+    record,
+};
+use crate::policy::denials::{Denial, Denials};
 use crate::policy::rollout::{Decision, Record};
 use crate::policy::time::Timestamp;
 
@@ -36,6 +41,9 @@ pub struct Document<A = Vec<Decision>> {
     pub emergency: bool,
     /// By name of the split, those that are no longer configured included.
     pub rollouts: BTreeMap<String, Record>,
+    /// Networks denied by hand; absent where there are none, as in documents of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub denied: BTreeMap<IpNet, Denial>,
     /// The oldest first.
     pub audit: A,
 }
@@ -166,7 +174,16 @@ impl Document {
             decision.map_err(|error| damaged(&format!("`audit[{index}]`"), error))
         });
         let audit = audit.collect::<Result<_, _>>()?;
+        let mut denied: BTreeMap<IpNet, Denial> = BTreeMap::new();
+        if fields.contains_key("denied") {
+            denied = take(&mut fields, "denied")?;
+        }
+        if denied.len() > Denials::MAX {
+            let detail = format!("it has more than {} networks", Denials::MAX);
+            return Err(damaged("`denied`", detail));
+        }
         let document = Document {
+            denied,
             format,
             version: take(&mut fields, "version")?,
             at: take(&mut fields, "at")?,
@@ -235,7 +252,10 @@ impl Document {
     }
 
     fn is_empty(&self) -> bool {
-        self.rollouts.is_empty() && self.audit.is_empty() && !self.emergency
+        self.rollouts.is_empty()
+            && self.audit.is_empty()
+            && self.denied.is_empty()
+            && !self.emergency
     }
 
     /// Writes a whole store of its own, and reads it back.
@@ -243,12 +263,18 @@ impl Document {
         let store = Store::open(directory)?;
         let rollouts = self.rollouts.iter();
         let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
-        store.commit(rollouts, Some(self.emergency), &self.audit)?;
+        let denials = self.denied.clone().into_iter().collect();
+        let changes = Changes {
+            emergency: Some(self.emergency),
+            denials: Some(&denials),
+        };
+        store.commit(rollouts, changes, &self.audit)?;
         let file = store.file().to_owned();
         drop(store);
         let found = Store::reopen(&file)?.reading()?.document(now)?;
         let is_same = found.emergency == self.emergency
             && found.rollouts == self.rollouts
+            && found.denied == self.denied
             && found.audit == self.audit;
         is_same.then_some(()).ok_or(ImportError::Differs(file))
     }
@@ -318,12 +344,17 @@ impl Reading {
             let (record, _) = record::understand(written).map_err(StoreError::Record)?;
             rollouts.insert(split.value().to_owned(), record);
         }
+        let denied = denied::read(&self.0)?;
         Ok(Document {
             format: Document::FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: now.rfc3339(),
             emergency: emergency.is_some_and(|flag| flag.value() != 0),
             rollouts,
+            denied: denied
+                .iter()
+                .map(|(network, denial)| (*network, denial.clone()))
+                .collect(),
             audit,
         })
     }

@@ -104,6 +104,9 @@ pub enum StoreError {
     /// A value is not what was written.
     #[error("the state store holds a value that cannot be read: {0}")]
     Value(serde_json::Error),
+    /// What should be a network is none.
+    #[error("the state store holds `{0}` where a denied network should be")]
+    Network(String),
     /// A record is not one that this program understands.
     #[error("the state store holds a record that {0}")]
     Record(Unknown),

@@ -1,4 +1,4 @@
-//! What survives a kill: rollouts, the emergency, and the audit.
+//! What survives a kill: rollouts, the emergency, what was denied by hand, and the audit.
 //!
 //! A proxy that forgets a rollback sends everyone back to the arm that was just found dead. So a
 //! decision is on disk when its call returns, a file that cannot be read in full is refused instead
@@ -9,6 +9,7 @@
 //! person with the file in hand can read them. Every call may wait for the disk; the control plane
 //! makes them where that hurts nobody.
 
+mod denied;
 mod document;
 mod error;
 mod reading;
@@ -31,6 +32,7 @@ use redb::{
 pub use self::document::{Document, ImportError, Replacing, Unreadable};
 pub use self::error::{OpenError, StoreError};
 pub use self::reading::{Reading, Wanted};
+use crate::policy::denials::Denials;
 use crate::policy::rollout::{Decision, Record};
 use crate::policy::time::Timestamp;
 
@@ -38,6 +40,8 @@ use crate::policy::time::Timestamp;
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Name of the split → [`Record`].
 const ROLLOUTS: TableDefinition<&str, &str> = TableDefinition::new("rollouts");
+/// Network → [`Denial`]. A file of an earlier version has no such table.
+const DENIED: TableDefinition<&str, &str> = TableDefinition::new("denied");
 /// Running number → [`Decision`].
 const AUDIT: TableDefinition<u64, &str> = TableDefinition::new("audit");
 
@@ -63,6 +67,17 @@ pub struct Saved {
     pub rollouts: BTreeMap<String, Record>,
     /// Whether an emergency covers all splits.
     pub emergency: bool,
+    /// What was denied by hand.
+    pub denials: Denials,
+}
+
+/// What is to be saved besides rollouts; what is absent stays as it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// Whether an emergency covers all splits.
+    pub emergency: Option<bool>,
+    /// All that was denied by hand.
+    pub denials: Option<&'a Denials>,
 }
 
 impl Store {
@@ -180,10 +195,14 @@ impl Store {
             let record = self.read_record(&split, json)?;
             saved.rollouts.insert(split, record);
         }
+        saved.denials = denied::read(&transaction).map_err(|error| match error {
+            StoreError::Database(error) => broken(error),
+            error => OpenError::damaged(&self.file, error),
+        })?;
         Ok(saved)
     }
 
-    /// Saves all of these rollouts, the emergency, and the decisions that led there, or nothing of
+    /// Saves all of these rollouts, the other changes, and the decisions that led there, or nothing of
     /// it: in one step, so that no kill can leave a decision in force that the audit does not know.
     /// Rollouts that are not given stay as they were: a split that leaves the file and comes back is
     /// still rolled back. On disk when this returns. Returns how many old decisions the audit has
@@ -194,7 +213,7 @@ impl Store {
     pub fn commit<'a>(
         &self,
         rollouts: impl IntoIterator<Item = (&'a str, &'a Record)>,
-        emergency: Option<bool>,
+        changes: Changes<'_>,
         decisions: impl IntoIterator<Item = &'a Decision>,
     ) -> Result<u64, StoreError> {
         let transaction = begin(&self.database)?;
@@ -204,7 +223,10 @@ impl Store {
                 insert_record(&mut table, split, record)?;
             }
         }
-        if let Some(emergency) = emergency {
+        if let Some(denials) = changes.denials {
+            denied::write(&transaction, denials)?;
+        }
+        if let Some(emergency) = changes.emergency {
             let mut meta = transaction.open_table(META)?;
             meta.insert("emergency", u64::from(emergency))?;
         }

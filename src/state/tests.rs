@@ -12,6 +12,7 @@ use redb::backends::FileBackend;
 use super::*;
 use crate::policy::arm::PerArm;
 use crate::policy::criteria::Action;
+use crate::policy::denials::Denial;
 use crate::policy::plan::{Course, Rules};
 use crate::policy::rollout::{By, Effect, Event, Phase, Rollout, Terms};
 use crate::policy::share::Share;
@@ -51,11 +52,15 @@ impl Store {
         rollouts: impl IntoIterator<Item = (&'a str, &'a Record)>,
         emergency: bool,
     ) -> Result<(), StoreError> {
-        self.commit(rollouts, Some(emergency), []).map(drop)
+        let changes = Changes {
+            emergency: Some(emergency),
+            denials: None,
+        };
+        self.commit(rollouts, changes, []).map(drop)
     }
 
     fn append_audit(&self, decision: &Decision) -> Result<(), StoreError> {
-        self.commit([], None, [decision]).map(drop)
+        self.commit([], Changes::default(), [decision]).map(drop)
     }
 
     fn write(
@@ -446,7 +451,12 @@ fn the_audit_keeps_its_latest_decisions_and_no_more() {
     store.write(fill).unwrap();
     let (_, later) = rollout_at(8_000);
     let (_, latest) = rollout_at(9_000);
-    assert_eq!(store.commit([], None, [&later, &latest]).unwrap(), 2);
+    assert_eq!(
+        store
+            .commit([], Changes::default(), [&later, &latest])
+            .unwrap(),
+        2
+    );
     let history = store.history(usize::MAX).unwrap();
     assert_eq!(history.len() as u64, AUDIT_LIMIT);
     assert_eq!(history[..2], [latest, later]);
@@ -500,9 +510,47 @@ fn write_until_killed(directory: &Path) -> ! {
         let (rollout, decision) = rollout_at(basis_points);
         let record = rollout.record();
         store
-            .commit([("shop", &record)], Some(false), [&decision])
+            .commit([("shop", &record)], Changes::default(), [&decision])
             .unwrap();
         println!("\nsaved {basis_points}");
     }
     unreachable!("killed long before");
+}
+
+#[test]
+fn what_is_denied_is_saved_whole_and_a_file_of_an_earlier_version_denies_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    assert!(
+        store.load().unwrap().denials.is_empty(),
+        "there is no table"
+    );
+    let denial = |reason: &str| Denial {
+        since: Timestamp::from_milliseconds(1_000),
+        until: Some(Timestamp::from_milliseconds(2_000)),
+        actor: "alice".to_owned(),
+        reason: reason.to_owned(),
+    };
+    let network = |text: &str| crate::policy::addresses::network(text).unwrap();
+    for networks in [
+        &[("192.0.2.0/24", "a flood"), ("2001:db8::/32", "a scan")][..],
+        &[("192.0.2.0/24", "another flood"), ("10.0.0.1", "a loop")],
+        &[],
+    ] {
+        let entries = networks.iter();
+        let entries = entries.map(|(text, reason)| (network(text), denial(reason)));
+        let denials: Denials = entries.collect();
+        let changes = Changes {
+            denials: Some(&denials),
+            ..Changes::default()
+        };
+        store.commit([], changes, []).unwrap();
+        assert_eq!(store.load().unwrap().denials, denials);
+        store.commit([], Changes::default(), []).unwrap();
+        assert_eq!(
+            store.load().unwrap().denials,
+            denials,
+            "nobody said otherwise"
+        );
+    }
 }

@@ -153,6 +153,9 @@ impl Metrics {
         );
         lines.set(&[("result", "written")], load.log.written);
         lines.set(&[("result", "dropped")], load.log.dropped);
+        exporter
+            .gauge("cutover_denied_networks", "Networks denied by hand.")
+            .set(&[], process.denied_networks as f64);
         let refused = exporter.counter(
             "cutover_refused_total",
             "Connections and requests that the proxy itself turned away, by reason.",

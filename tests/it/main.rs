@@ -16,6 +16,7 @@ mod harness;
 mod http2;
 mod keeping_alive;
 mod kills;
+mod lists;
 mod operating;
 mod outcomes;
 mod patience;

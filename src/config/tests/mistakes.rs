@@ -64,10 +64,7 @@ fn a_slip_of_the_pen_is_answered_with_what_was_probably_meant() {
         ("lisener: []", "did you mean `listeners`?"),
         ("Edge: {}", "did you mean `edge`?"),
         ("edge: {max-requests: 5}", "did you mean `max_requests`?"),
-        (
-            "edge: {quota: 5}",
-            "known here: allow, deny, header_timeout",
-        ),
+        ("edge: {quota: 5}", "known here: allow, "),
         ("drain: {<<: 5s}", "merge keys are not supported"),
     ] {
         let all = load_minimal(&format!("\n{wrong}\n"))
@@ -283,6 +280,35 @@ fn problems_of_a_pins_file_name_its_line() {
     let all = load_text(&text, directory.path(), &environment).expect_err("three mistakes");
     let places: Vec<_> = all.problems.iter().map(|one| &one.message[..10]).collect();
     assert_eq!(places, ["pins.txt:2", "pins.txt:3", "pins.txt:4"]);
+}
+
+#[test]
+fn problems_of_a_list_of_addresses_name_its_line_and_an_empty_allow_list_is_one() {
+    let directory = production_directory();
+    let problems = |key: &str, contents: &str| {
+        std::fs::write(directory.path().join("list.txt"), contents).expect("writable");
+        let text = format!("{QUICKSTART}\nedge: {{{key}: list.txt}}\n");
+        let all = load_text(&text, directory.path(), &environment).expect_err(contents);
+        let problems = all.problems.into_iter();
+        let problems = problems.filter(|one| one.key == format!("edge.{key}"));
+        problems.map(|one| one.message).collect::<Vec<_>>()
+    };
+    let mixed = "# flood\n192.0.2.1 # a scanner\n192.0.2\n\n10.0.0.0/33\n2001:db8::/32\n";
+    for key in ["deny_file", "allow_file"] {
+        let lines: Vec<_> = problems(key, mixed);
+        let places: Vec<_> = lines.iter().map(|line| &line[..10]).collect();
+        assert_eq!(places, ["list.txt:3", "list.txt:5"], "{key}: {lines:?}");
+        assert_eq!(problems(key, &"nonsense\n".repeat(1_000)).len(), 20);
+    }
+    let too_many = "192.0.2.1\n".repeat(100_001);
+    let said = problems("deny_file", &too_many);
+    assert!(said[0].starts_with("list.txt:100001: "), "{said:?}");
+    let said = problems("allow_file", "# nobody yet\n");
+    assert!(said[0].contains("everybody would be served"), "{said:?}");
+    std::fs::write(directory.path().join("list.txt"), "# nobody yet\n").expect("writable");
+    let text = format!("{QUICKSTART}\nedge: {{deny: [10.0.0.1], deny_file: list.txt}}\n");
+    let config = load_text(&text, directory.path(), &environment).expect("denying nobody is fine");
+    assert_eq!(config.edge.deny.len(), 1);
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn at(basis_points: u16) -> Memory {
     Memory {
         rollouts: vec![("shop".to_owned(), rollout.record())],
         emergency: false,
+        denials: Arc::default(),
     }
 }
 

@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Memory;
+use crate::policy::denials::Denials;
 use crate::policy::rollout::Decision;
-use crate::state::{OpenError, Reading, Store, StoreError};
+use crate::state::{Changes, OpenError, Reading, Store, StoreError};
 
 /// Opening reads the whole file; what nobody waits for is tried no sooner after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +34,8 @@ pub(super) struct Writer {
     failed_at: Option<Instant>,
     /// The newest; it holds everything, so nothing older is worth keeping.
     memory: Option<Memory>,
+    /// The denials that the file holds for certain; they are many and seldom change.
+    denials: Option<Arc<Denials>>,
     /// In order, the oldest first.
     decisions: VecDeque<Decision>,
     /// Decisions that the audit will never have, since the store last worked.
@@ -57,6 +61,7 @@ impl Writer {
             store: Some(store),
             failed_at: None,
             memory: None,
+            denials: None,
             decisions: VecDeque::new(),
             lost: 0,
             dropped: 0,
@@ -116,6 +121,7 @@ impl Writer {
             Err(error) => {
                 // It would refuse everything from now on, and opening needs its lock.
                 self.store = None;
+                self.denials = None;
                 self.failed_at = Some(Instant::now());
                 if self.told.len() < REASONS && self.told.insert(error.to_string()) {
                     tracing::error!(%error, "the state store fails; going on in memory");
@@ -155,8 +161,20 @@ impl Writer {
         let rollouts = self.memory.iter().flat_map(|memory| &memory.rollouts);
         let rollouts = rollouts.map(|(split, record)| (split.as_str(), record));
         let emergency = self.memory.as_ref().map(|memory| memory.emergency);
-        self.dropped += store.commit(rollouts, emergency, &self.decisions)?;
-        self.memory = None;
+        let wanted = self.memory.as_ref().map(|memory| &memory.denials);
+        let is_known = |denials: &&Arc<Denials>| {
+            let known = self.denials.as_ref();
+            known.is_some_and(|known| Arc::ptr_eq(known, denials))
+        };
+        let denials = wanted.filter(|wanted| !is_known(wanted));
+        let changes = Changes {
+            emergency,
+            denials: denials.map(|denials| &**denials),
+        };
+        self.dropped += store.commit(rollouts, changes, &self.decisions)?;
+        if let Some(memory) = self.memory.take() {
+            self.denials = Some(memory.denials);
+        }
         self.decisions.clear();
         Ok(())
     }

@@ -49,14 +49,14 @@ impl Phase {
 pub struct Decision {
     /// RFC 3339.
     pub at: String,
-    /// Name of the split.
+    /// Name of the split; empty where it is about the edge.
     pub split: String,
     /// A person's name, `engine`, or `file` for an edited configuration.
     pub actor: String,
     /// By the engine: `advance`, `complete`, `rollback`, `hold`, `notify`, `timeout`, `advise`. By
     /// a person: `set`, `stage`, `promote`, `pause`, `approve`, `rollback`, `resume`, `emergency`,
     /// `emergency_cleared`. By the file: `configured`. `withdrawn` follows one that was saved and
-    /// then not carried out, by the same actor.
+    /// then not carried out, by the same actor. About the edge: `deny`, `deny_ended`.
     pub action: String,
     /// What the operator gave as the reason, or the condition that fired.
     pub reason: String,
@@ -83,7 +83,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Every word that [`Decision::action`] may be when it is announced; `withdrawn` is only in the
+    /// Every word that [`Decision::action`] may be when it is announced of a split; `withdrawn` is only in the
     /// audit.
     pub const ACTIONS: [&str; 16] = [
         "advance",

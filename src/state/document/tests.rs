@@ -11,8 +11,20 @@ fn filled(directory: &Path) -> Store {
     let (second, second_decision) = rollout_at(2_500);
     let records = [("shop", first.record()), ("search", second.record())];
     let records = records.iter().map(|(split, record)| (*split, record));
+    let denial = Denial {
+        since: Timestamp::default(),
+        until: None,
+        actor: "alice".to_owned(),
+        reason: "a flood".to_owned(),
+    };
+    let network = "192.0.2.0/24".parse().unwrap();
+    let denials = [(network, denial)].into_iter().collect();
+    let changes = Changes {
+        emergency: Some(true),
+        denials: Some(&denials),
+    };
     store
-        .commit(records, Some(true), [&first_decision, &second_decision])
+        .commit(records, changes, [&first_decision, &second_decision])
         .unwrap();
     store
 }

@@ -38,6 +38,8 @@ pub struct ProcessScene<'a> {
     pub worker_connections: &'a [u64],
     /// Client connections accepted so far.
     pub connections_accepted: u64,
+    /// Networks denied by hand.
+    pub denied_networks: usize,
     /// What the edges of all workers hold.
     pub edge_load: EdgeLoad,
     /// What the proxy itself turned away, by reason. Reasons are constants, since a label made

@@ -26,6 +26,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     audit_dropped: 0,
     worker_connections: &[4, 6],
     connections_accepted: 11,
+    denied_networks: 5,
     edge_load: EdgeLoad {
         requests_in_flight: 3,
         remembered_addresses: 2,
