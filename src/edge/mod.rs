@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -228,6 +228,7 @@ where
         permit,
         ..
     } = arrival;
+    let wants_no_body = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
     let mut response = match refusal {
         Some(refusal) => {
             local.worker.edge.refused(refusal);
@@ -243,6 +244,9 @@ where
     }
     if let Some(id) = id {
         response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    if wants_no_body {
+        respond::without_body(&mut response);
     }
     Ok(response.map(|body| CountedBody::new(body, permit, entry)))
 }

@@ -195,6 +195,16 @@ impl ResponseBody {
             self.0 = Source::Withheld;
         }
     }
+
+    /// Leaves out a body that is all here, as an answer to HEAD must; its length, if there is one.
+    pub fn leave_out(&mut self) -> Option<usize> {
+        let Source::Whole { content, .. } = &self.0 else {
+            return None;
+        };
+        let length = content.len();
+        self.0 = Source::Ended;
+        Some(length)
+    }
 }
 
 impl Body for ResponseBody {

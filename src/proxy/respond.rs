@@ -25,6 +25,16 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
     response
 }
 
+/// Takes the body out of an answer to HEAD, and leaves its length. Over HTTP/1 hyper does so by
+/// itself; over HTTP/2 it sends whatever there is, and clients take that for a broken answer.
+pub fn without_body(response: &mut Response<ResponseBody>) {
+    if let Some(length) = response.body_mut().leave_out() {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+    }
+}
+
 /// What a request gets that the edge turns away.
 pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
     let (status, text) = match refusal {
