@@ -16,6 +16,7 @@ use cutover::control::protocol::{SplitStatus, Status};
 use serde_json::json;
 
 use self::twin::{Command, SPLITS, SplitFound, Twin};
+use crate::harness::chance::Chance;
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 
@@ -94,7 +95,7 @@ struct Tolls {
 
 /// Kills one program again and again.
 async fn kill_often(seed: u64, lane: u64) -> Tolls {
-    let mut chance = Chance(seed ^ lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut chance = Chance::lane(seed, lane);
     let mut known = Twin::default();
     let mut tolls = Tolls::default();
     let mut seen = Vec::new();
@@ -258,18 +259,5 @@ fn split_found(split: SplitStatus) -> SplitFound {
         emergency: split.emergency,
         stage: stage.as_ref().map(|stage| stage.number),
         is_approved: stage.is_some_and(|stage| stage.approved_by.is_some()),
-    }
-}
-
-/// A stream of numbers that a seed repeats (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % bound
     }
 }

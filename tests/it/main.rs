@@ -5,6 +5,7 @@ mod admin;
 mod architecture;
 mod by_hand;
 mod bytes;
+mod chaos;
 mod cli;
 mod demo;
 mod dockerfile;

@@ -5,6 +5,7 @@
 //! durations: a machine under load makes it slower, not red.
 
 pub(crate) mod certificate;
+pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod keys;

@@ -446,6 +446,37 @@ impl Refusing {
     }
 }
 
+/// An address of which nobody else can take hold, where a server comes and goes.
+pub(crate) struct Place {
+    socket: Socket,
+}
+
+impl Place {
+    /// Takes a port.
+    pub(crate) fn new() -> Self {
+        let socket = sharing();
+        bind(&socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Self { socket }
+    }
+
+    /// Where nobody listens, unless a server was started here.
+    pub(crate) fn address(&self) -> SocketAddr {
+        address_of(&self.socket)
+    }
+
+    /// Starts a server here, like [`Upstream::start`]. At most one at a time.
+    pub(crate) fn start(
+        &self,
+        name: &str,
+        director: impl Fn(&Received) -> Script + Send + Sync + 'static,
+    ) -> Upstream {
+        let socket = sharing();
+        bind(&socket, self.address());
+        socket.listen(128).expect("a bound socket can listen");
+        Upstream::begin(socket.into(), name, Box::new(director), None)
+    }
+}
+
 /// An address where connections are neither accepted nor refused, like a host behind a firewall
 /// that drops packets: its queue of connections to accept is full, and nobody ever accepts one.
 pub(crate) struct Silent {
@@ -489,9 +520,21 @@ fn answer_all(name: &str) -> impl Fn(&Received) -> Script + Send + Sync + 'stati
 fn bound() -> Socket {
     let socket =
         Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket can be made");
-    let address = SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    socket.bind(&address).expect("loopback has free ports");
+    bind(&socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     socket
+}
+
+/// A socket that shares its address with others, as long as only one of them listens.
+fn sharing() -> Socket {
+    let socket =
+        Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket can be made");
+    socket.set_reuse_address(true).expect("TCP has this option");
+    socket
+}
+
+fn bind(socket: &Socket, address: SocketAddr) {
+    let bound = socket.bind(&SockAddr::from(address));
+    bound.expect("the address is free");
 }
 
 fn address_of(socket: &Socket) -> SocketAddr {

@@ -2,7 +2,8 @@
 
 use cutover::policy::rollout::Phase;
 
-use super::{Chance, Entry, Found};
+use super::{Entry, Found};
+use crate::harness::chance::Chance;
 
 pub(super) const SPLITS: [&str; 4] = ["checkout", "search", "catalog", "stock"];
 /// The split of which the engine takes a step by itself.
