@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use crate::admin::{self, AdminState, Readiness, Stage};
 use crate::clock::Clock;
 use crate::config::model::Config;
-use crate::config::{self, Problems};
+use crate::config::{self, Problems, certificate};
 use crate::control::controller::Controller;
 use crate::control::data_plane::{DataPlane, Warmed};
 use crate::control::keeper::Keeper;
@@ -113,7 +113,8 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     // From before the file is read: an edit in between would be missed.
     let watcher = Watcher::new(vec![options.config.clone()]);
     let config = config::load(&options.config).map_err(ServeError::Config)?;
-    for warning in &config.warnings {
+    let ending = certificate::ending(&config, clock.now());
+    for warning in config.warnings.iter().chain(&ending) {
         tracing::warn!(file = %options.config.display(), "{warning}");
     }
     let certificates = Arc::new(ArcSwap::from_pointee(

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::app;
 use crate::clock::Clock;
-use crate::config::{self, model::Config};
+use crate::config::{self, certificate, model::Config};
 use crate::demo::{self, Ending, Outcome};
 use crate::identity::pin;
 use crate::policy::arm::Arm;
@@ -73,7 +73,7 @@ impl Check {
             return Err(Failure::new(Exit::Config, message));
         }
         let mut text = String::new();
-        for warning in &config.warnings {
+        for warning in &warnings(&config) {
             text.push_str(&format!("warning: {path}:{warning}\n"));
         }
         text.push_str(&format!(
@@ -88,7 +88,7 @@ impl Check {
 
     fn for_programs(&self) -> Answer {
         let (problems, warnings) = match config::load(&self.file.path) {
-            Ok(config) => (refusal(&config).into_iter().collect(), config.warnings),
+            Ok(config) => (refusal(&config).into_iter().collect(), warnings(&config)),
             Err(problems) => (problems.problems, Vec::new()),
         };
         let listed =
@@ -105,6 +105,13 @@ impl Check {
         }));
         Answer { exit, ..answer }
     }
+}
+
+/// What is allowed and yet worth a look, the ends of certificates among it.
+fn warnings(config: &Config) -> Vec<config::Problem> {
+    let mut warnings = config.warnings.clone();
+    warnings.extend(certificate::ending(config, Clock::start().now()));
+    warnings
 }
 
 /// What `serve` would find when it puts the file into effect, which reading it does not tell.

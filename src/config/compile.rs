@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 
 use super::check::{Checked, Substituted, closest};
 use super::model::{
-    AccessLog, Admin, Config, Drain, Edge, Listener, LogDestination, LogFormat, Process, RateLimit,
-    Role, ServerTls, Token, TraceContext,
+    AccessLog, Admin, ClientCertificates, Config, Drain, Edge, Listener, LogDestination, LogFormat,
+    Process, RateLimit, Role, ServerTls, Token, TraceContext,
 };
 use super::notation::{Size, Written};
 use super::problem::Problem;
@@ -148,17 +148,25 @@ impl Compiler<'_, '_> {
 
     fn server_tls(&mut self, listener: &str, tls: raw::ServerTls) -> ServerTls {
         let path = format!("{listener}.tls");
-        let read = |compiler: &mut Self, name: &str, file: Option<String>| {
-            file.and_then(|file| compiler.read_file(&format!("{path}.{name}"), &file))
-        };
-        let certificate = read(self, "certificate", tls.certificate);
-        let key = read(self, "key", tls.key);
-        if let (Some(certificate), Some(key)) = (&certificate, &key) {
-            self.judge_key_pair(&path, certificate, key);
+        let mut pairs = vec![self.certificate_pair(&path, tls.certificate, tls.key)];
+        for (index, pair) in tls.certificates.numbered() {
+            let path = format!("{path}.certificates[{index}]");
+            pairs.push(self.certificate_pair(&path, pair.certificate, pair.key));
         }
+        let client_certificates = tls.client_certificates.map(|clients| {
+            let key = format!("{path}.client_certificates.roots");
+            let roots = clients.roots.and_then(|file| self.read_file(&key, &file));
+            if let Some(roots) = &roots {
+                self.certificates(&key, roots);
+            }
+            ClientCertificates {
+                roots_pem: roots.unwrap_or_default(),
+                required: clients.required,
+            }
+        });
         ServerTls {
-            certificate_pem: certificate.unwrap_or_default(),
-            key_pem: key.unwrap_or_default(),
+            pairs,
+            client_certificates,
         }
     }
 

@@ -8,6 +8,7 @@
 //! Each step goes on after a mistake, because a person at night mends ten mistakes as quickly as
 //! one if all ten are shown.
 
+pub mod certificate;
 mod check;
 mod compile;
 pub mod jwt_key;

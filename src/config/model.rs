@@ -15,6 +15,7 @@ use crate::policy::address_key::{Addresses, TypedKey};
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::plan::{Course, Rules};
 use crate::policy::share::Share;
+use crate::policy::time::Timestamp;
 
 pub use self::signal::{HttpTarget, Poll, Signal, SignalAnswer};
 pub use crate::policy::route::{Matches, PathMatch};
@@ -156,18 +157,33 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
 }
 
-/// Certificate and key of a listener, PEM, already read from their files.
-#[derive(Clone, PartialEq)]
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerTls {
+    /// Never empty. The first is shown where none bears the name that a client asks for.
+    pub pairs: Vec<CertificatePair>,
+    /// Absent: clients are not asked for a certificate.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// A certificate and its key, PEM, already read from their files.
+#[derive(Clone, PartialEq)]
+pub struct CertificatePair {
+    /// The certificate's file, as it was written.
+    pub file: String,
     /// The chain, leaf first.
     pub certificate_pem: Vec<u8>,
     /// The private key.
     pub key_pem: Vec<u8>,
+    /// The DNS names that the leaf is for, in lower case; the first label may be `*`.
+    pub names: Vec<String>,
+    /// When the leaf ends.
+    pub not_after: Timestamp,
 }
 
-impl std::fmt::Debug for ServerTls {
+impl std::fmt::Debug for CertificatePair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ServerTls(..)")
+        write!(f, "CertificatePair({})", self.file)
     }
 }
 
@@ -198,6 +214,15 @@ pub enum LogFormat {
     Json,
     /// The Combined Log Format of web servers.
     Combined,
+}
+
+/// How clients are verified by certificates of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientCertificates {
+    /// The roots that may have signed them, PEM.
+    pub roots_pem: Vec<u8>,
+    /// Whether a client without one is turned away. Default yes.
+    pub required: bool,
 }
 
 /// Limits and identity at the client's edge.

@@ -120,16 +120,47 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<ServerTls>,
 }
 
-/// Certificate and key of a listener.
+/// Certificates of a listener.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerTls {
+    /// File with the chain, PEM, leaf first. Shown to clients that ask for no name, or one that no
+    /// certificate bears.
+    #[schemars(required, length(min = 1))]
+    pub(crate) certificate: Option<String>,
+    /// File with the private key, PEM.
+    #[schemars(required, length(min = 1))]
+    pub(crate) key: Option<String>,
+    /// Further pairs, shown to clients that ask for a name in them (SNI); a whole name comes before
+    /// a wildcard.
+    #[schemars(extend("default" = []))]
+    pub(crate) certificates: List<CertificatePair>,
+    /// How clients prove who they are. Absent: they are not asked.
+    pub(crate) client_certificates: Option<ClientCertificates>,
+}
+
+/// A further certificate and its key.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CertificatePair {
     /// File with the chain, PEM, leaf first.
     #[schemars(required, length(min = 1))]
     pub(crate) certificate: Option<String>,
     /// File with the private key, PEM.
     #[schemars(required, length(min = 1))]
     pub(crate) key: Option<String>,
+}
+
+/// How clients prove who they are (mutual TLS). Who they are is not told to upstreams.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientCertificates {
+    /// File with the PEM roots that sign clients' certificates.
+    #[schemars(required, length(min = 1))]
+    pub(crate) roots: Option<String>,
+    /// Whether a client without a certificate is turned away; a bad one always is.
+    #[schemars(extend("default" = true))]
+    pub(crate) required: bool,
 }
 
 /// The admin API.

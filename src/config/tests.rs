@@ -53,7 +53,14 @@ fn production_directory() -> tempfile::TempDir {
     let certified = rcgen::generate_simple_self_signed(names).expect("a certificate");
     write("tls/edge.pem", &certified.cert.pem());
     write("tls/edge.key", &certified.signing_key.serialize_pem());
-    write("tls/internal-ca.pem", &certified.cert.pem());
+    for also in [
+        "tls/partners.pem",
+        "tls/clients-ca.pem",
+        "tls/internal-ca.pem",
+    ] {
+        write(also, &certified.cert.pem());
+    }
+    write("tls/partners.key", &certified.signing_key.serialize_pem());
     write("tls/jwt-public.pem", RSA_PUBLIC_KEY);
     write("secrets/operate-token", &format!("{}\n", SECRETS[1]));
     write(

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::model::Config;
-use crate::config::{self, Problems};
+use crate::config::{self, Problems, certificate};
 use crate::policy::time::Timestamp;
 
 use super::command::{Outcome, Proviso};
@@ -287,7 +287,8 @@ impl Controller {
     async fn put_file_in_force(&mut self, config: Config) -> Result<Done, Refused> {
         self.watcher.watch(config.files.clone());
         let (mut planned, commit) = self.prepare(config.clone())?;
-        for problem in planned.warnings() {
+        let ending = certificate::ending(&config, self.world.clock.now());
+        for problem in planned.warnings().iter().chain(&ending) {
             tracing::warn!(file = %self.reloads.path.display(), "{problem}");
         }
         let mut said = Vec::new();

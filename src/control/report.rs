@@ -8,7 +8,7 @@ use crate::policy::class::Class;
 use crate::policy::time::Elapsed;
 use crate::telemetry::edge::{EdgeReading, EdgeRefusal};
 use crate::telemetry::metrics::{
-    BackendScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
+    BackendScene, CertificateScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
 };
 use crate::telemetry::tally::SplitReading;
 use crate::upstream::endpoint::{Endpoint, Health};
@@ -197,6 +197,15 @@ pub(super) fn metrics(
             })
             .collect(),
     });
+    let listeners = world.config.listeners.iter();
+    let certificates = listeners.flat_map(|listener| {
+        let pairs = listener.tls.iter().flat_map(|tls| &tls.pairs);
+        pairs.map(|pair| CertificateScene {
+            listener: listener.address,
+            file: &pair.file,
+            not_after: pair.not_after,
+        })
+    });
     let edge = data_plane.edge.reading();
     metrics.render(&Scene {
         process: ProcessScene {
@@ -210,6 +219,7 @@ pub(super) fn metrics(
             denied_networks: world.denials().len(),
             edge_load: (data_plane.edge_load)(),
             refused: &refusals(&edge),
+            certificates: &certificates.collect::<Vec<_>>(),
         },
         splits: splits.collect(),
         backends: backends.collect(),

@@ -20,7 +20,7 @@ mod scene;
 use self::exporter::{Exporter, write_histograms};
 use self::rollout::rollout;
 pub use self::scene::{
-    BREAKER_STATES, BackendScene, EndpointScene, ProcessScene, Scene, SplitScene,
+    BREAKER_STATES, BackendScene, CertificateScene, EndpointScene, ProcessScene, Scene, SplitScene,
 };
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
@@ -131,6 +131,17 @@ impl Metrics {
                 "Client connections accepted.",
             )
             .set(&[], process.connections_accepted);
+        let ends = exporter.gauge(
+            "cutover_certificate_not_after_timestamp_seconds",
+            "When a listener's certificate ends, in seconds since the Unix epoch.",
+        );
+        for certificate in process.certificates {
+            let listener = certificate.listener.to_string();
+            ends.set(
+                &[("listener", &listener), ("file", certificate.file)],
+                seconds(certificate.not_after),
+            );
+        }
         let load = process.edge_load;
         exporter
             .gauge("cutover_requests_in_flight", "Requests being answered.")

@@ -41,5 +41,6 @@ mod state;
 mod stickiness;
 mod stopping;
 mod streams;
+mod tls;
 mod upstreams;
 mod whole_answers;

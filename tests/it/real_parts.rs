@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, get, request};
 use crate::harness::keys::keys;
 use crate::harness::proxy::{Proxy, Site};
@@ -352,7 +353,14 @@ async fn every_query_of_the_dashboard_and_of_the_alerts_is_answered_of_a_plan() 
         _ => Script::status(200),
     });
     let configuration = migration(legacy.address(), new.address(), PLAN);
-    let proxy = Site::new().start(&configuration).await;
+    let certificate = Certificate::new();
+    let listeners = "[{address: 127.0.0.1:0}, \
+                     {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
+    let proxy = Site::new()
+        .file("edge.pem", &certificate.certificate_pem)
+        .file("edge.key", &certificate.key_pem)
+        .start_on(listeners, &configuration)
+        .await;
     eventually("the first stage is left", async || {
         proxy.split("api").await.share == "10%"
     })

@@ -269,6 +269,33 @@ fn a_certificate_must_be_one_and_its_key_must_belong_to_it() {
 }
 
 #[test]
+fn further_certificates_and_the_roots_of_clients_are_read_as_strictly() {
+    let directory = production_directory();
+    let further = "certificate: tls/edge.pem, key: tls/edge.key, certificates: [{";
+    for (tls, wrong) in [
+        (
+            format!("{further}certificate: tls/edge.pem, key: pins.txt}}]"),
+            "certificates[0].key",
+        ),
+        (
+            format!("{further}certificate: absent.pem, key: tls/edge.key}}]"),
+            "certificates[0].certificate",
+        ),
+        (
+            "certificate: tls/edge.pem, key: tls/edge.key, \
+             client_certificates: {roots: pins.txt}"
+                .to_owned(),
+            "client_certificates.roots",
+        ),
+    ] {
+        let text = QUICKSTART.replace("8080", &format!("8080\n    tls: {{{tls}}}"));
+        let all = load_text(&text, directory.path(), &environment).expect_err(wrong);
+        let keys: Vec<_> = all.problems.iter().map(|one| one.key.as_str()).collect();
+        assert_eq!(keys, [format!("listeners[0].tls.{wrong}")], "{all}");
+    }
+}
+
+#[test]
 fn problems_of_a_pins_file_name_its_line() {
     let directory = production_directory();
     std::fs::write(

@@ -1,5 +1,7 @@
 //! What a scrape shows. It borrows everything, so that taking the picture copies no count twice.
 
+use std::net::SocketAddr;
+
 use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
 use crate::policy::share::Share;
 use crate::policy::signal::SignalState;
@@ -45,6 +47,19 @@ pub struct ProcessScene<'a> {
     /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
     /// from a request would let a stranger fill the memory of the monitoring.
     pub refused: &'a [(&'static str, u64)],
+    /// Those that listeners show.
+    pub certificates: &'a [CertificateScene<'a>],
+}
+
+/// A certificate that a listener shows.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateScene<'a> {
+    /// The listener's address, as configured.
+    pub listener: SocketAddr,
+    /// The certificate's file, as configured.
+    pub file: &'a str,
+    /// When it ends.
+    pub not_after: Timestamp,
 }
 
 /// A split.

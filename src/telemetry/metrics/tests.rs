@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -37,6 +38,11 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
         },
     },
     refused: &[("connection_limit", 2)],
+    certificates: &[CertificateScene {
+        listener: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
+        file: "tls/edge.pem",
+        not_after: Timestamp::from_milliseconds(1_800_000_000_000),
+    }],
 };
 
 fn metrics() -> Metrics {

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::policy::time::Timestamp;
 use crate::server::tls::server_config;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -29,8 +30,14 @@ fn acceptor() -> (TlsAcceptor, Vec<u8>) {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate_pem = pair.cert.pem().into_bytes();
     let config = server_config(&model::ServerTls {
-        certificate_pem: certificate_pem.clone(),
-        key_pem: pair.signing_key.serialize_pem().into_bytes(),
+        pairs: vec![model::CertificatePair {
+            file: "certificate.pem".to_owned(),
+            certificate_pem: certificate_pem.clone(),
+            key_pem: pair.signing_key.serialize_pem().into_bytes(),
+            names: Vec::new(),
+            not_after: Timestamp::from_milliseconds(0),
+        }],
+        client_certificates: None,
     });
     (TlsAcceptor::from(config.unwrap()), certificate_pem)
 }

@@ -77,7 +77,11 @@ async fn without_roots_of_its_own_a_backend_trusts_those_of_the_system() {
 #[tokio::test]
 async fn an_upstream_that_cannot_prove_its_name_gets_no_request_and_legacy_answers() {
     let (certificate, other) = (Certificate::new(), Certificate::new());
-    let (secure, plain) = (secure(&certificate), Upstream::ok("new"));
+    let ended = Certificate::of(&["127.0.0.1"], |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let (ending, plain) = (secure(&ended), Upstream::ok("new"));
+    let secure = secure(&certificate);
     for (what, server, roots, tls) in [
         (
             "wrong name",
@@ -86,6 +90,7 @@ async fn an_upstream_that_cannot_prove_its_name_gets_no_request_and_legacy_answe
             "{roots: roots.pem, server_name: api.example}",
         ),
         ("unknown root", &secure, &other, "{roots: roots.pem}"),
+        ("ended", &ending, &ended, "{roots: roots.pem}"),
         ("no TLS", &plain, &certificate, "{roots: roots.pem}"),
     ] {
         let legacy = Upstream::ok("legacy");
