@@ -25,6 +25,7 @@ mod plans;
 mod project;
 mod quiet;
 mod readme;
+mod real_clients;
 mod real_parts;
 mod recording;
 mod reference;
