@@ -152,6 +152,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let (control, messages) = ControlHandle::channel();
     let admin_address = serve_admin(admin_socket, &world, control, &readiness)?;
     spawn_local(signals.reopening(Arc::clone(&entrance)));
+    let counted = Arc::clone(&edge);
     let data_plane = data_plane(&workers, &certificates, Arc::clone(&entrance), edge, clock);
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
@@ -211,6 +212,7 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
         let cut = workers.iter().map(WorkerThread::load).sum::<usize>();
         tracing::warn!(
             connections = cut,
+            tunnels = counted.tunnels(),
             "the drain's time is up; cutting what is left"
         );
     }

@@ -323,7 +323,9 @@ pub struct Timeouts {
     pub first_byte: Option<Duration>,
     /// Between two pieces of a body, either way. Default 60 s.
     pub body_idle: Duration,
-    /// The whole attempt. Default: off.
+    /// A connection that has switched protocols, without a byte in either direction. Default 1 h.
+    pub upgrade_idle: Duration,
+    /// The whole attempt, up to the 101 of one that switches protocols. Default: off.
     pub total: Option<Duration>,
 }
 

@@ -376,7 +376,12 @@ pub(crate) struct Timeouts {
     /// Between two pieces of a body, either way.
     #[schemars(extend("default" = "60s"))]
     pub(crate) body_idle: Written<PositiveDuration>,
-    /// The whole attempt. Absent: no limit.
+    /// A connection that has switched protocols, such as a WebSocket, without a byte in either
+    /// direction.
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) upgrade_idle: Written<PositiveDuration>,
+    /// The whole attempt; a connection that switches protocols is through it with the 101. Absent: no
+    /// limit.
     pub(crate) total: Option<Written<PositiveDuration>>,
 }
 

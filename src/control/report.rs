@@ -218,6 +218,8 @@ pub(super) fn metrics(
             connections_accepted: edge.accepted,
             denied_networks: world.denials().len(),
             edge_load: (data_plane.edge_load)(),
+            tunnels: edge.tunnels,
+            tunnels_ended: edge.tunnels_ended,
             refused: &refusals(&edge),
             certificates: &certificates.collect::<Vec<_>>(),
         },

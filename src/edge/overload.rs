@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
 use crate::proxy::body::ResponseBody;
+use crate::proxy::tunnel::Tunnel;
 use crate::telemetry::access_log::line::End;
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::http1::exchange::Truncated;
@@ -115,6 +116,18 @@ impl CountedBody {
             _permit: permit,
             entry,
         }
+    }
+
+    /// Leaves an empty body in its place.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::new(ResponseBody::own(Bytes::new()), None, None);
+        std::mem::replace(self, nothing)
+    }
+
+    /// What the connection is to become after the head, if it switches protocols. The request stays
+    /// in flight until this body is dropped.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        self.body.take_tunnel()
     }
 }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::request::Parts;
 
 use crate::config::model::BackendId;
@@ -24,13 +25,14 @@ use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::http1::connection::Connection;
 use crate::upstream::http1::exchange::{Exchange, ExchangeFailed, HeadOutcome};
 use crate::upstream::http1::response::ResponseHead;
-use crate::upstream::http1::upload::RequestBody;
+use crate::upstream::http1::upload::{Framing, RequestBody};
 use crate::upstream::pool::Pool;
 
 use super::body::grpc_code;
 use super::course::Course;
 use super::headers::{self, Forwarding};
 use super::peer::Peer;
+use super::tunnel;
 use super::worker::{View, Worker};
 
 /// A request on its way through the proxy.
@@ -77,8 +79,8 @@ pub struct Answer {
     pub pool: Rc<Pool>,
     /// Counts as a request in flight until dropped.
     pub pending: PendingGuard,
-    /// Between two pieces of the body.
-    pub body_idle: Duration,
+    /// Between two pieces of the body, or of what follows a switch of protocols.
+    pub idle: Duration,
 }
 
 /// There is no answer.
@@ -253,6 +255,12 @@ impl Call {
                 }
             },
         };
+        // Before it may switch, an upstream would have to read a body to its end (RFC 9110 §7.8),
+        // which not all do; so there is none, or the offer stays here.
+        let upgrade = match body.framing() {
+            Framing::None => tunnel::offered(&self.parts),
+            Framing::Length | Framing::Chunked => None,
+        };
         let head = headers::write_request(
             &self.parts,
             Forwarding {
@@ -261,20 +269,25 @@ impl Call {
                 authority: headers::authority(&self.parts).unwrap_or_default(),
                 framing: body.framing(),
                 is_replay: how.is_replay,
+                upgrade: upgrade.as_deref(),
             },
         );
-        let mut exchange = Exchange::new(connection, self.parts.method.clone(), head, body);
+        let method = self.parts.method.clone();
+        let mut exchange = Exchange::new(connection, method, upgrade, head, body);
         let clock = HeadClock {
             first_byte: how.first_byte,
             body_idle: timeouts.body_idle,
         };
         match self.await_head(&mut exchange, clock).await {
             HeadOutcome::Head(head) => Ok(Answer {
+                idle: match head.status {
+                    StatusCode::SWITCHING_PROTOCOLS => timeouts.upgrade_idle,
+                    _ => timeouts.body_idle,
+                },
                 head,
                 exchange,
                 pool: Rc::clone(pool),
                 pending,
-                body_idle: timeouts.body_idle,
             }),
             HeadOutcome::Failed(failure) => Err(Unsuccessful::Failed(exchange.fail(failure))),
             HeadOutcome::ClientGone => Err(Unsuccessful::Client(ClientFault::Gone)),

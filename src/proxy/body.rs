@@ -23,6 +23,7 @@ use crate::upstream::pool::Pool;
 use super::attempt::Answer;
 use super::flights::{Slot, Subject};
 use super::leash::Leash;
+use super::tunnel::Tunnel;
 use super::worker::Worker;
 
 /// The outcome of one request, booked exactly once.
@@ -57,6 +58,12 @@ impl Record {
     pub fn failed(self, class: Class) {
         let age = self.started.elapsed();
         self.worker.flights.failed(self.slot, age, class);
+    }
+
+    /// The arm has switched protocols: that was its answer, whole and in time, and what follows
+    /// is none.
+    pub fn switched(self) {
+        self.cut_short();
     }
 
     /// The arm was not tried: this request says nothing about it.
@@ -117,6 +124,8 @@ enum Source {
     Streaming(Box<Streaming>),
     /// There is none, and nothing follows from that: see [`ResponseBody::withhold`].
     Withheld,
+    /// There is none: another protocol follows the head.
+    Switched(Box<Tunnel>),
     /// Nothing is left.
     Ended,
 }
@@ -129,7 +138,7 @@ struct Streaming {
     pool: Rc<Pool>,
     _pending: PendingGuard,
     deadline: Deadline,
-    body_idle: Duration,
+    idle: Duration,
     /// Whether the upstream was found to have nothing more at present.
     is_waiting: bool,
     record: Option<Record>,
@@ -146,6 +155,22 @@ impl ResponseBody {
         })
     }
 
+    /// What stands in for a body where the connection switches protocols.
+    pub fn switched(tunnel: Tunnel) -> Self {
+        Self(Source::Switched(Box::new(tunnel)))
+    }
+
+    /// What the connection is to become after the head, if it switches protocols.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match std::mem::replace(&mut self.0, Source::Ended) {
+            Source::Switched(tunnel) => Some(tunnel),
+            other => {
+                self.0 = other;
+                None
+            }
+        }
+    }
+
     /// The body of an upstream's answer.
     pub fn of_answer(
         answer: Answer,
@@ -158,7 +183,7 @@ impl ResponseBody {
             mut exchange,
             pool,
             pending,
-            body_idle,
+            idle,
         } = answer;
         let mut decoder = head.body;
         let Some(content) = exchange.take_whole_body(&mut decoder) else {
@@ -170,7 +195,7 @@ impl ResponseBody {
                 pool,
                 _pending: pending,
                 deadline,
-                body_idle,
+                idle,
                 is_waiting: false,
                 record,
                 leash,
@@ -216,7 +241,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         match std::mem::replace(&mut self.0, Source::Ended) {
-            Source::Withheld | Source::Ended => Poll::Ready(None),
+            Source::Withheld | Source::Switched(_) | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
                 if let Some(record) = record {
                     record.finished(None);
@@ -258,7 +283,7 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Ended => true,
+            Source::Switched(_) | Source::Ended => true,
             Source::Whole { content, .. } => content.is_empty(),
             Source::Withheld | Source::Streaming(_) => false,
         }
@@ -267,7 +292,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Withheld => SizeHint::default(),
-            Source::Ended => SizeHint::with_exact(0),
+            Source::Switched(_) | Source::Ended => SizeHint::with_exact(0),
             Source::Whole { content, .. } => SizeHint::with_exact(content.len() as u64),
             Source::Streaming(streaming) => match streaming.decoder {
                 Decoder::Length(length) => SizeHint::with_exact(length),
@@ -295,7 +320,7 @@ impl Streaming {
                 // The time runs from when the upstream was found wanting. While the client does
                 // not read, nobody asks, and the upstream is not to blame.
                 if !std::mem::replace(&mut self.is_waiting, true) {
-                    self.deadline.set(self.body_idle);
+                    self.deadline.set(self.idle);
                 }
                 self.deadline.poll_passed(cx).map(|()| Err(Truncated))
             }

@@ -31,6 +31,7 @@ use super::peer::Peer;
 use super::respond;
 use super::strict;
 use super::trial::Trial;
+use super::tunnel::Tunnel;
 use super::worker::{View, Worker};
 
 /// Names the arm that answered, where the split shows it.
@@ -213,6 +214,9 @@ impl Call {
         record: Option<Record>,
         leash: Option<Leash>,
     ) -> Response<ResponseBody> {
+        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(answer, record, leash);
+        }
         // This answer stands; what is still being uploaded need not be kept.
         answer.exchange.body_mut().stop_keeping();
         let headers = std::mem::take(&mut answer.head.headers);
@@ -232,6 +236,25 @@ impl Call {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
+        response
+    }
+
+    /// Hands on that the upstream switches protocols, and leaves its connection where the client's
+    /// will be found.
+    fn switch(
+        &self,
+        mut answer: Answer,
+        record: Option<Record>,
+        leash: Option<Leash>,
+    ) -> Response<ResponseBody> {
+        if let Some(record) = record {
+            record.switched();
+        }
+        let headers = std::mem::take(&mut answer.head.headers);
+        let tunnel = Tunnel::new(answer, &self.worker, leash);
+        let mut response = Response::new(ResponseBody::switched(tunnel));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
         response
     }
 

@@ -72,6 +72,8 @@ pub struct Forwarding<'call> {
     pub framing: Framing,
     /// Whether `new` failed on this request before.
     pub is_replay: bool,
+    /// The protocols that the client offers to switch to.
+    pub upgrade: Option<&'call HeaderValue>,
 }
 
 /// Writes the head of a request for an upstream.
@@ -117,6 +119,10 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
     }
     if forwarding.is_replay {
         head.raw(CUTOVER_REPLAY, b"1");
+    }
+    if let Some(protocols) = forwarding.upgrade {
+        head.raw("connection", b"Upgrade");
+        head.raw("upgrade", protocols.as_bytes());
     }
     head.finish()
 }
@@ -302,6 +308,7 @@ mod tests {
                 authority: authority(&parts).expect("one host"),
                 framing: Framing::None,
                 is_replay: false,
+                upgrade: None,
             },
         );
         String::from_utf8(head.to_vec()).expect("text")
@@ -414,6 +421,7 @@ mod tests {
                 authority: "a.example",
                 framing,
                 is_replay: false,
+                upgrade: None,
             };
             let head = write_request(&parts, forwarding).to_vec();
             let head = String::from_utf8(head).expect("text");

@@ -18,5 +18,6 @@ pub mod peer;
 pub mod respond;
 pub mod strict;
 pub mod trial;
+pub mod tunnel;
 pub mod warm;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! One client connection, from its first byte to its end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
@@ -8,8 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Response;
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -19,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use crate::edge::Entrance;
+use crate::edge::overload::CountedBody;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
@@ -147,26 +150,46 @@ where
 {
     let patience = worker.view().snapshot.routing.edge.header_timeout;
     let connections = Rc::clone(&worker.connections);
+    let switched = Cell::new(None);
+    let left = &switched;
     // HTTP/2 has a frame for it, which is sent when the drain begins.
-    let service = entrance
-        .service(peer)
-        .map_response(move |mut response: Response<_>| {
-            if connections.is_leaving() {
-                let headers = response.headers_mut();
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        });
-    let connection = http1::Builder::new()
+    let service =
+        entrance
+            .service(peer)
+            .map_response(move |mut response: Response<CountedBody>| {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    left.set(Some(response.body_mut().take()));
+                } else if connections.is_leaving() {
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            });
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), Ready(service));
-    drive(worker, connection, None, |connection| {
+    drive(worker, Pin::new(&mut connection), None, |connection| {
         connection.graceful_shutdown()
     })
     .await
-    .map_err(ConnectionError::Http)
+    .map_err(ConnectionError::Http)?;
+    if let Some(body) = switched.take() {
+        let parts = connection.into_parts();
+        Box::pin(pass_through(body, parts.io.into_inner(), parts.read_buf)).await;
+    }
+    Ok(())
+}
+
+/// Serves a client whose connection has switched protocols; `body` is what came with the 101.
+async fn pass_through<S>(mut body: CountedBody, stream: S, ahead: Bytes)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(tunnel) = body.take_tunnel() {
+        tunnel.run(stream, ahead).await;
+    }
 }
 
 async fn serve_http2<S>(
@@ -195,6 +218,7 @@ where
         }
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), service);
+    let connection = pin!(connection);
     drive(worker, connection, Some(&quiet), |connection| {
         connection.graceful_shutdown()
     })
@@ -225,14 +249,13 @@ where
 /// long.
 async fn drive<C, E>(
     worker: &Rc<Worker>,
-    connection: C,
+    mut connection: Pin<&mut C>,
     quiet: Option<&Quiet>,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut connection = pin!(connection);
     let open = worker.connections.add();
     let mut is_told = false;
     std::future::poll_fn(|cx| {

@@ -45,6 +45,24 @@ impl EdgeRefusal {
     ];
 }
 
+/// Why a connection that had switched protocols ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// Its client ended it, or failed.
+    Client,
+    /// Its upstream ended it, or failed.
+    Upstream,
+    /// Nothing moved for too long.
+    Idle,
+    /// Its split has left `new`, and its grace is over.
+    Rollback,
+}
+
+impl TunnelEnd {
+    /// Label values in the order of the variants.
+    pub const LABELS: [&'static str; 4] = ["client", "upstream", "idle", "rollback"];
+}
+
 /// Counters of the edge, shared by all workers.
 #[derive(Debug, Default)]
 pub struct EdgeTally {
@@ -52,6 +70,8 @@ pub struct EdgeTally {
     accepted: AtomicU64,
     failed_handshakes: AtomicU64,
     abandoned_requests: AtomicU64,
+    tunnels_opened: AtomicU64,
+    tunnels_ended: [AtomicU64; TunnelEnd::LABELS.len()],
 }
 
 /// A reading of [`EdgeTally`].
@@ -65,6 +85,10 @@ pub struct EdgeReading {
     pub failed_handshakes: u64,
     /// HTTP/2 connections ended because their client withdrew most of its requests.
     pub abandoned_requests: u64,
+    /// Connections that have switched protocols and are open.
+    pub tunnels: u64,
+    /// Those that have ended, in the order of [`TunnelEnd::LABELS`].
+    pub tunnels_ended: [u64; TunnelEnd::LABELS.len()],
 }
 
 /// What the edges of all workers hold at a moment.
@@ -101,13 +125,34 @@ impl EdgeTally {
         self.abandoned_requests.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection has switched protocols.
+    pub fn tunnel_opened(&self) {
+        self.tunnels_opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection that had switched protocols is over.
+    pub fn tunnel_ended(&self, end: TunnelEnd) {
+        self.tunnels_ended[end as usize].fetch_add(1, Ordering::Release);
+    }
+
+    /// Connections that have switched protocols and are open.
+    pub fn tunnels(&self) -> u64 {
+        self.reading().tunnels
+    }
+
     /// All counts at this moment.
     pub fn reading(&self) -> EdgeReading {
+        // Ends are read before beginnings, so that no end is seen without its beginning.
+        let tunnels_ended =
+            std::array::from_fn(|index| self.tunnels_ended[index].load(Ordering::Acquire));
+        let tunnels_opened = self.tunnels_opened.load(Ordering::Relaxed);
         EdgeReading {
             refused: std::array::from_fn(|index| self.refused[index].load(Ordering::Relaxed)),
             accepted: self.accepted.load(Ordering::Relaxed),
             failed_handshakes: self.failed_handshakes.load(Ordering::Relaxed),
             abandoned_requests: self.abandoned_requests.load(Ordering::Relaxed),
+            tunnels: tunnels_opened.saturating_sub(tunnels_ended.iter().sum()),
+            tunnels_ended,
         }
     }
 }

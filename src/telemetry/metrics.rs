@@ -26,6 +26,7 @@ use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
 use crate::policy::fallback::Refusal;
 use crate::policy::time::Timestamp;
+use crate::telemetry::edge::TunnelEnd;
 
 /// The media type of [`Metrics::render`]; Prometheus 3 refuses an answer without one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -118,6 +119,7 @@ impl Metrics {
                 "Decisions that the audit does not hold any more, or will never hold.",
             )
             .set(&[], process.audit_dropped);
+        tunnels(exporter, process);
         let connections = exporter.gauge(
             "cutover_client_connections",
             "Client connections open, by worker.",
@@ -174,6 +176,22 @@ impl Metrics {
         for &(reason, count) in process.refused {
             refused.set(&[("reason", reason)], count);
         }
+    }
+}
+
+fn tunnels(exporter: &Exporter, process: &ProcessScene<'_>) {
+    exporter
+        .gauge(
+            "cutover_tunnels",
+            "Connections that have switched protocols, such as WebSockets, and are open.",
+        )
+        .set(&[], process.tunnels as f64);
+    let ended = exporter.counter(
+        "cutover_tunnels_ended_total",
+        "Connections that had switched protocols and have ended, by what ended them.",
+    );
+    for (reason, count) in TunnelEnd::LABELS.into_iter().zip(process.tunnels_ended) {
+        ended.set(&[("reason", reason)], count);
     }
 }
 

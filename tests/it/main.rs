@@ -43,5 +43,6 @@ mod stickiness;
 mod stopping;
 mod streams;
 mod tls;
+mod tunnels;
 mod upstreams;
 mod whole_answers;

@@ -87,6 +87,7 @@ fn timeouts(timeouts: raw::Timeouts) -> Timeouts {
         connect: timeouts.connect.0.0,
         first_byte: timeouts.first_byte.map(|Written(limit)| limit.0),
         body_idle: timeouts.body_idle.0.0,
+        upgrade_idle: timeouts.upgrade_idle.0.0,
         total: timeouts.total.map(|Written(limit)| limit.0),
     }
 }

@@ -6,7 +6,7 @@ use crate::policy::rollout::{Condition, Decision, Outlook, Phase};
 use crate::policy::share::Share;
 use crate::policy::signal::SignalState;
 use crate::policy::time::Timestamp;
-use crate::telemetry::edge::EdgeLoad;
+use crate::telemetry::edge::{EdgeLoad, TunnelEnd};
 use crate::telemetry::tally::{AttemptReading, SplitReading};
 
 /// The states of a breaker, each a label's value.
@@ -44,6 +44,10 @@ pub struct ProcessScene<'a> {
     pub denied_networks: usize,
     /// What the edges of all workers hold.
     pub edge_load: EdgeLoad,
+    /// Connections that have switched protocols and are open.
+    pub tunnels: u64,
+    /// Those that have ended, in the order of [`TunnelEnd::LABELS`].
+    pub tunnels_ended: [u64; TunnelEnd::LABELS.len()],
     /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
     /// from a request would let a stranger fill the memory of the monitoring.
     pub refused: &'a [(&'static str, u64)],

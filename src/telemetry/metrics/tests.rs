@@ -37,6 +37,8 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
             dropped: 2,
         },
     },
+    tunnels: 5,
+    tunnels_ended: [4, 3, 2, 1],
     refused: &[("connection_limit", 2)],
     certificates: &[CertificateScene {
         listener: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),

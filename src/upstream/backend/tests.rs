@@ -15,6 +15,7 @@ fn settings(endpoints: &[&str]) -> model::Backend {
             connect: Duration::from_secs(1),
             first_byte: None,
             body_idle: Duration::from_secs(60),
+            upgrade_idle: Duration::from_secs(3600),
             total: None,
         },
         pool: PoolLimits {

@@ -98,6 +98,7 @@ fn settings(address: &str, health_check: Option<HealthCheck>) -> model::Backend 
             connect: Duration::from_secs(1),
             first_byte: None,
             body_idle: LONG,
+            upgrade_idle: LONG,
             total: None,
         },
         pool: PoolLimits {

@@ -7,7 +7,7 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::policy::class::Failure;
 
@@ -25,6 +25,8 @@ pub struct Exchange {
     is_upload_broken: bool,
     has_received: bool,
     method: Method,
+    /// The protocols that the client has offered to switch to; boxed, for it is rare.
+    upgrade: Option<Box<HeaderValue>>,
 }
 
 /// What a failed exchange leaves behind: the reason, and the body for another attempt.
@@ -71,14 +73,22 @@ pub enum BodyPart {
 }
 
 impl Exchange {
-    /// Prepares to send `head` and `body` on `connection`.
-    pub fn new(connection: Connection, method: Method, head: BytesMut, body: RequestBody) -> Self {
+    /// Prepares to send `head` and `body` on `connection`. Only where `head` offers an `upgrade` may
+    /// the upstream switch protocols.
+    pub fn new(
+        connection: Connection,
+        method: Method,
+        upgrade: Option<Box<HeaderValue>>,
+        head: BytesMut,
+        body: RequestBody,
+    ) -> Self {
         Self {
             connection,
             upload: Upload::new(head, body),
             is_upload_broken: false,
             has_received: false,
             method,
+            upgrade,
         }
     }
 
@@ -124,7 +134,7 @@ impl Exchange {
                     if !news.contains(&b'\n') && buffer.len() < response::MAX_HEAD {
                         continue;
                     }
-                    match response::parse(buffer, &self.method) {
+                    match response::parse(buffer, &self.method, self.upgrade.as_deref()) {
                         Ok(Some(head)) => return Poll::Ready(HeadOutcome::Head(head)),
                         Ok(None) => {}
                         Err(_) => {
@@ -205,6 +215,11 @@ impl Exchange {
         let body = self.upload.into_body();
         self.connection.rest();
         (body, reusable.then_some(self.connection))
+    }
+
+    /// The connection, with what was read of it and not taken, for another protocol than HTTP.
+    pub fn into_connection(self) -> Connection {
+        self.connection
     }
 
     /// Gives the connection back if it may carry another request: the whole request was sent, and

@@ -28,6 +28,27 @@ pub struct ResponseHead {
     pub persistent: bool,
 }
 
+impl ResponseHead {
+    /// A switch of protocols, if it is to one that was offered.
+    fn switched(mut self, offered: Option<&HeaderValue>) -> Result<Self, InvalidHead> {
+        let members = |line: &HeaderValue| {
+            let members = line.as_bytes().split(|byte| *byte == b',');
+            members
+                .map(|member| member.trim_ascii().to_ascii_lowercase())
+                .collect::<Vec<_>>()
+        };
+        let offered = offered.map(members).unwrap_or_default();
+        let chosen = self.headers.get(header::UPGRADE).map(members);
+        let is_offered = |protocol: &Vec<u8>| offered.contains(protocol);
+        if !chosen.is_some_and(|chosen| chosen.iter().all(is_offered)) {
+            return Err(InvalidHead::UnaskedUpgrade);
+        }
+        let upgrade = HeaderValue::from_static("Upgrade");
+        self.headers.insert(header::CONNECTION, upgrade);
+        Ok(self)
+    }
+}
+
 /// What the upstream sent is no HTTP/1 head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHead {
@@ -40,21 +61,25 @@ pub enum InvalidHead {
     /// Two lengths that disagree, or a length that is no number.
     #[error("the upstream's answer has contradictory lengths")]
     Length,
-    /// 101 although no upgrade was asked for.
+    /// 101 although no upgrade was asked for, or not this one.
     #[error("the upstream switched protocols unasked")]
     UnaskedUpgrade,
 }
 
 /// Takes a final answer's head out of `buffer`, skipping informational ones; `None` if it is not
-/// complete yet.
+/// complete yet. A switch to one of the protocols in `upgrade` is final.
 ///
 /// # Errors
 /// [`InvalidHead`] when no amount of further bytes can make it valid.
-pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, InvalidHead> {
+pub fn parse(
+    buffer: &mut BytesMut,
+    method: &Method,
+    upgrade: Option<&HeaderValue>,
+) -> Result<Option<ResponseHead>, InvalidHead> {
     loop {
         match parse_one(buffer, method)? {
             Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(InvalidHead::UnaskedUpgrade);
+                return head.switched(upgrade).map(Some);
             }
             // Informational answers precede the real one and have no body.
             Some(head) if head.status.is_informational() => {}
@@ -115,6 +140,8 @@ struct Fields {
     is_persistent: bool,
     is_closing: bool,
     nominated: Vec<HeaderName>,
+    /// What the upstream switches to, or would.
+    upgrade: Option<HeaderValue>,
 }
 
 impl Fields {
@@ -129,6 +156,7 @@ impl Fields {
             is_persistent: version == 1,
             is_closing: false,
             nominated: Vec::new(),
+            upgrade: None,
         }
     }
 
@@ -153,7 +181,8 @@ impl Fields {
                     }
                 }
             }
-            header::UPGRADE | header::TE => {}
+            header::UPGRADE => self.upgrade = Some(value),
+            header::TE => {}
             // An upstream must not be able to say which arm has answered.
             name if is_old_hop_by_hop(&name) || is_own(&name) => {}
             name => {
@@ -182,6 +211,11 @@ impl Fields {
             if *name != header::CONTENT_LENGTH {
                 self.end_to_end.remove(name);
             }
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(protocol) = self.upgrade.take()
+        {
+            self.end_to_end.insert(header::UPGRADE, protocol);
         }
         let body = self.framing(status, method)?;
         // Its sender may think that these have a body, and send it when nobody expects it.
@@ -264,7 +298,46 @@ mod tests {
     use super::*;
 
     fn read(wire: &str) -> Result<Option<ResponseHead>, InvalidHead> {
-        parse(&mut BytesMut::from(wire), &Method::GET)
+        parse(&mut BytesMut::from(wire), &Method::GET, None)
+    }
+
+    /// What a switch looks like to a client that has offered `websocket` and `chat/2`.
+    fn switch(fields: &str) -> Result<Option<ResponseHead>, InvalidHead> {
+        let offered = HeaderValue::from_static("websocket, chat/2");
+        let wire = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+        parse(
+            &mut BytesMut::from(wire.as_str()),
+            &Method::GET,
+            Some(&offered),
+        )
+    }
+
+    #[test]
+    fn an_upstream_switches_only_to_what_was_offered() {
+        let fields = "Upgrade: WebSocket\r\nConnection: upgrade, X-Mine\r\nX-Mine: 1\r\n\
+                      Sec-WebSocket-Accept: abc\r\n";
+        let head = switch(fields).expect("valid").expect("complete");
+        let mut fields: Vec<_> = head.headers.iter().collect();
+        fields.sort_by_key(|(name, _)| name.as_str());
+        let fields = fields.iter().map(|(name, value)| {
+            let value = value.to_str().expect("text");
+            format!("{name}: {value}")
+        });
+        assert_eq!(
+            fields.collect::<Vec<_>>(),
+            [
+                "connection: Upgrade",
+                "sec-websocket-accept: abc",
+                "upgrade: WebSocket"
+            ]
+        );
+        for fields in ["", "Upgrade: h2c\r\n", "Upgrade: websocket, h2c\r\n"] {
+            assert_eq!(
+                switch(fields).err(),
+                Some(InvalidHead::UnaskedUpgrade),
+                "{fields}"
+            );
+        }
     }
 
     #[test]

@@ -217,6 +217,17 @@ impl Raw {
         written.expect("the proxy is there");
     }
 
+    /// Says this, and reads as much meanwhile.
+    pub(crate) async fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let (mut reading, mut writing) = self.stream.split();
+        let mut heard = vec![0; bytes.len()];
+        let both =
+            async { tokio::try_join!(writing.write_all(bytes), reading.read_exact(&mut heard)) };
+        let exchanged = in_time("the proxy reads and writes", both).await;
+        exchanged.expect("the proxy is there");
+        heard
+    }
+
     /// Says as much of this as is taken until nothing more is for a while.
     pub(crate) async fn write_until_stuck(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;

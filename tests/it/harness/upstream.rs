@@ -372,6 +372,13 @@ impl<S: AsyncRead + AsyncWrite> Performance<'_, S> {
             Step::Flood(length) => self.flood(length).await?,
             Step::Pause(duration) => tokio::time::sleep(duration).await,
             Step::Wait(gate) => gate.passed().await,
+            Step::Echo => {
+                while self.reader.has_more().await? {
+                    let bytes = self.reader.take();
+                    self.write(&bytes).await?;
+                }
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             Step::AwaitDeparture => {
                 while self.reader.has_more().await? {
                     self.reader.forget();

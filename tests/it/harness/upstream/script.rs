@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Pause(Duration),
     /// Waits until the test opens the gate.
     Wait(Gate),
+    /// Sends back whatever comes until the other side closes the connection, and records that.
+    Echo,
     /// Waits until the other side closes the connection, and records it.
     AwaitDeparture,
     /// Waits for the first byte of the next request and closes the connection in its face.

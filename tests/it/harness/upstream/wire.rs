@@ -98,6 +98,11 @@ impl<S: tokio::io::AsyncRead> Reader<S> {
         Ok(!self.buffer.is_empty() || self.more().await? > 0)
     }
 
+    /// What was read ahead.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Drops what was read ahead.
     pub(super) fn forget(&mut self) {
         self.buffer.clear();
