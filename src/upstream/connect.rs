@@ -4,6 +4,7 @@
 //! it may be replayed whatever its method; the error says which phase failed and why.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +16,8 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -27,6 +30,9 @@ use crate::upstream::endpoint::Endpoint;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Between two such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long one address of a name is waited for before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How a backend's connections are secured.
 #[derive(Clone, Debug)]
@@ -130,7 +136,7 @@ impl ConnectFailure {
 }
 
 /// Opens a connection to `endpoint`, secured if `tls` is given. The addresses of a name
-/// are tried in order. Without a time limit of its own.
+/// are tried in order, each a moment after the one before. Without a time limit of its own.
 ///
 /// # Errors
 /// [`ConnectFailure`] says which phase failed.
@@ -140,7 +146,7 @@ pub async fn connect(
 ) -> Result<Stream, ConnectFailure> {
     let addresses = endpoint.addresses().await;
     let addresses = addresses.map_err(ConnectFailure::Connect)?;
-    let tcp = TcpStream::connect(addresses.as_slice()).await;
+    let tcp = connect_any(&addresses).await;
     let tcp = tcp.map_err(ConnectFailure::Connect)?;
     prepare(&tcp).map_err(ConnectFailure::Connect)?;
     let Some(tls) = tls else {
@@ -154,6 +160,36 @@ pub async fn connect(
         .await
         .map(|stream| Stream::Tls(Box::new(stream)))
         .map_err(ConnectFailure::Tls)
+}
+
+/// Connects to the first of the addresses that accepts. An address where nothing happens must not
+/// take all the time that there is: the next one is tried a moment later, beside it (RFC 8305).
+async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    if let [only] = addresses {
+        return TcpStream::connect(*only).await;
+    }
+    let mut untried = addresses.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        if let Some(address) = untried.next() {
+            attempts.spawn(TcpStream::connect(address));
+        } else if attempts.is_empty() {
+            return Err(failure);
+        }
+        let ended = match untried.len() {
+            0 => attempts.join_next().await,
+            _ => timeout(HEAD_START, attempts.join_next())
+                .await
+                .unwrap_or(None),
+        };
+        match ended {
+            Some(Ok(Ok(tcp))) => return Ok(tcp),
+            Some(Ok(Err(error))) => failure = error,
+            // Nothing has happened yet. That an attempt panics is not foreseen; it is none.
+            Some(Err(_)) | None => {}
+        }
+    }
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {

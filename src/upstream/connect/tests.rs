@@ -236,3 +236,36 @@ fn roots_that_cannot_be_used_are_refused() {
         Err(InvalidTls::UnreadableRoots(_))
     ));
 }
+
+#[tokio::test]
+async fn an_address_where_nothing_happens_costs_a_moment_and_one_that_refuses_nothing() {
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    silent.bind(&any.into()).unwrap();
+    silent.listen(0).unwrap();
+    let silent_address = silent.local_addr().unwrap().as_socket().unwrap();
+    // Its queue of connections to accept is full before long, and nobody accepts one.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = timeout(HEAD_START, TcpStream::connect(silent_address)).await {
+        waiting.push(stream.unwrap());
+    }
+    let (alive, port) = listen().await;
+    let alive_address = SocketAddr::from(([127, 0, 0, 1], port));
+    let (closed, port) = listen().await;
+    drop(closed);
+    let refusing = SocketAddr::from(([127, 0, 0, 1], port));
+    for addresses in [
+        vec![silent_address, alive_address],
+        vec![refusing, alive_address],
+        vec![refusing, silent_address, alive_address],
+        vec![alive_address, silent_address],
+    ] {
+        let connected = timeout(LONG, connect_any(&addresses)).await.unwrap();
+        let peer = connected.unwrap().peer_addr().unwrap();
+        assert_eq!(peer, alive_address, "{addresses:?}");
+    }
+    drop(alive);
+    let refused = connect_any(&[refusing, alive_address]).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(connect_any(&[]).await.is_err());
+}
