@@ -24,6 +24,11 @@ need curl curl
 need wrk wrk
 need h2load nghttp2-client
 need node nodejs
+need_library() { # LIBRARY PACKAGE
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "$1" || packages+=("$2")
+}
+# Names that move, without touching the machine's own.
+need_library libnss_wrapper.so libnss-wrapper
 need_module() { # MODULE PACKAGE
   /usr/bin/python3 -c "import $1" 2>/dev/null || packages+=("$2")
 }

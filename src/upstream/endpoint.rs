@@ -105,7 +105,7 @@ impl Endpoint {
     }
 
     /// The addresses to try, in order. A name that was looked up within the last seconds is not
-    /// looked up again.
+    /// looked up again; one that is not found any more keeps its addresses for some minutes.
     ///
     /// # Errors
     /// Those of the system's resolver.
@@ -115,7 +115,8 @@ impl Endpoint {
             Location::Name { host, port } => {
                 let name = (host.clone(), *port);
                 let look_up = async { Ok(lookup_host(name).await?.collect()) };
-                self.lookup.addresses(Instant::now(), look_up).await
+                let now = Instant::now();
+                self.lookup.addresses(&self.address, now, look_up).await
             }
         }
     }

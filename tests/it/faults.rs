@@ -8,6 +8,7 @@
 //! the budget stay out of it.
 
 mod fault;
+mod names;
 mod stale;
 
 use std::net::SocketAddr;

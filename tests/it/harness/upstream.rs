@@ -466,6 +466,13 @@ impl Place {
         Self { socket }
     }
 
+    /// The same port at another address of this machine.
+    pub(crate) fn beside(&self, address: Ipv4Addr) -> Self {
+        let socket = sharing();
+        bind(&socket, SocketAddr::from((address, self.address().port())));
+        Self { socket }
+    }
+
     /// Where nobody listens, unless a server was started here.
     pub(crate) fn address(&self) -> SocketAddr {
         address_of(&self.socket)
