@@ -7,7 +7,9 @@
 //! it. The breaker and
 //! the budget stay out of it.
 
+mod departures;
 mod fault;
+mod flapping;
 mod names;
 mod stale;
 

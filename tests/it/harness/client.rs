@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -208,6 +209,12 @@ impl Raw {
     pub(crate) async fn finish(&mut self) {
         let finished = self.stream.shutdown().await;
         finished.expect("the proxy is there");
+    }
+
+    /// Leaves without a word.
+    pub(crate) fn reset(self) {
+        let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        linger.expect("TCP has this option");
     }
 
     /// Says this.
