@@ -24,6 +24,7 @@ mod patience;
 mod plans;
 mod project;
 mod quiet;
+mod raw_bytes;
 mod readme;
 mod real_clients;
 mod real_parts;
