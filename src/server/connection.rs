@@ -28,6 +28,7 @@ use crate::proxy::worker::Worker;
 use super::http2;
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
+use super::reader::Readers;
 use super::stream::ClientStream;
 
 /// Time for a TLS handshake.
@@ -205,8 +206,11 @@ where
     let quiet = Quiet::new(&worker.deadlines, patience);
     let service = entrance.service(peer);
     let asked = Rc::clone(&quiet);
+    let readers = Readers::new(&worker.deadlines, patience);
+    let begun = Rc::clone(&readers);
     let service = hyper::service::service_fn(move |request| {
         let mut answering = asked.begin();
+        let reader = begun.begin();
         let answer = service.clone().call(request);
         async move {
             let response = answer.await?;
@@ -214,10 +218,11 @@ where
             Ok::<_, Infallible>(response.map(|body| Answer {
                 body,
                 _answering: answering,
+                reader,
             }))
         }
     });
-    let connection = http2::builder().serve_connection(TokioIo::new(stream), service);
+    let connection = http2::builder(readers).serve_connection(TokioIo::new(stream), service);
     let connection = pin!(connection);
     drive(worker, connection, Some(&quiet), |connection| {
         connection.graceful_shutdown()

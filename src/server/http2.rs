@@ -8,15 +8,18 @@
 //! - 128 heads of 16 KiB, 2 MiB,
 //! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
 //!
-//! so 22 MiB; a client that takes nothing is let go after `header_timeout`. What a client does to
+//! so 22 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does to
 //! the streams of others is nothing, and to its own no more than the protocol forces: sixteen
 //! uploads that their servers do not read fill the connection's window, not one.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::TokioTimer;
 use tokio::task::spawn_local;
+
+use super::reader::Readers;
 
 /// Streams that a client may have open; what it opens beyond is refused unprocessed.
 const MAX_STREAMS: u32 = 128;
@@ -41,9 +44,9 @@ const PING: Duration = Duration::from_secs(30);
 /// Time for its answer.
 const PONG: Duration = Duration::from_secs(20);
 
-/// How a connection is spoken with.
-pub(super) fn builder() -> Builder<LocalExecutor> {
-    let mut builder = Builder::new(LocalExecutor);
+/// How a connection with these readers is spoken with.
+pub(super) fn builder(readers: Rc<Readers>) -> Builder<LocalExecutor> {
+    let mut builder = Builder::new(LocalExecutor(readers));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -60,15 +63,15 @@ pub(super) fn builder() -> Builder<LocalExecutor> {
     builder
 }
 
-/// Runs what HTTP/2 spawns on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LocalExecutor;
+/// Runs a connection's streams on the worker's own thread.
+#[derive(Clone, Debug)]
+pub(super) struct LocalExecutor(Rc<Readers>);
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
     F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(future);
+        spawn_local(self.0.watch(future));
     }
 }

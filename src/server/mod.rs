@@ -9,6 +9,7 @@ pub mod connection;
 mod http2;
 pub mod listener;
 mod quiet;
+mod reader;
 pub mod stream;
 pub mod thread;
 pub mod tls;

@@ -20,6 +20,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::upstream::deadline::{Deadline, Deadlines};
 
+use super::reader::Reader;
+
 /// Requests withdrawn for which a connection is not given up, however many they are of all.
 const MAX_ABANDONED: u32 = 200;
 
@@ -121,11 +123,12 @@ impl Drop for Answering {
     }
 }
 
-/// An answer's body, which keeps its connection from being quiet.
+/// An answer's body, which keeps its connection from being quiet, and its reader from resting.
 #[derive(Debug)]
 pub(super) struct Answer<B> {
     pub(super) body: B,
     pub(super) _answering: Answering,
+    pub(super) reader: Rc<Reader>,
 }
 
 impl<B: Body + Unpin> Body for Answer<B> {
@@ -136,7 +139,12 @@ impl<B: Body + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.reader.asks_for_more();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(_))) {
+            self.reader.is_given();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

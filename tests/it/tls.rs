@@ -199,6 +199,7 @@ impl Clients {
         }
     }
 
+    /// Where only `known` and `ended` are known.
     async fn start(&self, upstream: &Upstream, first: &Certificate, required: bool) -> Proxy {
         let roots = format!(
             "{}{}",
@@ -246,4 +247,40 @@ async fn who_must_show_a_certificate_gets_no_answer_without_a_good_one() {
         assert_eq!(received.field("x-forwarded-client-cert"), None);
     }
     assert_eq!(upstream.received().len(), 3);
+}
+
+#[tokio::test]
+async fn whoever_is_no_longer_known_cannot_resume_what_was_agreed_before() {
+    let (upstream, first, clients) = (Upstream::ok("api"), Certificate::new(), Clients::new());
+    let proxy = clients.start(&upstream, &first, true).await;
+    // The connector remembers its sessions.
+    let connector = first.connector_as(Some(&clients.known), &["http/1.1"]);
+    let again = async || {
+        let stream = TcpStream::connect(proxy.address())
+            .await
+            .expect("somebody listens");
+        let shaking = connector.connect(Certificate::name(), stream);
+        match in_time("a handshake", shaking).await {
+            Ok(stream) => ask(stream).await.unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    };
+    for _ in 0..2 {
+        assert!(again().await.starts_with("HTTP/1.1 200 "));
+    }
+    proxy.rewrite("clients.pem", &clients.stranger.certificate_pem);
+    eventually("the roots are replaced", async || again().await.is_empty()).await;
+    let mut stranger = String::new();
+    if let Ok(stream) = shake(
+        proxy.address(),
+        "localhost",
+        &first,
+        Some(&clients.stranger),
+    )
+    .await
+    {
+        stranger = ask(stream).await.unwrap_or_default();
+    }
+    assert!(stranger.starts_with("HTTP/1.1 200 "), "{stranger}");
+    assert_eq!(again().await, "");
 }

@@ -1,8 +1,12 @@
 //! Streams of one connection wait for nobody but themselves, and hold no more than is stated.
 
+use std::time::Duration;
+
 use crate::harness::client::{Answer, Client, get as ask, request};
 use crate::harness::eventually;
-use crate::harness::frames::{END_STREAM, Frames, Outcome, REFUSED_STREAM, get, headers};
+use crate::harness::frames::{
+    DATA, END_STREAM, Frames, Outcome, REFUSED_STREAM, RST_STREAM, get, headers,
+};
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
@@ -108,7 +112,7 @@ async fn a_client_that_grants_everything_and_reads_nothing_costs_what_is_stated(
     .await;
     let mut flooded = 0;
     eventually("the floods come to a halt", async || {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let before = std::mem::replace(&mut flooded, upstream.flooded());
         before == flooded
     })
@@ -138,4 +142,46 @@ async fn a_stream_too_many_is_refused_unprocessed_and_the_others_go_on() {
     let beside = client.outcome(last + 2).await;
     assert!(matches!(beside, Outcome::Answered(200, _)), "{beside:?}");
     assert_eq!(upstream.received_for("/held").len(), STREAMS as usize);
+}
+
+#[tokio::test]
+async fn an_answer_of_which_nothing_is_taken_is_given_up_and_one_taken_slowly_is_not() {
+    let upstream = upstream(&Gate::new());
+    let address = upstream.address();
+    let configuration = format!(
+        "backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n\
+         edge: {{header_timeout: 400ms}}\n"
+    );
+    let proxy = Site::new().start(&configuration).await;
+    // It reads its socket and answers whatever it is asked, but its windows are closed.
+    let mut client = Frames::with_window(proxy.address(), 0).await;
+    client.grant(0, 1 << 30).await;
+    for stream in [1, 3] {
+        client.ask(stream, &get("/large")).await;
+    }
+    client.ask(5, &get("/beside")).await;
+    let (mut granted, mut taken, mut given_up) = (0, 0, Vec::new());
+    while taken < LARGE {
+        if taken == granted {
+            // Slow while the others are waited for: each piece is taken in time.
+            if given_up.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            client.grant(3, 1 << 18).await;
+            granted += 1 << 18;
+        }
+        let frame = client.next().await.expect("the connection goes on");
+        match (frame.kind, frame.stream) {
+            (DATA, stream) => {
+                assert_eq!(stream, 3);
+                taken += frame.payload.len();
+            }
+            (RST_STREAM, stream) => given_up.push(stream),
+            _ => {}
+        }
+    }
+    given_up.sort_unstable();
+    assert_eq!(given_up, [1, 5]);
+    assert_eq!(taken, LARGE);
+    upstream.was_departed("/large").await;
 }
