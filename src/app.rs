@@ -1,9 +1,15 @@
 //! `cutover serve`: the only place where the parts are wired together, in the order in which a
-//! process lives: configuration, state, sockets, threads, service, drain.
+//! process lives: configuration, sockets, state, threads, service, drain.
+
+mod admin;
+mod memory;
+mod signals;
+mod sockets;
+mod succession;
 
 use std::future::poll_fn;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,12 +17,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::admin::{self, AdminState, Readiness, Stage};
+use self::admin::Admin;
+use self::signals::Signals;
+use self::sockets::{describe, doorstep, listen, stop_all};
+use self::succession::Succession;
+use crate::admin::{AdminState, Readiness, Stage};
 use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::config::{self, Problems, certificate};
@@ -27,20 +36,31 @@ use crate::control::protocol::ControlHandle;
 use crate::control::watch::Watcher;
 use crate::control::world::World;
 use crate::edge;
-use crate::policy::plan::Retreat;
-use crate::policy::rollout::{By, Effect, Event};
+use crate::handover::inherited::Inherited;
+use crate::handover::predecessor::{NotRelieved, Parting, Predecessor};
+use crate::handover::program::Program;
+use crate::handover::successor::Heir;
+use crate::handover::upgrade::Upgrades;
+use crate::handover::{activation, notify};
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
-use crate::server::listener::{self, BindError, Listener};
+use crate::server::listener::{BindError, Listener};
 use crate::server::thread::{Shared, WorkerThread};
 use crate::server::tls;
-use crate::state::{OpenError, Saved, Store};
+use crate::state::OpenError;
 use crate::telemetry::access_log::{AccessLog, LogReading, Output};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
+use crate::telemetry::handover::HandoverTally;
 use crate::telemetry::log::{self, Format};
 
 /// Time for the last lines of the access log.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// Between two looks at what ends.
+const LOOK: Duration = Duration::from_millis(10);
+/// The part of the drain's deadline in which an old process closes no connection by itself: each
+/// request is still answered, with the wish that the next one goes elsewhere. A connection that is
+/// closed while nothing is asked may cross with a request.
+const QUIET: u32 = 3;
 /// Time for the control plane to save what it knows and to end.
 const LAST_SAVE: Duration = Duration::from_secs(5);
 
@@ -51,6 +71,8 @@ pub struct ServeOptions {
     pub config: PathBuf,
     /// What to do where the state store cannot be used; refuse to start if absent.
     pub recover: Option<Recover>,
+    /// Whether to relieve the process that works with the same state, if there is one.
+    pub take_over: bool,
     /// How the log looks.
     pub log_format: Format,
 }
@@ -76,6 +98,12 @@ pub enum ServeError {
     /// The state store cannot be used.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// The running process goes on.
+    #[error(transparent)]
+    NotRelieved(#[from] NotRelieved),
+    /// systemd has bound a socket in which clients would wait for ever.
+    #[error("systemd passes a socket for {0}, and the configuration has no listener there")]
+    Unclaimed(SocketAddr),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -96,19 +124,24 @@ pub enum ServeError {
 /// [`ServeError`] says what to mend, in one sentence (or a list of problems).
 pub fn serve(options: ServeOptions) -> Result<(), ServeError> {
     log::start(options.log_format)?;
+    // Before there is a second thread, since it changes the environment.
+    let passed = activation::sockets()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = LocalSet::new();
-    let ended = runtime.block_on(local.run_until(run(options)));
+    let ended = runtime.block_on(local.run_until(run(options, passed)));
     // A look-up or a file that hangs on another thread must not keep the process.
     runtime.shutdown_background();
     ended
 }
 
-async fn run(options: ServeOptions) -> Result<(), ServeError> {
+async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError> {
     // Before anything slow: a signal that comes early must not find the default handler.
     let mut signals = Signals::install()?;
+    let upgrade_signal = Signals::upgrades()?;
+    // An upgrade may replace the file any moment.
+    let program = Program::of_this_process();
     let clock = Clock::start();
     // From before the file is read: an edit in between would be missed.
     let watcher = Watcher::new(vec![options.config.clone()]);
@@ -122,14 +155,25 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     ));
     let access_log = AccessLog::start()?;
     access_log.output(log_output(&config).map_err(ServeError::Unusable)?);
-    let sockets = bind_all(&config)?;
-    let admin_socket = listener::bind(config.process.admin.address)?;
-    let (store, saved) = open_store(&config, options.recover, clock)?;
+    let state_directory = config.process.state_directory.clone();
+    // Only now that the configuration is known to be sound is anyone disturbed.
+    let (mut predecessor, given) = match options.take_over {
+        true => Predecessor::ask(&state_directory).await?.unzip(),
+        false => (None, None),
+    };
+    let (sockets, admin_socket) = listen(&config, given.unwrap_or_default(), passed)?;
+    let (store, saved) = match &mut predecessor {
+        Some(predecessor) => {
+            predecessor.release().await?;
+            memory::open_after(&config, options.recover, clock).await?
+        }
+        None => memory::open(&config, options.recover, clock)?,
+    };
     let is_recovering = saved.is_none();
     let (mut world, mut effects) = World::new(clock, config, saved.unwrap_or_default())
         .map_err(|error| ServeError::Unusable(error.to_string()))?;
     if let Some(recover) = options.recover.filter(|_| is_recovering) {
-        effects.extend(recover_shares(&mut world, recover));
+        effects.extend(memory::recover_shares(&mut world, recover));
     }
     let published = Controller::first_snapshot(&mut world);
 
@@ -150,10 +194,15 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     let drain = world.config.process.drain.clone();
     let readiness = Readiness::starting();
     let (control, messages) = ControlHandle::channel();
-    let admin_address = serve_admin(admin_socket, &world, control, &readiness)?;
     spawn_local(signals.reopening(Arc::clone(&entrance)));
     let counted = Arc::clone(&edge);
-    let data_plane = data_plane(&workers, &certificates, Arc::clone(&entrance), edge, clock);
+    let tokens = world.config.process.admin.tokens.clone().into();
+    let described = describe(&world.config);
+    let handovers = Arc::new(HandoverTally::default());
+    let data_plane = DataPlane {
+        handovers: Arc::clone(&handovers),
+        ..data_plane(&workers, &certificates, Arc::clone(&entrance), edge, clock)
+    };
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
         world,
@@ -164,6 +213,26 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
         watcher,
     );
     controller.settle(effects).await;
+    // From here on nothing can fail any more but what ends a process; until here the old one can
+    // still go on. What arrives before we accept waits in the queue that we share with it.
+    if let Some(predecessor) = predecessor {
+        if let Parting::Leaves(old) = predecessor.relieve().await? {
+            spawn_local(old.guide(Arc::clone(&published), clock));
+        }
+        handovers.took_over();
+        tracing::info!("taken over from the old process");
+    }
+    let (upgrades, wishes) = Upgrades::channel();
+    let sockets_of_admin = Arc::new(admin_socket.try_clone()?);
+    let admin = Admin::serve(
+        admin_socket,
+        AdminState {
+            control: control.clone(),
+            tokens,
+            readiness: readiness.clone(),
+            upgrades,
+        },
+    )?;
     let (stop, stopped) = oneshot::channel();
     let mut controller = spawn_local(controller.run(messages, stopped));
 
@@ -172,11 +241,28 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
         Listener::start(socket, index, workers, Arc::clone(&published))
     });
     let listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
-    announce(&listeners, &certificates.load(), admin_address);
+    announce(&listeners, &certificates.load(), admin.address);
     readiness.advance(Stage::Ready);
+    notify::notify(&format!(
+        "{}\n{}",
+        notify::READY,
+        notify::main_process(std::process::id())
+    ));
+    let sockets = listeners.iter().map(Listener::socket);
+    let sockets = sockets.chain([sockets_of_admin]);
+    let succession = Succession {
+        doorstep: doorstep(&state_directory),
+        sockets: described.into_iter().zip(sockets).collect(),
+        program,
+        control: control.clone(),
+        signal: upgrade_signal,
+        wishes,
+        tally: handovers,
+    };
 
-    tokio::select! {
-        () = signals.stop_asked() => {}
+    let heir = tokio::select! {
+        () = signals.stop_asked() => None,
+        heir = succession.heir() => Some(heir),
         ended = &mut controller => {
             return Err(ended.map_err(broken)?.err().map_or_else(
                 || ServeError::Broken("the control plane has ended".to_owned()),
@@ -186,24 +272,49 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
         () = any_ended(&workers) => {
             return Err(ServeError::Broken("a worker thread has ended".to_owned()));
         }
-    }
+    };
     readiness.advance(Stage::Draining);
-    tracing::info!("draining: no longer ready");
-    for worker in workers.iter() {
-        worker.leave();
-    }
-    let is_asked_again =
-        !signals.is_hasty && signals.unless_again(sleep(drain.delay)).await.is_none();
-    for listener in listeners {
-        listener.stop();
-    }
+    let (is_asked_again, deadline) = match heir {
+        None => {
+            tracing::info!("draining: no longer ready");
+            notify::notify(notify::STOPPING);
+            for worker in workers.iter() {
+                worker.leave();
+            }
+            let delay = sleep(drain.delay);
+            let again = !signals.is_hasty && signals.unless_again(delay).await.is_none();
+            stop_all(listeners);
+            (again, drain.deadline)
+        }
+        Some(heir) => {
+            tracing::info!(
+                successor = heir.process(),
+                "draining: another process serves"
+            );
+            if let Some(process) = heir.process() {
+                notify::notify(&notify::main_process(process));
+            }
+            spawn_local(obey(heir, control));
+            stop_all(listeners);
+            for worker in workers.iter() {
+                worker.leave();
+            }
+            let quiet = drain.deadline / QUIET;
+            let farewell = async {
+                admin.end().await;
+                all_left(&workers).await;
+            };
+            let again = signals.unless_again(timeout(quiet, farewell)).await;
+            (again.is_none(), drain.deadline.saturating_sub(quiet))
+        }
+    };
     for worker in workers.iter() {
         worker.drain();
     }
     let patience = if is_asked_again {
         Duration::ZERO
     } else {
-        drain.deadline
+        deadline
     };
     let finished = signals
         .unless_again(timeout(patience, all_ended(threads)))
@@ -232,59 +343,21 @@ async fn run(options: ServeOptions) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// The signals that end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// Taken by what it wakes.
-    reopen: Option<Signal>,
-    is_hasty: bool,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reopen: Some(signal(SignalKind::user_defined1())?),
-            is_hasty: false,
-        })
-    }
-
-    /// Resolves when the process is asked to end. A person at a terminal wants no delay.
-    async fn stop_asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => self.is_hasty = true,
-        }
-    }
-
-    /// Opens the access log anew whenever it was rotated.
-    fn reopening(&mut self, entrance: Arc<edge::Shared>) -> impl Future<Output = ()> + use<> {
-        let reopen = self.reopen.take();
-        async move {
-            let (Some(mut reopen), Some(log)) = (reopen, entrance.access_log()) else {
-                return;
-            };
-            while reopen.recv().await.is_some() {
-                log.reopen();
-            }
-        }
-    }
-
-    /// What `future` returns, unless the process is asked again to end.
-    async fn unless_again<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        tokio::select! {
-            output = future => Some(output),
-            _ = self.terminate.recv() => None,
-            _ = self.interrupt.recv() => None,
+/// Does what our successor says, to its end or ours.
+async fn obey(mut heir: Heir, control: ControlHandle) {
+    while let Some(limits) = heir.orders().await {
+        tracing::info!(?limits, "obeying the successor");
+        if control.obey(limits).await.is_err() {
+            return;
         }
     }
 }
 
-fn bind_all(config: &Config) -> Result<Vec<TcpListener>, BindError> {
-    let addresses = config.listeners.iter().map(|listener| listener.address);
-    addresses.map(listener::bind).collect()
+/// Resolves when no client is connected any more.
+async fn all_left(workers: &[WorkerThread]) {
+    while workers.iter().any(|worker| worker.load() > 0) {
+        sleep(LOOK).await;
+    }
 }
 
 /// The listeners' certificates, ready for use.
@@ -304,75 +377,6 @@ fn log_output(config: &Config) -> Result<Option<Output>, String> {
     config.access_log.as_ref().map(Output::open).transpose()
 }
 
-/// Opens the state store and reads what an earlier process left; `None` where it cannot be used
-/// and the operator has said how to start all the same.
-fn open_store(
-    config: &Config,
-    recover: Option<Recover>,
-    clock: Clock,
-) -> Result<(Option<Store>, Option<Saved>), ServeError> {
-    let directory = &config.process.state_directory;
-    let opened = Store::open(directory).and_then(|store| store.load().map(|saved| (store, saved)));
-    let error = match opened {
-        Ok((store, saved)) => {
-            if recover.is_some() {
-                tracing::warn!("--recover-share is ignored: the state store is in order");
-            }
-            if store.is_new() {
-                let file = store.file().display();
-                tracing::warn!(%file, "no state file: beginning without earlier decisions");
-            }
-            return Ok((Some(store), Some(saved)));
-        }
-        // Another process decides there; two deciders are worse than none.
-        Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
-        Err(error) if recover.is_none() => return Err(error.into()),
-        Err(error) => error,
-    };
-    tracing::error!(%error, "starting without the earlier state, as --recover-share asks");
-    let fresh = Store::set_aside(directory, clock.now()).and_then(|aside| {
-        tracing::warn!(file = %aside.display(), "the unusable state file is kept here");
-        Store::open(directory).map_err(io::Error::other)
-    });
-    match fresh {
-        Ok(store) => Ok((Some(store), None)),
-        Err(error) => {
-            tracing::error!(%error, "there is no state store: nothing survives a restart");
-            Ok((None, None))
-        }
-    }
-}
-
-/// Gives every split the share that the operator named for a start without memory.
-fn recover_shares(world: &mut World, recover: Recover) -> Vec<Effect> {
-    let now = world.clock.now();
-    let by = By {
-        actor: "operator".to_owned(),
-        reason: "--recover-share".to_owned(),
-    };
-    let event = match recover {
-        Recover::Legacy => Event::Rollback {
-            to: Some(Retreat::Zero),
-            by,
-        },
-        Recover::Share(share) => Event::Set {
-            share,
-            override_file: true,
-            by,
-        },
-    };
-    let splits = world.splits.iter_mut();
-    splits
-        .flat_map(|state| match state.rollout.handle(event.clone(), now) {
-            Ok(effects) => effects,
-            Err(refusal) => {
-                tracing::error!(split = state.rollout.split(), %refusal, "not recovered");
-                Vec::new()
-            }
-        })
-        .collect()
-}
-
 /// Opens the connections that the splits in motion want beforehand.
 async fn warm_all(world: &World, workers: &[WorkerThread]) {
     let mut asked = Vec::new();
@@ -386,24 +390,6 @@ async fn warm_all(world: &World, workers: &[WorkerThread]) {
     for warmed in asked {
         warmed.await;
     }
-}
-
-fn serve_admin(
-    socket: TcpListener,
-    world: &World,
-    control: ControlHandle,
-    readiness: &Readiness,
-) -> io::Result<SocketAddr> {
-    let address = socket.local_addr()?;
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    let service = admin::service(AdminState {
-        control,
-        tokens: world.config.process.admin.tokens.clone().into(),
-        readiness: readiness.clone(),
-    });
-    tokio::spawn(async move { axum::serve(socket, service).await });
-    Ok(address)
 }
 
 /// The data plane, as the control plane sees it.
@@ -455,6 +441,7 @@ fn data_plane(
                 .map_or_else(LogReading::default, AccessLog::reading),
         }),
         edge,
+        handovers: Arc::default(),
     }
 }
 
@@ -502,7 +489,6 @@ async fn any_ended(workers: &[WorkerThread]) {
 
 /// Resolves when all threads have ended.
 async fn all_ended(threads: Vec<JoinHandle<()>>) {
-    const LOOK: Duration = Duration::from_millis(10);
     while !threads.iter().all(JoinHandle::is_finished) {
         sleep(LOOK).await;
     }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 mod demo;
 pub mod edge;
+pub mod handover;
 pub mod identity;
 pub mod policy;
 pub mod proxy;

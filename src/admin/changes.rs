@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
+use crate::control::protocol::Refused;
 use crate::policy::signal::Reading;
 
 use super::AdminState;
@@ -22,7 +23,7 @@ use super::api::SplitName;
 use super::error::ApiError;
 use super::wire::{
     Because, Deny, Emergency, ErrorKind, GoOn, GoToStage, Record, RollBack, SetShare, Tell,
-    check_reason,
+    Upgrade, Upgraded, check_reason,
 };
 
 /// No valid body comes near this.
@@ -194,6 +195,22 @@ pub(super) async fn reload(
 ) -> Answer {
     let proviso = proviso(body.expected_revision, body.dry_run);
     carry_out(&state, Command::Reload, caller, body.reason, proviso).await
+}
+
+/// Answers when the successor serves, or when there is none.
+pub(super) async fn upgrade(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<Upgrade>,
+) -> Result<Json<Upgraded>, ApiError> {
+    check_reason(&body.reason).map_err(ApiError::bad_request)?;
+    let asked = state.upgrades.ask(caller.actor, body.reason).await;
+    let process =
+        asked.map_err(|because| Refused::Precondition(format!("not upgraded: {because}")))?;
+    Ok(Json(Upgraded {
+        sentence: format!("Process {process} serves now; this one leaves."),
+        process,
+    }))
 }
 
 pub(super) async fn record(

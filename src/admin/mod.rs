@@ -33,6 +33,7 @@ use axum::routing::{get, post};
 
 use crate::config::model::Token;
 use crate::control::protocol::ControlHandle;
+use crate::handover::upgrade::Upgrades;
 
 pub use self::readiness::{Readiness, Stage};
 
@@ -45,6 +46,8 @@ pub struct AdminState {
     pub tokens: Arc<[Token]>,
     /// What `/readyz` says.
     pub readiness: Readiness,
+    /// Where upgrades are asked for.
+    pub upgrades: Upgrades,
 }
 
 /// The admin API as a router; serve it on the admin listener, on the control runtime.
@@ -78,6 +81,7 @@ pub fn service(state: AdminState) -> Router {
         .route("/api/v1/emergency", post(changes::emergency))
         .route("/api/v1/reload", post(changes::reload))
         .route("/-/reload", post(changes::reload))
+        .route("/api/v1/upgrade", post(changes::upgrade))
         .route("/api/v1/explain", get(api::explain))
         .route("/api/v1/history", get(history::history))
         .route("/api/v1/state", get(history::state))

@@ -16,6 +16,7 @@ use crate::control::command::{Author, Command, Order, Outcome};
 use crate::control::denied::Denied;
 use crate::control::protocol::{ConfigStatus, Message, Refused, Status};
 use crate::control::recorder::Export;
+use crate::handover::upgrade::Upgrades;
 use crate::policy::address_key::{Addresses, TypedKey};
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
@@ -59,6 +60,7 @@ impl Service {
             control,
             tokens: tokens.into(),
             readiness: readiness.clone(),
+            upgrades: Upgrades::channel().0,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -155,6 +157,9 @@ async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSe
                 let _ = seen.send(order);
                 let _ = reply.send(answer);
             }
+            Message::Release { .. } | Message::Resume { .. } | Message::Obey { .. } => {
+                unreachable!("the admin API does not ask for this")
+            }
         }
     }
 }
@@ -162,6 +167,7 @@ async fn stand_in(mut messages: mpsc::Receiver<Message>, seen: mpsc::UnboundedSe
 fn empty_status() -> Status {
     Status {
         version: "1".into(),
+        process: 7,
         generation: 3,
         revision: 0,
         started_at: "2026-11-20T00:00:00Z".into(),
@@ -551,6 +557,7 @@ async fn a_stopped_control_plane_is_503() {
         control,
         tokens: Arc::new([]),
         readiness: Readiness::starting(),
+        upgrades: Upgrades::channel().0,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     service.address = listener.local_addr().unwrap();

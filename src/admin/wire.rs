@@ -125,6 +125,24 @@ impl From<Target> for Retreat {
     }
 }
 
+/// Asks for the process to be replaced by what lies in its program's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// Recorded in the log.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What became of an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// What is now true.
+    pub sentence: String,
+    /// The successor's number among the machine's processes.
+    pub process: u32,
+}
+
 /// Declares or clears an emergency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -202,6 +202,16 @@ enum Command {
     /// listed, and the exit code is 3.
     Reload(operate::Reload),
 
+    /// Replace the running process by what lies in its program's place, without losing a request.
+    ///
+    /// Example: install cutover-2.5 /usr/local/bin/cutover && cutover upgrade
+    ///
+    /// The running process starts its program's file anew, gives it its listening sockets and the
+    /// state, and leaves when its connections have ended. Returns when the new process serves. If it
+    /// does not come to that, the old one goes on as if nothing had happened; the exit code is 5,
+    /// and the reason is told. SIGUSR2 does the same.
+    Upgrade(operate::Upgrade),
+
     /// Tell to which arm a session goes, and why.
     ///
     /// Example: cutover explain --split checkout --key 8f14e45f
@@ -306,6 +316,7 @@ impl Cli {
             Command::Emergency(emergency) => emergency.run(),
             Command::Deny(deny) => deny.run(ink),
             Command::Reload(reload) => reload.run(),
+            Command::Upgrade(upgrade) => upgrade.run(),
             Command::Explain(explain) => explain.run(),
             Command::Pin(pin) => pin.run(),
             Command::Test(smoke) => smoke.run(ink),

@@ -3,14 +3,14 @@
 use clap::Args;
 
 use crate::admin::wire::{
-    self, Emergency as Declaration, GoToStage, RollBack, SetShare, Target, Tell,
+    self, Emergency as Declaration, GoToStage, RollBack, SetShare, Target, Tell, Upgraded,
 };
 use crate::policy::share::Share;
 
 use super::change::{ChangeRequest, Reason, reason, split_path};
-use super::client::escape;
+use super::client::{Connection, escape, for_people};
 use super::exit::Failure;
-use super::output::Answer;
+use super::output::{Answer, Format, Output};
 use super::wait::Patience;
 
 /// `cutover set`
@@ -232,6 +232,34 @@ impl Emergency {
             dry_run: self.request.dry_run,
         };
         self.request.send("/api/v1/emergency", &body)
+    }
+}
+
+/// `cutover upgrade`
+#[derive(Debug, Args)]
+pub(super) struct Upgrade {
+    /// Why; the log tells.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: Option<String>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Upgrade {
+    pub(super) fn run(self) -> Result<Answer, Failure> {
+        let body = wire::Upgrade {
+            reason: self.reason.unwrap_or_default(),
+        };
+        let answer = self.connection.post("/api/v1/upgrade", &body)?;
+        match self.output.format {
+            Format::Json => Ok(Answer::json(&answer)),
+            Format::Table => {
+                let upgraded: Upgraded = for_people(answer)?;
+                Ok(Answer::success(upgraded.sentence + "\n"))
+            }
+        }
     }
 }
 

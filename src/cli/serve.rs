@@ -21,6 +21,11 @@ pub(super) struct Serve {
     #[arg(long, value_name = "legacy|PERCENT", value_parser = parse_recover)]
     recover_share: Option<Recover>,
 
+    /// Relieve the process that works with the same state directory, if there is one: take its
+    /// sockets and its state, and have it leave. Without one, start as usual
+    #[arg(long)]
+    take_over: bool,
+
     /// How a line of the log looks
     #[arg(long, value_enum, default_value_t)]
     log_format: Format,
@@ -31,6 +36,7 @@ impl Serve {
         let options = ServeOptions {
             config: self.file.path,
             recover: self.recover_share,
+            take_over: self.take_over,
             log_format: self.log_format,
         };
         match app::serve(options) {

@@ -17,6 +17,7 @@ use crate::control::protocol::{
     ConfigStatus, ControlHandle, Message, Refused, Status, no_such_split,
 };
 use crate::control::recorder::Export;
+use crate::handover::upgrade::Upgrades;
 
 use super::*;
 use crate::policy::plan::Retreat;
@@ -48,6 +49,7 @@ impl Instance {
                         secret: "secret".into(),
                     }]),
                     readiness: Readiness::starting(),
+                    upgrades: Upgrades::channel().0,
                 };
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 announce.send(listener.local_addr().unwrap()).unwrap();
@@ -125,6 +127,9 @@ fn answer(message: Message, seen: &std::sync::mpsc::Sender<Order>) {
             seen.send(order).unwrap();
             reply.send(answer).unwrap();
         }
+        Message::Release { .. } | Message::Resume { .. } | Message::Obey { .. } => {
+            unreachable!("the admin API does not ask for this")
+        }
     }
 }
 
@@ -143,6 +148,7 @@ fn history(query: &HistoryQuery) -> String {
 fn status() -> Status {
     Status {
         version: "9.9.9".into(),
+        process: 7,
         generation: 1,
         revision: 0,
         started_at: "2026-11-20T00:00:00Z".into(),

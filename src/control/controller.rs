@@ -43,6 +43,7 @@ use super::protocol::{Message, Refused, no_such_split};
 use super::reload::{Asker, LastReload, Reloads};
 use super::report;
 use super::signals::Signals;
+use super::succession::Charge;
 use super::warm_up::WarmUps;
 use super::watch::Watcher;
 use super::world::{TICK, World, decisions};
@@ -68,6 +69,7 @@ pub struct Controller {
     pub(super) health: HealthChecks,
     metrics: Metrics,
     pub(super) last_reload: LastReload,
+    pub(super) charge: Charge,
 }
 
 /// What was carried out, and what its answer waits for.
@@ -115,6 +117,7 @@ impl Controller {
             advances: Advances::default(),
             announced: Announced::default(),
             signals,
+            charge: Charge::default(),
         }
     }
 
@@ -153,7 +156,7 @@ impl Controller {
                 biased;
                 _ = &mut stop => break,
                 _ = ticks.tick() => self.tick(),
-                () = self.advances.next() => self.conclude_advances(),
+                () = self.advances.next(), if self.charge.is_held() => self.conclude_advances(),
                 (split, signal, reading) = self.signals.next() => {
                     self.world.take_signal(&split, signal, reading);
                 }
@@ -163,10 +166,16 @@ impl Controller {
                     self.reloads.ask(Asker::Event("the file has changed"));
                 }
                 Some(()) = hangup.recv() => self.reloads.ask(Asker::Event("SIGHUP")),
-                loaded = self.reloads.next() => self.conclude_reload(loaded).await,
+                // What is read while another process may be in charge waits for who is.
+                loaded = self.reloads.next(), if self.charge.is_held() => {
+                    self.conclude_reload(loaded).await;
+                }
                 _ = sweeps.tick() => (self.data_plane.sweep_edge)(),
-                _ = saves.tick() => self.remember(),
+                _ = saves.tick(), if self.charge.is_held() => self.remember(),
             }
+        }
+        if !self.charge.is_held() {
+            return Ok(());
         }
         match self.keeper.save(self.memory(), Vec::new()).await {
             Ok(()) => self.keeper.finish().await,
@@ -177,13 +186,16 @@ impl Controller {
 
     /// Lets everything be judged that was counted since the last time.
     pub(super) fn tick(&mut self) {
+        if !self.charge.is_held() {
+            return self.world.refill();
+        }
         self.look();
         self.begin_advances();
         self.end_old_denials();
     }
 
     /// Judges what was counted since the last time.
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let effects = self.world.observe();
         if effects.is_empty() {
             return;
@@ -297,6 +309,13 @@ impl Controller {
                 let _ = reply.send(found.and_then(|_| self.world.recorder.export(&split)));
             }
             Message::Command { order, reply } => self.carry_out(order, reply).await,
+            Message::Release { reply } => {
+                let _ = reply.send(self.release().await);
+            }
+            Message::Resume { reply } => {
+                let _ = reply.send(self.resume().await);
+            }
+            Message::Obey { limits } => self.obey(&limits),
         }
     }
 
@@ -329,6 +348,7 @@ impl Controller {
     fn publish_but_for(&mut self, warmed: Option<&str>) {
         let rising = self.world.rising_splits(&self.published.load());
         let mut snapshot = self.world.snapshot();
+        self.charge.hold(&mut snapshot);
         let routing = Arc::clone(&snapshot.routing);
         let mut cold = Vec::new();
         for split in rising {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::model::{BackendId, Config};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
+use crate::telemetry::handover::HandoverTally;
 
 /// Resolves when the connections asked for are open, or will not come.
 pub type Warmed = Pin<Box<dyn Future<Output = ()>>>;
@@ -32,6 +33,8 @@ pub struct DataPlane {
     pub edge_load: Box<dyn Fn() -> EdgeLoad>,
     /// Counts what the edge refused.
     pub edge: Arc<EdgeTally>,
+    /// Counts replacements of the process.
+    pub handovers: Arc<HandoverTally>,
 }
 
 impl std::fmt::Debug for DataPlane {

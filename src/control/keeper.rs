@@ -11,6 +11,7 @@
 mod tests;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -55,6 +56,8 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Keeper {
     writes: Option<SyncSender<Order>>,
+    /// The store's; none where there is no store.
+    file: Option<PathBuf>,
     condition: Arc<Condition>,
     readers: Arc<Semaphore>,
     exports: Arc<Semaphore>,
@@ -109,30 +112,52 @@ impl Keeper {
         let Some(store) = store else {
             return Ok(Self {
                 writes: None,
+                file: None,
                 condition: Condition::new(false),
                 readers: Arc::new(Semaphore::new(READERS)),
                 exports: Arc::new(Semaphore::new(EXPORTS)),
                 ended: None,
             });
         };
-        let condition = Condition::new(true);
+        let file = store.file().to_owned();
+        let mut keeper = Self {
+            writes: None,
+            file: Some(file),
+            condition: Condition::new(true),
+            readers: Arc::new(Semaphore::new(READERS)),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
+            ended: None,
+        };
+        keeper.begin(Writer::new(store))?;
+        Ok(keeper)
+    }
+
+    fn begin(&mut self, writer: Writer) -> std::io::Result<()> {
         let (writes, queue) = mpsc::sync_channel(QUEUE);
         let (end, ended) = oneshot::channel();
-        let told = Arc::clone(&condition);
+        let told = Arc::clone(&self.condition);
         thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || {
-                run(Writer::new(store), &queue, &told);
+                run(writer, &queue, &told);
                 // Whoever asked may have gone.
                 let _ = end.send(());
             })?;
-        Ok(Self {
-            writes: Some(writes),
-            condition,
-            readers: Arc::new(Semaphore::new(READERS)),
-            exports: Arc::new(Semaphore::new(EXPORTS)),
-            ended: Some(ended),
-        })
+        self.writes = Some(writes);
+        self.ended = Some(ended);
+        Ok(())
+    }
+
+    /// Begins again after [`Keeper::close`]: the next write opens the store, as it does after a
+    /// failure.
+    ///
+    /// # Errors
+    /// Those of making a thread.
+    pub fn reopen(&mut self) -> std::io::Result<()> {
+        match self.file.clone() {
+            Some(file) if self.writes.is_none() => self.begin(Writer::closed(file)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the last write succeeded.
@@ -273,12 +298,26 @@ impl Keeper {
     /// Ends the thread; resolves when everything asked for has been written and the store is
     /// closed, or when that takes too long.
     pub async fn finish(mut self) {
-        self.writes = None;
-        if let Some(ended) = self.ended.take()
-            && timeout(PATIENCE, ended).await.is_err()
-        {
+        if self.close().await.is_err() {
             tracing::error!("the state store hangs; it is left as it is");
         }
+    }
+
+    /// Closes the store when everything asked for has been written, so that another process may
+    /// open it. From then on nothing is kept, until [`Keeper::reopen`].
+    ///
+    /// # Errors
+    /// The disk hangs: the store may still be open.
+    pub async fn close(&mut self) -> Result<(), NotKept> {
+        self.writes = None;
+        let Some(ended) = self.ended.take() else {
+            return Ok(());
+        };
+        let closed = timeout(PATIENCE, ended).await;
+        // That it was dropped instead of answered means the same: the thread has ended.
+        closed
+            .map(drop)
+            .map_err(|_| NotKept("the disk does not answer".to_owned()))
     }
 
     /// One whose disk hangs as long as the other value lives.
@@ -287,6 +326,7 @@ impl Keeper {
         let (writes, queue) = mpsc::sync_channel(QUEUE);
         let keeper = Self {
             writes: Some(writes),
+            file: None,
             condition: Condition::new(true),
             readers: Arc::new(Semaphore::new(READERS)),
             exports: Arc::new(Semaphore::new(EXPORTS)),

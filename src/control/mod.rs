@@ -4,7 +4,7 @@
 //! lets the pure state machines decide, and carries out their effects in order. [`world`] is what
 //! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read
 //! of it; [`watch`] notices that a file has changed; [`recorder`] writes down what the judges see;
-//! [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
+//! [`succession`] lets another process take its place; [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
 //! it, [`command`] what they may ask for, and [`report`] what it says of itself.
 
 mod advance;
@@ -21,6 +21,7 @@ pub mod recorder;
 pub mod reload;
 pub mod report;
 pub mod signals;
+mod succession;
 mod traffic;
 mod warm_up;
 pub mod watch;

@@ -40,6 +40,10 @@ impl Controller {
         order: Order,
         reply: oneshot::Sender<Result<Outcome, Refused>>,
     ) {
+        if let Some(refused) = self.charge.refusal() {
+            let _ = reply.send(Err(refused));
+            return;
+        }
         // What was counted until now is judged by what held until now: failures from before a
         // resume are not held against what it begins.
         self.tick();

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::limits::Limit;
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Outlook, Phase, Rest};
@@ -15,6 +16,7 @@ use crate::policy::signal::SignalState;
 use super::command::{Order, Outcome};
 use super::denied::Denied;
 use super::history::{HistoryQuery, Written};
+use super::keeper::NotKept;
 use super::recorder::Export;
 
 /// Why a command was not carried out. Nothing changed.
@@ -97,6 +99,21 @@ pub enum Message {
         split: String,
         /// Receives the recording.
         reply: oneshot::Sender<Result<Export, Refused>>,
+    },
+    /// Save everything, close the state store and decide no more, because another process is to.
+    Release {
+        /// Receives whether the store is closed.
+        reply: oneshot::Sender<Result<(), NotKept>>,
+    },
+    /// Decide again, because no other process does.
+    Resume {
+        /// Receives whether the store works again.
+        reply: oneshot::Sender<Result<(), NotKept>>,
+    },
+    /// Obey what the process that decides tells.
+    Obey {
+        /// What has sunk.
+        limits: Vec<Limit>,
     },
     /// Report the state of one split.
     Split {
@@ -211,6 +228,33 @@ impl ControlHandle {
         self.ask(|reply| Message::Recording { split, reply }).await
     }
 
+    /// Has everything saved and the state store closed; nothing is decided from then on.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error if the store does not close, and
+    /// deciding goes on.
+    pub async fn release(&self) -> Result<Result<(), NotKept>, ControlStopped> {
+        self.ask(|reply| Message::Release { reply }).await
+    }
+
+    /// Has the state store opened again and deciding go on.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits; the inner error if the store cannot be used yet:
+    /// deciding goes on in memory until it can.
+    pub async fn resume(&self) -> Result<Result<(), NotKept>, ControlStopped> {
+        self.ask(|reply| Message::Resume { reply }).await
+    }
+
+    /// Holds the shares to what the process that decides tells.
+    ///
+    /// # Errors
+    /// [`ControlStopped`] while the process exits.
+    pub async fn obey(&self, limits: Vec<Limit>) -> Result<(), ControlStopped> {
+        let sent = self.messages.send(Message::Obey { limits }).await;
+        sent.map_err(|_| ControlStopped)
+    }
+
     async fn ask<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,
@@ -229,6 +273,9 @@ impl ControlHandle {
 pub struct Status {
     /// Version of this program.
     pub version: String,
+    /// Its number among the machine's processes; another one after an upgrade.
+    #[serde(default)]
+    pub process: u32,
     /// Counts published snapshots since the start.
     pub generation: u64,
     /// The sum of the splits' revisions: who changes all of them may ask that it is still this one.

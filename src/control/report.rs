@@ -28,6 +28,7 @@ pub fn status(world: &World, keeper: &Keeper, path: &Path, last_reload: &LastRel
     let started_at = clock.at(Elapsed::default());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: std::process::id(),
         generation: world.generation(),
         revision: world.revision(),
         started_at: started_at.rfc3339(),
@@ -222,6 +223,7 @@ pub(super) fn metrics(
             tunnels_ended: edge.tunnels_ended,
             refused: &refusals(&edge),
             certificates: &certificates.collect::<Vec<_>>(),
+            handovers: &data_plane.handovers.reading(),
         },
         splits: splits.collect(),
         backends: backends.collect(),

@@ -25,6 +25,7 @@ use crate::snapshot::{Routing, Snapshot};
 use crate::state::Saved;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::tally::{SplitReading, SplitTally};
+use crate::upstream::budget::Budget;
 
 use super::keeper::Memory;
 use super::recorder::Recorder;
@@ -69,6 +70,8 @@ pub struct SplitState {
     reading: SplitReading,
     tally: Arc<SplitTally>,
     read_at: Elapsed,
+    /// Requests, and when, at the last refill of the budget.
+    refilled: (u64, Elapsed),
     traffic: Traffic,
     /// When the split left `new`, if it is rolled back or under an emergency.
     left_new_at: Option<Elapsed>,
@@ -162,6 +165,7 @@ impl World {
                     reading: tally.reading(),
                     tally: Arc::clone(tally),
                     read_at: self.clock.elapsed(),
+                    refilled: (requests(&tally.reading()), self.clock.elapsed()),
                     traffic: present.map(|state| state.traffic).unwrap_or_default(),
                     left_new_at: present.and_then(|state| state.left_new_at),
                 },
@@ -365,9 +369,9 @@ impl World {
             let plan = &self.routing.splits[index];
             let reading = state.tally.reading();
             let span = elapsed.since(state.read_at);
-            let requests = requests_since(&reading, &state.reading);
-            plan.budget.refill(requests, span);
-            state.traffic.observe(requests, span);
+            let counted = requests(&reading).saturating_sub(requests(&state.reading));
+            state.refill(&plan.budget, &reading, elapsed);
+            state.traffic.observe(counted, span);
             let is_available =
                 |backend| self.routing.backend(backend).backend.has_available(elapsed);
             let window = Window {
@@ -390,6 +394,16 @@ impl World {
             }
         }
         effects
+    }
+
+    /// Refills the budgets, and judges nothing: what is counted meanwhile is judged later, should
+    /// this process decide again.
+    pub fn refill(&mut self) {
+        let elapsed = self.clock.elapsed();
+        for (state, plan) in self.splits.iter_mut().zip(&self.routing.splits) {
+            let reading = state.tally.reading();
+            state.refill(&plan.budget, &reading, elapsed);
+        }
     }
 
     /// Splits whose share rises from nothing.
@@ -431,6 +445,14 @@ impl World {
             effects.extend(declared.unwrap_or_default());
         }
         (rollout, effects)
+    }
+}
+
+impl SplitState {
+    fn refill(&mut self, budget: &Budget, reading: &SplitReading, now: Elapsed) {
+        let counted = requests(reading);
+        let (before, at) = std::mem::replace(&mut self.refilled, (counted, now));
+        budget.refill(counted.saturating_sub(before), now.since(at));
     }
 }
 
@@ -555,18 +577,13 @@ fn latencies_since(now: &Histogram, before: &Histogram) -> Latencies {
     Latencies::from_buckets(buckets.map(|(now, before)| now.saturating_sub(*before)))
 }
 
-/// Requests of both arms between two readings, whatever became of them.
-fn requests_since(now: &SplitReading, before: &SplitReading) -> u64 {
-    let total = |reading: &SplitReading| -> u64 {
-        Arm::ALL
-            .iter()
-            .map(|arm| {
-                let figures = &reading.figures[*arm];
-                figures.classes.iter().sum::<u64>() + figures.overridden.iter().sum::<u64>()
-            })
-            .sum()
-    };
-    total(now).saturating_sub(total(before))
+/// Requests of both arms since the start, whatever became of them.
+fn requests(reading: &SplitReading) -> u64 {
+    let arms = Arm::ALL.iter().map(|arm| {
+        let figures = &reading.figures[*arm];
+        figures.classes.iter().sum::<u64>() + figures.overridden.iter().sum::<u64>()
+    });
+    arms.sum()
 }
 
 #[cfg(test)]

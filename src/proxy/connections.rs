@@ -27,6 +27,7 @@ impl Connections {
     /// closed between two requests may cross with the second, and whose client was told cannot.
     pub fn leave(&self) {
         self.is_leaving.set(true);
+        self.wake_all();
     }
 
     /// Whether clients are asked to come back over another connection.
@@ -37,6 +38,10 @@ impl Connections {
     /// From now on, connections end after the request they are busy with.
     pub fn drain(&self) {
         self.is_draining.set(true);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         for (_, waker) in self.wakers.borrow_mut().iter_mut() {
             if let Some(waker) = waker.take() {
                 waker.wake();

@@ -153,7 +153,7 @@ where
     let connections = Rc::clone(&worker.connections);
     let switched = Cell::new(None);
     let left = &switched;
-    // HTTP/2 has a frame for it, which is sent when the drain begins.
+    // HTTP/2 has a frame for it, which is sent by `drive`.
     let service =
         entrance
             .service(peer)
@@ -264,7 +264,11 @@ where
     let open = worker.connections.add();
     let mut is_told = false;
     std::future::poll_fn(|cx| {
-        if !is_told && open.poll_draining(cx).is_ready() {
+        // An HTTP/2 client can be told to leave between two requests, but not before its first.
+        let is_asked = quiet.is_some_and(Quiet::was_asked);
+        if !is_told
+            && (open.poll_draining(cx).is_ready() || is_asked && worker.connections.is_leaving())
+        {
             is_told = true;
             shut_down(connection.as_mut());
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::snapshot::Published;
@@ -37,6 +38,7 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
+    socket: Arc<TcpListener>,
     is_stopping: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -83,8 +85,9 @@ impl Listener {
         let is_stopping = Arc::new(AtomicBool::new(false));
         // A shutdown of the socket would wake the thread too, but reset what is queued on it.
         SockRef::from(&socket).set_read_timeout(Some(LOOK))?;
+        let socket = Arc::new(socket);
         let acceptor = Acceptor {
-            socket,
+            socket: Arc::clone(&socket),
             index,
             workers,
             published,
@@ -95,6 +98,7 @@ impl Listener {
             .spawn(move || acceptor.run())?;
         Ok(Self {
             address,
+            socket,
             is_stopping,
             acceptor: Some(acceptor),
         })
@@ -105,9 +109,19 @@ impl Listener {
         self.address
     }
 
+    /// The socket, for another process to accept on as well.
+    pub fn socket(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.socket)
+    }
+
+    /// Has it stop soon; [`Listener::stop`] waits until it has.
+    pub fn begin_to_stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
     /// Hands over what is queued already, takes no further connections and closes the socket.
     pub fn stop(mut self) {
-        self.is_stopping.store(true, Ordering::Release);
+        self.begin_to_stop();
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
@@ -115,7 +129,7 @@ impl Listener {
 }
 
 struct Acceptor {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     index: usize,
     workers: Arc<[WorkerThread]>,
     published: Published,
@@ -151,13 +165,20 @@ impl Acceptor {
 
     /// Hands over the connections whose clients think they are connected. Closing the socket with
     /// them in its queue would reset them.
+    ///
+    /// Another process may accept on the same socket. So it is not made non-blocking, which would
+    /// have that process spin; if it is quicker, this waits as long as for any other look.
     fn empty_queue(&self) {
-        if self.socket.set_nonblocking(true).is_err() {
-            return;
-        }
-        while let Ok((stream, peer)) = self.socket.accept() {
+        while self.is_anyone_queued()
+            && let Ok((stream, peer)) = self.socket.accept()
+        {
             self.hand_over(stream, peer);
         }
+    }
+
+    fn is_anyone_queued(&self) -> bool {
+        let mut asked = [PollFd::new(&*self.socket, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits while as many connections are open as are allowed; more wait in the kernel.

@@ -176,6 +176,13 @@ impl Metrics {
         for &(reason, count) in process.refused {
             refused.set(&[("reason", reason)], count);
         }
+        let handovers = exporter.counter(
+            "cutover_handovers_total",
+            "Replacements of the process that it has taken part in, by result.",
+        );
+        for &(result, count) in process.handovers {
+            handovers.set(&[("result", result)], count);
+        }
     }
 }
 

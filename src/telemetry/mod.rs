@@ -7,6 +7,7 @@
 pub mod access_log;
 mod counter;
 pub mod edge;
+pub mod handover;
 pub mod histogram;
 pub mod log;
 pub mod metrics;

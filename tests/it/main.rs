@@ -13,6 +13,7 @@ mod edge;
 mod fallback;
 mod faults;
 mod forwarding;
+mod handover;
 mod harness;
 mod http2;
 mod keeping_alive;

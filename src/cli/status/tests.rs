@@ -21,6 +21,7 @@ fn calm() -> Status {
     };
     Status {
         version: "0.1.0".into(),
+        process: 7,
         generation: 7,
         revision: 9,
         started_at: "2026-11-20T03:00:00Z".into(),

@@ -79,6 +79,7 @@ impl Site {
                 log: LogReading::default(),
             }),
             edge: Arc::new(EdgeTally::default()),
+            handovers: Arc::default(),
         };
         let watcher = Watcher::new(vec![path.clone()]);
         let controller = Controller::new(world, published, data_plane, keeper, path, watcher);

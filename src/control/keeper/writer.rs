@@ -56,9 +56,18 @@ pub(super) enum Failure {
 
 impl Writer {
     pub(super) fn new(store: Store) -> Self {
+        let closed = Self::closed(store.file().to_owned());
         Self {
-            file: store.file().to_owned(),
             store: Some(store),
+            ..closed
+        }
+    }
+
+    /// One that opens this file with its first attempt.
+    pub(super) fn closed(file: PathBuf) -> Self {
+        Self {
+            file,
+            store: None,
             failed_at: None,
             memory: None,
             denials: None,

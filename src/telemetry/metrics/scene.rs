@@ -51,6 +51,8 @@ pub struct ProcessScene<'a> {
     /// What the proxy itself turned away, by reason. Reasons are constants, since a label made
     /// from a request would let a stranger fill the memory of the monitoring.
     pub refused: &'a [(&'static str, u64)],
+    /// What became of replacements of the process, by result.
+    pub handovers: &'a [(&'static str, u64)],
     /// Those that listeners show.
     pub certificates: &'a [CertificateScene<'a>],
 }

@@ -40,6 +40,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     tunnels: 5,
     tunnels_ended: [4, 3, 2, 1],
     refused: &[("connection_limit", 2)],
+    handovers: &[("taken_over", 1), ("failed", 0)],
     certificates: &[CertificateScene {
         listener: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
         file: "tls/edge.pem",

@@ -33,6 +33,7 @@ pub(crate) struct Site {
     beginning: String,
     environment: Vec<(String, String)>,
     ignores_full_disks: bool,
+    program: PathBuf,
 }
 
 /// A running program. It is killed when dropped; if the test fails, its log is shown.
@@ -52,6 +53,7 @@ impl Site {
             beginning: BEGINNING.to_owned(),
             environment: Vec::new(),
             ignores_full_disks: false,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_cutover")),
         }
     }
 
@@ -71,6 +73,14 @@ impl Site {
     /// Sets a variable of the program's environment.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the program by a link in the directory, which may lead elsewhere later.
+    pub(crate) fn linked(mut self) -> Self {
+        self.program = self.path().join("cutover");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cutover"), &self.program)
+            .expect("the directory is writable");
         self
     }
 
@@ -182,10 +192,11 @@ impl Site {
     }
 
     fn serve(&self, arguments: &[&str]) -> Command {
-        let program = env!("CARGO_BIN_EXE_cutover");
+        let program = &self.program;
         let mut command = if self.ignores_full_disks {
             let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+            shell.arg(program);
             shell
         } else {
             Command::new(program)

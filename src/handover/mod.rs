@@ -1,0 +1,39 @@
+//! Replacing the running program by a newer one, without a request that notices.
+//!
+//! The old process passes its listening sockets to its successor, stops deciding, and leaves when
+//! its connections have ended. Both accept for a moment, which is harmless: it is one queue in the
+//! kernel, and a socket that is held by anyone loses nothing that waits in it.
+//!
+//! The mistake to avoid is to have two deciders, or none. So the state store's lock says who
+//! decides, and the old process has the last word: until it has said [`wire::FromOld::Yours`] it is
+//! in charge, and whatever goes wrong before that has it open its store again and go on. A
+//! successor whose predecessor dies on the way takes what is left lying.
+//!
+//! [`predecessor`] is what the successor sees of the old process and [`successor`] the other way
+//! round; [`wire`] is what they say. [`activation`] takes sockets from systemd instead, [`notify`]
+//! tells it where we stand, and [`program`] knows how to start ourselves again. [`limits`] is what
+//! an old process obeys to the end. Why all this is so is in docs/adr/0007-handover.md.
+
+pub mod activation;
+pub mod inherited;
+pub mod limits;
+pub mod notify;
+pub mod predecessor;
+pub mod program;
+pub mod successor;
+pub mod upgrade;
+mod wire;
+
+use std::time::Duration;
+
+/// Name of the socket within the state directory.
+const SOCKET: &str = "handover.sock";
+/// For a started successor to read its configuration and ask.
+pub const START: Duration = Duration::from_secs(10);
+/// For the other to answer what needs no more than an address bound.
+const ANSWER: Duration = Duration::from_secs(5);
+/// For a successor to open the state store and the connections that its splits want beforehand. So
+/// long nobody judges.
+const SERVE: Duration = Duration::from_secs(10);
+/// For an old process that is busy with another successor, or with its last save.
+const TURN: Duration = Duration::from_secs(30);
