@@ -95,7 +95,9 @@ impl Smoke {
 
     async fn ask(&self, backend: &Backend, address: &str) -> Result<StatusCode, String> {
         let endpoint = Endpoint::new(address).map_err(|error| error.to_string())?;
-        let tls = backend.tls.as_ref().map(UpstreamTls::new).transpose();
+        let protocol = backend.protocol;
+        let tls = backend.tls.as_ref();
+        let tls = tls.map(|tls| UpstreamTls::new(tls, protocol)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
         let limits = &backend.timeouts;
         let stream = tokio::time::timeout(limits.connect, connect(&endpoint, tls.as_ref()))
@@ -109,7 +111,7 @@ impl Smoke {
             authorization: None,
         };
         let first_byte = limits.first_byte.unwrap_or(FIRST_BYTE);
-        let answer = tokio::time::timeout(first_byte, probe::get(stream, probe))
+        let answer = tokio::time::timeout(first_byte, probe::get(stream, protocol, probe))
             .await
             .map_err(|_| format!("no answer within {first_byte:?}"))?
             .map_err(|error| error.to_string())?;

@@ -280,6 +280,8 @@ pub struct Backend {
     pub endpoints: Vec<String>,
     /// Which endpoint takes the next request.
     pub balance: Balance,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Absent for plain HTTP.
     pub tls: Option<ClientTls>,
     /// How long each phase may take.
@@ -299,6 +301,15 @@ pub enum Balance {
     LeastPending,
     /// In turn.
     RoundRobin,
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 from the first byte on: by ALPN over TLS, by prior knowledge without.
+    Http2,
 }
 
 /// How to verify an upstream that speaks TLS.

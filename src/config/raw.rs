@@ -326,6 +326,9 @@ pub(crate) struct Backend {
     /// Which endpoint takes the next request.
     #[schemars(extend("default" = "least_pending"))]
     pub(crate) balance: Balance,
+    /// What the endpoints speak.
+    #[schemars(extend("default" = "http1"))]
+    pub(crate) protocol: Protocol,
     /// How to verify an upstream that speaks TLS; `{}` verifies with the system's roots. Absent for
     /// plain HTTP.
     pub(crate) tls: Option<ClientTls>,
@@ -349,6 +352,17 @@ pub(crate) enum Balance {
     LeastPending,
     /// In turn.
     RoundRobin,
+}
+
+/// What a backend's endpoints speak.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, which gRPC needs: by prior knowledge, and over TLS by ALPN. An endpoint that speaks
+    /// only HTTP/1 fails every attempt.
+    Http2,
 }
 
 /// How to verify an upstream that speaks TLS.

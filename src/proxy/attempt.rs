@@ -15,15 +15,16 @@ use std::time::Duration;
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::config::model::BackendId;
+use crate::config::model::{BackendId, Protocol};
 use crate::policy::class::{Diversion, Failure};
 use crate::policy::fallback::Repetition;
 use crate::snapshot::BackendPlan;
-use crate::upstream::connect::connect;
+use crate::upstream::connect::{Stream, connect};
 use crate::upstream::deadline::Deadline;
-use crate::upstream::endpoint::PendingGuard;
+use crate::upstream::endpoint::{ConnectionPermit, PendingGuard};
+use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::connection::Connection;
-use crate::upstream::http1::exchange::{Exchange, ExchangeFailed, HeadOutcome};
+use crate::upstream::http1::exchange::{self as http1, ExchangeFailed, HeadOutcome};
 use crate::upstream::http1::response::ResponseHead;
 use crate::upstream::http1::upload::{Framing, RequestBody};
 use crate::upstream::pool::Pool;
@@ -113,6 +114,8 @@ pub enum ClientFault {
     Gone,
     /// It took too long.
     Stalled,
+    /// The host that it names cannot be asked for over HTTP/2.
+    Host,
 }
 
 impl Answer {
@@ -231,49 +234,41 @@ impl Call {
         let pool = &self.view.pools(how.backend)[index];
         let timeouts = &plan.backend.settings.timeouts;
         let pending = pool.endpoint().begin();
-        let kept = match chance.stale {
-            Some(_) => None,
-            None => pool.take(self.worker.deadlines.now()),
+        let forwarding = Forwarding {
+            peer: self.peer,
+            trusted_proxies: &self.view.snapshot.routing.edge.trusted_proxies,
+            authority: headers::authority(&self.parts).unwrap_or_default(),
+            framing: body.framing(),
+            is_replay: how.is_replay,
+            upgrade: None,
         };
-        let connection = match kept {
-            Some(connection) => {
-                plan.attempts.connection_reused(self.worker.id);
-                connection
+        let mut exchange = match plan.backend.settings.protocol {
+            Protocol::Http1 => {
+                let connection = match self.connect(plan, pool, chance).await {
+                    Ok(connection) => connection,
+                    Err(not_opened) => return Err(not_opened.with(body)),
+                };
+                // Before it may switch, an upstream would have to read a body to its end (RFC 9110
+                // §7.8), which not all do; so there is none, or the offer stays here.
+                let upgrade = match body.framing() {
+                    Framing::None => tunnel::offered(&self.parts),
+                    Framing::Length | Framing::Chunked => None,
+                };
+                let forwarding = Forwarding {
+                    upgrade: upgrade.as_deref(),
+                    ..forwarding
+                };
+                let head = headers::write_request(&self.parts, forwarding);
+                let method = self.parts.method.clone();
+                let exchange = http1::Exchange::new(connection, method, upgrade, head, body);
+                Exchange::Http1(exchange)
             }
-            // Opening is rare and its future large (a handshake); kept elsewhere, it does not weigh on
-            // every request's.
-            None => match Box::pin(self.open(plan, pool)).await {
-                Ok(connection) => connection,
-                Err(NotOpened::PoolFull) => return Err(Unsuccessful::PoolFull(body)),
-                Err(NotOpened::Failed(failure)) => {
-                    return Err(Unsuccessful::Failed(ExchangeFailed {
-                        failure,
-                        sent: false,
-                        stale: false,
-                        body,
-                    }));
-                }
-            },
+            // Few upstreams speak it, so its future must not weigh on every request's.
+            Protocol::Http2 => {
+                let beginning = self.begin_stream(plan, pool, chance, forwarding, body);
+                Exchange::Http2(Box::pin(beginning).await?)
+            }
         };
-        // Before it may switch, an upstream would have to read a body to its end (RFC 9110 §7.8),
-        // which not all do; so there is none, or the offer stays here.
-        let upgrade = match body.framing() {
-            Framing::None => tunnel::offered(&self.parts),
-            Framing::Length | Framing::Chunked => None,
-        };
-        let head = headers::write_request(
-            &self.parts,
-            Forwarding {
-                peer: self.peer,
-                trusted_proxies: &self.view.snapshot.routing.edge.trusted_proxies,
-                authority: headers::authority(&self.parts).unwrap_or_default(),
-                framing: body.framing(),
-                is_replay: how.is_replay,
-                upgrade: upgrade.as_deref(),
-            },
-        );
-        let method = self.parts.method.clone();
-        let mut exchange = Exchange::new(connection, method, upgrade, head, body);
         let clock = HeadClock {
             first_byte: how.first_byte,
             body_idle: timeouts.body_idle,
@@ -295,7 +290,39 @@ impl Call {
         }
     }
 
-    async fn open(&self, plan: &BackendPlan, pool: &Pool) -> Result<Connection, NotOpened> {
+    /// A connection that rested, or a new one.
+    async fn connect(
+        &self,
+        plan: &BackendPlan,
+        pool: &Pool,
+        chance: Chance,
+    ) -> Result<Connection, NotOpened> {
+        let kept = match chance.stale {
+            Some(_) => None,
+            None => pool.take(self.worker.deadlines.now()),
+        };
+        if let Some(connection) = kept {
+            plan.attempts.connection_reused(self.worker.id);
+            return Ok(connection);
+        }
+        // Opening is rare and its future large (a handshake); kept elsewhere, it does not weigh on
+        // every request's.
+        let opening = Box::pin(async {
+            let (stream, permit) = self.open(plan, pool).await?;
+            let now = self.worker.deadlines.now();
+            Ok(Connection::new(stream, permit, now))
+        });
+        let connection = opening.await?;
+        plan.attempts.connection_opened(self.worker.id);
+        Ok(connection)
+    }
+
+    /// Opens a connection, within the time that the backend allows for it.
+    pub(super) async fn open(
+        &self,
+        plan: &BackendPlan,
+        pool: &Pool,
+    ) -> Result<(Stream, ConnectionPermit), NotOpened> {
         let endpoint = pool.endpoint();
         let permit = endpoint
             .try_acquire(pool.limits().max_connections)
@@ -305,11 +332,7 @@ impl Call {
         let opened = within(&self.deadline, opening).await;
         endpoint.set_reachable(matches!(opened, Some(Ok(_))));
         match opened {
-            Some(Ok(stream)) => {
-                plan.attempts.connection_opened(self.worker.id);
-                let now = self.worker.deadlines.now();
-                Ok(Connection::new(stream, permit, now))
-            }
+            Some(Ok(stream)) => Ok((stream, permit)),
             Some(Err(failure)) => Err(NotOpened::Failed(failure.failure())),
             None => Err(NotOpened::Failed(Failure::ConnectTimeout)),
         }
@@ -357,10 +380,10 @@ impl Call {
 
 /// What the tries within a backend so far have met.
 #[derive(Clone, Copy, Debug, Default)]
-struct Chance {
+pub(super) struct Chance {
     /// The endpoint whose kept connection was stale: no kept one any more, and another endpoint if
     /// there is any.
-    stale: Option<usize>,
+    pub(super) stale: Option<usize>,
     /// The endpoint that could not be reached, or whose pool was full: any but this one.
     excluded: Option<usize>,
 }
@@ -390,19 +413,35 @@ struct HeadClock {
     body_idle: Duration,
 }
 
-enum Unsuccessful {
+/// How a try ended that brought no answer.
+pub(super) enum Unsuccessful {
     Failed(ExchangeFailed),
     PoolFull(RequestBody),
     Client(ClientFault),
 }
 
-enum NotOpened {
+/// Why there is no connection. Nothing was sent.
+pub(super) enum NotOpened {
     PoolFull,
     Failed(Failure),
 }
 
+impl NotOpened {
+    pub(super) fn with(self, body: RequestBody) -> Unsuccessful {
+        match self {
+            NotOpened::PoolFull => Unsuccessful::PoolFull(body),
+            NotOpened::Failed(failure) => Unsuccessful::Failed(ExchangeFailed {
+                failure,
+                sent: false,
+                stale: false,
+                body,
+            }),
+        }
+    }
+}
+
 /// What `future` returns, unless the deadline passes first.
-async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),

@@ -16,8 +16,9 @@ use http_body::{Body, Frame, SizeHint};
 use crate::policy::class::Class;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::endpoint::PendingGuard;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::decode::Decoder;
-use crate::upstream::http1::exchange::{BodyPart, Exchange, Truncated};
+use crate::upstream::http1::exchange::{BodyPart, Truncated};
 use crate::upstream::pool::Pool;
 
 use super::attempt::Answer;
@@ -322,7 +323,10 @@ impl Streaming {
                 if !std::mem::replace(&mut self.is_waiting, true) {
                     self.deadline.set(self.idle);
                 }
-                self.deadline.poll_passed(cx).map(|()| Err(Truncated))
+                self.deadline.poll_passed(cx).map(|()| {
+                    self.exchange.stalled();
+                    Err(Truncated)
+                })
             }
         }
     }

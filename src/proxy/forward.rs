@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::model::{BackendId, FIRST_BYTE, SplitId, Target};
+use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SplitId, Target};
 use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
@@ -34,6 +34,8 @@ use super::trial::Trial;
 use super::tunnel::Tunnel;
 use super::worker::{View, Worker};
 
+/// Bytes kept of a request's body where no other backend could answer it.
+const KEPT_FOR_ANOTHER_CONNECTION: usize = 64 * 1024;
 /// Names the arm that answered, where the split shows it.
 const CUTOVER_ARM: &str = "cutover-arm";
 
@@ -99,7 +101,13 @@ pub async fn handle(
 
 impl Call {
     async fn ask_backend(&self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
-        let body = RequestBody::incoming(incoming, self.has_length(), 0);
+        let plan = self.view.snapshot.routing.backend(backend);
+        // An upstream that says goodbye over HTTP/2 refuses requests, and those are to be sent again.
+        let limit = match plan.backend.settings.protocol {
+            Protocol::Http1 => 0,
+            Protocol::Http2 => KEPT_FOR_ANOTHER_CONNECTION,
+        };
+        let body = RequestBody::incoming(incoming, &self.parts, limit);
         match self.attempt(self.try_without_fallback(backend), body).await {
             Ok(answer) => self.pass(answer, None, None),
             Err(unanswered) => self.give_up(&unanswered),
@@ -143,8 +151,7 @@ impl Call {
             cluster,
         };
         let record = Record::begin(&self.worker, subject, started);
-        let has_length = self.has_length();
-        let body = RequestBody::incoming(incoming, has_length, split.fallback.body_limit);
+        let body = RequestBody::incoming(incoming, &self.parts, split.fallback.body_limit);
         let mut response = match assignment.arm {
             Arm::Legacy => self.ask_legacy(split, body, record).await,
             Arm::New => {
@@ -189,10 +196,6 @@ impl Call {
             name_arm(&mut response, Arm::Legacy);
         }
         response
-    }
-
-    fn has_length(&self) -> bool {
-        self.parts.headers.contains_key(header::CONTENT_LENGTH)
     }
 
     /// How to try a backend that nobody can stand in for.
@@ -263,6 +266,7 @@ impl Call {
         // No arm is to blame for these, so nobody else counts them.
         let refusal = match unanswered {
             Unanswered::Client(ClientFault::Stalled) => Some(EdgeRefusal::ClientTimeout),
+            Unanswered::Client(ClientFault::Host) => Some(EdgeRefusal::InvalidHost),
             Unanswered::Diverted {
                 diversion: Diversion::PoolFull,
                 ..

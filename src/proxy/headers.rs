@@ -8,8 +8,8 @@ use std::io::Write;
 
 use bytes::BytesMut;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use ipnet::IpNet;
 
 use crate::upstream::http1::request::HeadWriter;
@@ -81,6 +81,93 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut head = HeadWriter::new(&parts.method, target);
     head.raw("host", forwarding.authority.as_bytes());
+    if write_fields(&mut head, parts, forwarding).takes_trailers {
+        // The upstream's answer may have trailers, but this is said for our connection to it.
+        head.raw("te", b"trailers");
+        head.raw("connection", b"TE");
+    }
+    if forwarding.framing == Framing::Chunked {
+        head.raw("transfer-encoding", b"chunked");
+    }
+    if let Some(protocols) = forwarding.upgrade {
+        head.raw("connection", b"Upgrade");
+        head.raw("upgrade", protocols.as_bytes());
+    }
+    head.finish()
+}
+
+/// The head of a request for an upstream that speaks HTTP/2; `without_host` is asked for by clients
+/// of HTTP/1.0, which name no host.
+///
+/// # Errors
+/// [`InvalidHost`] where the host that the client names cannot be one.
+pub fn http2_request(
+    parts: &Parts,
+    forwarding: Forwarding<'_>,
+    scheme: Scheme,
+    without_host: &str,
+) -> Result<Request<()>, InvalidHost> {
+    let authority = match forwarding.authority {
+        "" => without_host,
+        authority => authority,
+    };
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(scheme);
+    uri.authority = Some(authority.parse().map_err(|_| InvalidHost)?);
+    let target = parts.uri.path_and_query().cloned();
+    uri.path_and_query = target.or_else(|| Some(PathAndQuery::from_static("/")));
+    let mut request = Request::new(());
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| InvalidHost)?;
+    *request.version_mut() = Version::HTTP_2;
+    let fields = request.headers_mut();
+    fields.reserve(parts.headers.len() + 4);
+    if write_fields(fields, parts, forwarding).takes_trailers {
+        // The one thing that this field may say here (RFC 9113 §8.2.2). gRPC insists on it.
+        fields.raw("te", b"trailers");
+    }
+    Ok(request)
+}
+
+/// Where the fields of a request are written to.
+trait Fields {
+    /// Adds a field of the client's.
+    fn field(&mut self, name: &HeaderName, value: &HeaderValue);
+    /// Adds a field of ours.
+    fn raw(&mut self, name: &'static str, value: &[u8]);
+}
+
+impl Fields for HeadWriter {
+    fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        HeadWriter::field(self, name, value);
+    }
+
+    fn raw(&mut self, name: &'static str, value: &[u8]) {
+        HeadWriter::raw(self, name, value);
+    }
+}
+
+impl Fields for HeaderMap {
+    fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn raw(&mut self, name: &'static str, value: &[u8]) {
+        // What we add is made of fields and addresses, which hold nothing that a field may not.
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name, value);
+        }
+    }
+}
+
+/// What a client says for its own connection, and each protocol says in its own way.
+struct Written {
+    /// Whether it reads trailers.
+    takes_trailers: bool,
+}
+
+/// Writes the fields that cross, and those that we add.
+fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_>) -> Written {
     let nominated = Nominated::of(&parts.headers);
     let has_crumbs = parts.version == Version::HTTP_2;
     let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
@@ -90,7 +177,7 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
         match *name {
             header::CONTENT_LENGTH => {
                 if !std::mem::replace(&mut has_length, true) {
-                    write_length(&mut head, value, forwarding.framing);
+                    write_length(head, value, forwarding.framing);
                 }
             }
             header::COOKIE if has_crumbs => {}
@@ -106,25 +193,13 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
         }
     }
     if has_crumbs {
-        write_joined_cookies(&mut head, &parts.headers);
+        write_joined_cookies(head, &parts.headers);
     }
-    write_forwarded(&mut head, parts, forwarding, is_trusted);
-    if takes_trailers {
-        // The upstream's answer may have trailers, but this is said for our connection to it.
-        head.raw("te", b"trailers");
-        head.raw("connection", b"TE");
-    }
-    if forwarding.framing == Framing::Chunked {
-        head.raw("transfer-encoding", b"chunked");
-    }
+    write_forwarded(head, parts, forwarding, is_trusted);
     if forwarding.is_replay {
         head.raw(CUTOVER_REPLAY, b"1");
     }
-    if let Some(protocols) = forwarding.upgrade {
-        head.raw("connection", b"Upgrade");
-        head.raw("upgrade", protocols.as_bytes());
-    }
-    head.finish()
+    Written { takes_trailers }
 }
 
 /// Whether a request's field stays here: it concerns the connection, or it is ours to write.
@@ -148,7 +223,7 @@ fn is_dropped(name: &HeaderName) -> bool {
 
 /// Writes a length as everybody reads it, and only where it is the body's: an upstream that waited
 /// for bytes that do not come would take them from the next request.
-fn write_length(head: &mut HeadWriter, value: &HeaderValue, framing: Framing) {
+fn write_length(head: &mut impl Fields, value: &HeaderValue, framing: Framing) {
     let digits = value.as_bytes();
     // Some read digits after a zero as octal. hyper has made sure that there is nothing else.
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
@@ -200,7 +275,7 @@ impl<'map> Nominated<'map> {
 }
 
 /// HTTP/2 clients may split their cookies over several fields; HTTP/1 knows one (RFC 9113 §8.2.3).
-fn write_joined_cookies(head: &mut HeadWriter, headers: &HeaderMap) {
+fn write_joined_cookies(head: &mut impl Fields, headers: &HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
     let Some(first) = crumbs.next() else { return };
     let Some(second) = crumbs.next() else {
@@ -218,7 +293,7 @@ fn write_joined_cookies(head: &mut HeadWriter, headers: &HeaderMap) {
 /// Tells the upstream who asked, and how. A stranger's claims are replaced, a trusted proxy's are
 /// continued.
 fn write_forwarded(
-    head: &mut HeadWriter,
+    head: &mut impl Fields,
     parts: &Parts,
     forwarding: Forwarding<'_>,
     is_trusted: bool,

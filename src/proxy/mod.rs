@@ -16,6 +16,7 @@ pub mod issue;
 pub mod leash;
 pub mod peer;
 pub mod respond;
+mod streams;
 pub mod strict;
 pub mod trial;
 pub mod tunnel;

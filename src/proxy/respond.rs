@@ -90,6 +90,7 @@ pub fn unanswered(unanswered: &Unanswered) -> Response<ResponseBody> {
             ),
         },
         Unanswered::Client(ClientFault::Stalled) => refused(EdgeRefusal::ClientTimeout),
+        Unanswered::Client(ClientFault::Host) => refused(EdgeRefusal::InvalidHost),
         // Nobody is left to read this.
         Unanswered::Client(ClientFault::Gone) => plain(
             StatusCode::BAD_REQUEST,

@@ -99,7 +99,10 @@ impl Tunnel {
     /// What `answer`, a 101, leads to.
     pub fn new(answer: Answer, worker: &Rc<Worker>, leash: Option<Leash>) -> Self {
         Self {
-            upstream: answer.exchange.into_connection(),
+            upstream: answer
+                .exchange
+                .into_connection()
+                .expect("only HTTP/1 has a 101, and a connection of its own"),
             _pending: answer.pending,
             idle: answer.idle,
             worker: Rc::clone(worker),

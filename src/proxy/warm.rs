@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::config::model::BackendId;
+use crate::config::model::{BackendId, Protocol};
 use crate::upstream::connect::connect;
 use crate::upstream::http1::connection::Connection;
+use crate::upstream::http2::connection as shared;
 
 use super::worker::Worker;
 
@@ -23,7 +24,7 @@ pub async fn warm(worker: &Worker, backend: BackendId) {
     let plan = view.snapshot.routing.backend(backend);
     let open_all = async {
         for pool in view.pools(backend) {
-            for _ in pool.idle_count()..pool.limits().warm {
+            for _ in pool.ready_count()..pool.limits().warm {
                 let endpoint = pool.endpoint();
                 let Some(permit) = endpoint.try_acquire(pool.limits().max_connections) else {
                     break;
@@ -31,6 +32,13 @@ pub async fn warm(worker: &Worker, backend: BackendId) {
                 let Ok(stream) = connect(endpoint, plan.backend.tls.as_ref()).await else {
                     break;
                 };
+                if plan.backend.settings.protocol == Protocol::Http2 {
+                    let opener = pool.shared().begin();
+                    let opening = shared::Connection::open(stream, permit, &worker.deadlines);
+                    let Ok(connection) = opening.await else { break };
+                    opener.share(&connection);
+                    continue;
+                }
                 let now = worker.deadlines.now();
                 let mut connection = Connection::new(stream, permit, now);
                 connection.rest();

@@ -2,8 +2,8 @@
 //!
 //! A backend belongs to one snapshot; its endpoints are handed on from the backend of the same
 //! name before it, so that a reload keeps the connections, counts and health of those it does not
-//! touch. Where the TLS settings change the endpoints are new, because connections made under the
-//! old settings must not be used again.
+//! touch. Where the TLS settings or the protocol change the endpoints are new, because connections
+//! made under the old settings must not be used again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,10 @@ impl Backend {
         settings: model::Backend,
         previous: Option<&Backend>,
     ) -> Result<Backend, BackendError> {
-        let previous = previous.filter(|previous| previous.settings.tls == settings.tls);
+        let previous = previous.filter(|previous| {
+            let before = &previous.settings;
+            before.tls == settings.tls && before.protocol == settings.protocol
+        });
         let endpoint = |address: &String| {
             let kept = previous.and_then(|previous| previous.endpoint(address).cloned());
             kept.map_or_else(|| Endpoint::new(address), Ok)
@@ -82,7 +85,9 @@ impl Backend {
         let tls = match (&settings.tls, previous) {
             (None, _) => None,
             (Some(_), Some(previous)) => previous.tls.clone(),
-            (Some(tls), None) => Some(UpstreamTls::new(tls).map_err(invalid_tls)?),
+            (Some(tls), None) => {
+                Some(UpstreamTls::new(tls, settings.protocol).map_err(invalid_tls)?)
+            }
         };
         if let Some(tls) = &tls {
             for endpoint in &endpoints {

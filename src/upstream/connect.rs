@@ -21,13 +21,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::model;
+use crate::config::model::{self, Protocol};
 use crate::policy::class::Failure;
 use crate::upstream::endpoint::Endpoint;
 
 /// When the kernel starts asking a silent peer whether it is still there. Idle connections are
 /// closed long before; this ends the ones that wait for an answer from a host that lost power.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The name of HTTP/2 over TLS.
+const HTTP2: &[u8] = b"h2";
 /// Between two such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct UpstreamTls {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    protocol: Protocol,
 }
 
 /// The TLS settings of a backend cannot be used.
@@ -59,12 +62,12 @@ pub enum InvalidTls {
 }
 
 impl UpstreamTls {
-    /// Verification as `settings` say, HTTP/1.1 by ALPN. Reads the system's roots where none are
+    /// Verification as `settings` say, `protocol` by ALPN. Reads the system's roots where none are
     /// given.
     ///
     /// # Errors
     /// [`InvalidTls`] where roots or server name cannot be used.
-    pub fn new(settings: &model::ClientTls) -> Result<UpstreamTls, InvalidTls> {
+    pub fn new(settings: &model::ClientTls, protocol: Protocol) -> Result<UpstreamTls, InvalidTls> {
         let mut roots = RootCertStore::empty();
         match &settings.roots_pem {
             Some(pem) => {
@@ -90,11 +93,15 @@ impl UpstreamTls {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![match protocol {
+            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http2 => HTTP2.to_vec(),
+        }];
         let server_name = settings.server_name.as_deref().map(server_name);
         Ok(UpstreamTls {
             config: Arc::new(config),
             server_name: server_name.transpose()?,
+            protocol,
         })
     }
 
@@ -123,6 +130,9 @@ pub enum ConnectFailure {
     /// The peer did not prove who it is, or does not speak TLS.
     #[error("TLS handshake failed: {0}")]
     Tls(#[source] io::Error),
+    /// The peer did not choose HTTP/2, which is configured.
+    #[error("the upstream does not offer HTTP/2: ALPN chose no `h2`")]
+    NoHttp2,
 }
 
 impl ConnectFailure {
@@ -130,7 +140,7 @@ impl ConnectFailure {
     pub const fn failure(&self) -> Failure {
         match self {
             ConnectFailure::Connect(_) => Failure::Connect,
-            ConnectFailure::Tls(_) => Failure::Tls,
+            ConnectFailure::Tls(_) | ConnectFailure::NoHttp2 => Failure::Tls,
         }
     }
 }
@@ -155,11 +165,15 @@ pub async fn connect(
     let name = tls
         .name_to_verify(endpoint)
         .map_err(|error| ConnectFailure::Tls(io::Error::other(error)))?;
-    TlsConnector::from(Arc::clone(&tls.config))
+    let stream = TlsConnector::from(Arc::clone(&tls.config))
         .connect(name, tcp)
         .await
-        .map(|stream| Stream::Tls(Box::new(stream)))
-        .map_err(ConnectFailure::Tls)
+        .map_err(ConnectFailure::Tls)?;
+    // A server that does not know the extension answers nothing, and speaks HTTP/1.
+    if tls.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+        return Err(ConnectFailure::NoHttp2);
+    }
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 /// Connects to the first of the addresses that accepts. An address where nothing happens must not

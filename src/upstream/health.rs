@@ -18,10 +18,11 @@ use http_body_util::{BodyExt, Limited};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::config::model::HealthCheck;
+use crate::config::model::{HealthCheck, Protocol};
 use crate::upstream::backend::Backend;
-use crate::upstream::connect::{ConnectFailure, Stream, UpstreamTls, connect};
+use crate::upstream::connect::{ConnectFailure, UpstreamTls, connect};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::http2::connection::{NotHttp2, greet};
 use crate::upstream::probe::{self, Probe, ProbeFailure};
 
 /// How much of an answer's body is read before hanging up. Hanging up on a body that is still
@@ -56,6 +57,7 @@ struct Subject {
     backend: String,
     endpoint: Arc<Endpoint>,
     tls: Option<UpstreamTls>,
+    protocol: Protocol,
     connect_timeout: Duration,
     check: Option<HealthCheck>,
 }
@@ -88,13 +90,14 @@ impl Subject {
             backend: backend.name().to_owned(),
             endpoint: Arc::clone(endpoint),
             tls: backend.tls.clone(),
+            protocol: backend.settings.protocol,
             connect_timeout: backend.settings.timeouts.connect,
             check: backend.settings.health_check.clone(),
         }
     }
 
-    /// Whether the checks of `other` would be the same. TLS need not be compared: where it
-    /// changes, the endpoint is another.
+    /// Whether the checks of `other` would be the same. TLS and protocol need not be compared:
+    /// where they change, the endpoint is another.
     fn is_same(&self, other: &Subject) -> bool {
         Arc::ptr_eq(&self.endpoint, &other.endpoint)
             && self.connect_timeout == other.connect_timeout
@@ -156,10 +159,17 @@ impl Subject {
     }
 
     /// Connects, and records whether that went well.
-    async fn reach(&self) -> Result<Stream, CheckFailure> {
-        let connecting = connect(&self.endpoint, self.tls.as_ref());
+    async fn reach(&self) -> Result<(), CheckFailure> {
+        let connecting = async {
+            let stream = connect(&self.endpoint, self.tls.as_ref()).await?;
+            match self.protocol {
+                Protocol::Http1 => {}
+                Protocol::Http2 => drop(greet(stream).await?),
+            }
+            Ok(())
+        };
         let reached = match timeout(self.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(CheckFailure::from),
+            Ok(connected) => connected,
             Err(_) => Err(CheckFailure::Timeout(self.connect_timeout)),
         };
         self.endpoint.set_reachable(reached.is_ok());
@@ -191,7 +201,7 @@ impl Subject {
             user_agent: "cutover health check",
             authorization: None,
         };
-        let mut answer = probe::get(stream, probe).await?;
+        let mut answer = probe::get(stream, self.protocol, probe).await?;
         *status = Some(answer.status);
         // Nothing depends on the body; a broken or endless one is not what is checked.
         let _ = Limited::new(&mut answer.body, POLITE_BODY).collect().await;
@@ -223,6 +233,8 @@ impl Subject {
 enum CheckFailure {
     #[error(transparent)]
     Connect(#[from] ConnectFailure),
+    #[error(transparent)]
+    NotHttp2(#[from] NotHttp2),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error(transparent)]

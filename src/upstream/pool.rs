@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::deadline::TICK;
 use super::endpoint::Endpoint;
 use super::http1::connection::Connection;
+use super::http2::connections::Connections;
 use crate::config::model::PoolLimits;
 use crate::policy::time::Elapsed;
 
@@ -22,6 +23,8 @@ pub struct Pool {
     /// This worker's part of the idle connections allowed.
     max_idle: usize,
     idle: RefCell<Vec<Idle>>,
+    /// Those over HTTP/2, busy or idle.
+    shared: Connections,
     /// The endpoint's refusals at the last look.
     refusals: Cell<u64>,
 }
@@ -42,6 +45,7 @@ impl Pool {
             max_idle: limits.max_idle.div_ceil(workers.max(1)),
             limits,
             idle: RefCell::new(Vec::new()),
+            shared: Connections::default(),
         }
     }
 
@@ -55,9 +59,14 @@ impl Pool {
         &self.limits
     }
 
-    /// How many connections rest here.
-    pub fn idle_count(&self) -> usize {
-        self.idle.borrow().len()
+    /// How many connections are ready for requests: resting, or shared.
+    pub fn ready_count(&self) -> usize {
+        self.idle.borrow().len() + self.shared.count()
+    }
+
+    /// The connections over HTTP/2.
+    pub const fn shared(&self) -> &Connections {
+        &self.shared
     }
 
     /// The most recently used connection that is still fit for a request.
@@ -88,6 +97,10 @@ impl Pool {
         self.idle
             .borrow_mut()
             .retain_mut(|idle| self.is_fresh(idle, now) && idle.connection.is_quiet());
+        let (limits, max_idle) = (&self.limits, self.max_idle);
+        let patience = limits.idle_timeout;
+        self.shared
+            .sweep(now, limits.max_lifetime, patience, max_idle);
     }
 
     /// Closes what has rested for a whole tick, if anybody was refused a connection since the last
@@ -98,6 +111,7 @@ impl Pool {
             self.idle
                 .borrow_mut()
                 .retain(|idle| now.since(idle.since) < TICK);
+            self.shared.make_room(now, TICK);
         }
     }
 

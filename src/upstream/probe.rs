@@ -3,13 +3,15 @@
 //! It takes no part in pools, counts and ejection: a question of ours is no evidence about requests.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::uri::Scheme;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 
+use crate::config::model::Protocol;
 use crate::upstream::connect::Stream;
 
 /// What is asked.
@@ -51,25 +53,49 @@ pub enum ProbeFailure {
 ///
 /// # Errors
 /// [`ProbeFailure`] where none comes.
-pub async fn get(stream: Stream, probe: Probe<'_>) -> Result<Answer, ProbeFailure> {
-    let mut request = Request::get(probe.path)
-        .header(header::HOST, probe.host)
-        .header(header::USER_AGENT, probe.user_agent)
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+pub async fn get(
+    stream: Stream,
+    protocol: Protocol,
+    probe: Probe<'_>,
+) -> Result<Answer, ProbeFailure> {
+    let request = match protocol {
+        Protocol::Http1 => Request::get(probe.path)
+            .header(header::HOST, probe.host)
+            .header(header::CONNECTION, "close"),
+        Protocol::Http2 => {
+            let scheme = match stream {
+                Stream::Tcp(_) => Scheme::HTTP,
+                Stream::Tls(_) => Scheme::HTTPS,
+            };
+            let uri = Uri::builder().scheme(scheme).authority(probe.host);
+            Request::get(uri.path_and_query(probe.path).build()?)
+        }
+    };
+    let request = request.header(header::USER_AGENT, probe.user_agent);
+    let mut request = request.body(Empty::<Bytes>::new())?;
     if let Some(authorization) = probe.authorization {
         let authorization = authorization.clone();
         request
             .headers_mut()
             .insert(header::AUTHORIZATION, authorization);
     }
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let stream = TokioIo::new(stream);
     let mut driven = JoinSet::new();
-    driven.spawn(async {
-        // What goes wrong with the connection reaches the sender as well.
-        let _ = connection.await;
-    });
-    let (head, body) = sender.send_request(request).await?.into_parts();
+    // What goes wrong with the connection reaches the sender as well.
+    let answer = match protocol {
+        Protocol::Http1 => {
+            let (mut sender, connection) = http1::handshake(stream).await?;
+            driven.spawn(async { drop(connection.await) });
+            sender.send_request(request).await?
+        }
+        Protocol::Http2 => {
+            let executor = TokioExecutor::new();
+            let (mut sender, connection) = http2::handshake(executor, stream).await?;
+            driven.spawn(async { drop(connection.await) });
+            sender.send_request(request).await?
+        }
+    };
+    let (head, body) = answer.into_parts();
     Ok(Answer {
         status: head.status,
         body,

@@ -5,7 +5,7 @@ use rustls::pki_types::ServerName;
 
 use super::Compiler;
 use crate::config::model::{
-    Backend, Balance, ClientTls, Ejection, HealthCheck, PoolLimits, Timeouts,
+    Backend, Balance, ClientTls, Ejection, HealthCheck, PoolLimits, Protocol, Timeouts,
 };
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
@@ -35,6 +35,10 @@ impl Compiler<'_, '_> {
             balance: match backend.balance {
                 raw::Balance::LeastPending => Balance::LeastPending,
                 raw::Balance::RoundRobin => Balance::RoundRobin,
+            },
+            protocol: match backend.protocol {
+                raw::Protocol::Http1 => Protocol::Http1,
+                raw::Protocol::Http2 => Protocol::Http2,
             },
             tls: backend.tls.map(|tls| self.client_tls(&path, tls)),
             timeouts: timeouts(backend.timeouts),

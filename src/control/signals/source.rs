@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::answer::{self, Nonsense};
-use crate::config::model::{HttpTarget, Poll};
+use crate::config::model::{HttpTarget, Poll, Protocol};
 use crate::policy::signal::Reading;
 use crate::upstream::connect::{ConnectFailure, InvalidTls, UpstreamTls, connect};
 use crate::upstream::endpoint::{Endpoint, InvalidAddress};
@@ -82,7 +82,7 @@ impl Source {
     async fn prepare_tls(&mut self) -> Result<(), AskFailure> {
         let settings = self.poll.tls.clone();
         // The system's roots are a file of some hundred kilobytes, and the judge must not wait.
-        let prepared = spawn_blocking(move || UpstreamTls::new(&settings)).await;
+        let prepared = spawn_blocking(move || UpstreamTls::new(&settings, Protocol::Http1)).await;
         // It has no reason to panic; if it does all the same, the next question tries again.
         let prepared = prepared.map_err(|error| AskFailure::BreaksOff(error.to_string()))?;
         self.tls = Some(prepared?);
@@ -111,7 +111,7 @@ impl Source {
             user_agent: concat!("cutover-signal/", env!("CARGO_PKG_VERSION")),
             authorization: authorization.as_ref(),
         };
-        let mut answer = probe::get(stream, probe).await?;
+        let mut answer = probe::get(stream, Protocol::Http1, probe).await?;
         let body = Limited::new(&mut answer.body, LONGEST_ANSWER)
             .collect()
             .await;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{ClientTls, Ejection, PoolLimits, Timeouts};
+use crate::config::model::{ClientTls, Ejection, PoolLimits, Protocol, Timeouts};
 
 const START: Elapsed = Elapsed::from_milliseconds(0);
 
@@ -10,6 +10,7 @@ fn settings(endpoints: &[&str]) -> model::Backend {
         name: "api".to_owned(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         balance: Balance::LeastPending,
+        protocol: Protocol::Http1,
         tls: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(1),

@@ -64,7 +64,7 @@ fn trusting(roots_pem: Vec<u8>, server_name: Option<&str>) -> UpstreamTls {
         roots_pem: Some(roots_pem),
         server_name: server_name.map(str::to_owned),
     };
-    UpstreamTls::new(&settings).unwrap()
+    UpstreamTls::new(&settings, Protocol::Http1).unwrap()
 }
 
 async fn becomes_unquiet(stream: &mut Stream) {
@@ -221,10 +221,11 @@ async fn session_tickets_do_not_make_a_warm_connection_look_dead() {
 #[test]
 fn roots_that_cannot_be_used_are_refused() {
     let with_roots = |pem: &str| {
-        UpstreamTls::new(&model::ClientTls {
+        let settings = model::ClientTls {
             roots_pem: Some(pem.as_bytes().to_vec()),
             server_name: None,
-        })
+        };
+        UpstreamTls::new(&settings, Protocol::Http1)
     };
     assert!(matches!(
         with_roots("nothing here"),

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::model;
-use crate::config::model::{Balance, PoolLimits, Timeouts};
+use crate::config::model::{Balance, PoolLimits, Protocol, Timeouts};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -93,6 +93,7 @@ fn settings(address: &str, health_check: Option<HealthCheck>) -> model::Backend 
         name: "api".to_owned(),
         endpoints: vec![address.to_owned()],
         balance: Balance::LeastPending,
+        protocol: Protocol::Http1,
         tls: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(1),

@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
@@ -32,6 +34,8 @@ pub struct RequestBody {
     framing: Framing,
     /// Bytes that the client has announced and not delivered yet, if it has announced any.
     remaining: Option<u64>,
+    /// Whether it comes over HTTP/2.
+    is_stream: bool,
     /// The client broke off; whatever comes after is not the end of its body.
     is_broken: bool,
     kept: Vec<Bytes>,
@@ -66,6 +70,7 @@ impl RequestBody {
             source: None,
             framing: Framing::None,
             remaining: None,
+            is_stream: false,
             is_broken: false,
             kept: Vec::new(),
             tail: BytesMut::new(),
@@ -78,17 +83,18 @@ impl RequestBody {
     }
 
     /// The body of a client's request, of which up to `limit` bytes are kept for a replay.
-    pub fn incoming(source: Incoming, has_length: bool, limit: usize) -> Self {
+    pub fn incoming(source: Incoming, request: &Parts, limit: usize) -> Self {
         if source.is_end_stream() {
             return Self::empty();
         }
-        let framing = if has_length {
+        let framing = if request.headers.contains_key(CONTENT_LENGTH) {
             Framing::Length
         } else {
             Framing::Chunked
         };
         RequestBody {
             remaining: source.size_hint().exact(),
+            is_stream: request.version == Version::HTTP_2,
             source: Some(source),
             framing,
             limit,
@@ -123,13 +129,23 @@ impl RequestBody {
         }
     }
 
-    /// Whether the last piece has been taken.
-    fn is_ended(&self) -> bool {
-        let source_ended = self.source.as_ref().is_none_or(Body::is_end_stream);
-        !self.is_broken && source_ended && self.position == self.kept.len()
+    /// What the client said after its body; known once the body has ended.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    /// Whether the last piece has been taken, and no trailers follow it.
+    pub fn is_ended(&self) -> bool {
+        let source_ended = self.source.as_ref().is_none_or(Body::is_end_stream);
+        let has_trailers = self.trailers.is_some();
+        !self.is_broken && source_ended && self.position == self.kept.len() && !has_trailers
+    }
+
+    /// The next piece: one that was kept, or the client's next.
+    ///
+    /// # Errors
+    /// [`BrokenOff`] where the client did not deliver its whole body.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(piece) = self.kept.get(self.position) {
             self.position += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
@@ -152,9 +168,11 @@ impl RequestBody {
                     }
                     Err(frame) => self.trailers = frame.into_trailers().ok().map(permitted),
                 },
-                // After an error, or a reset that calls itself none, the source reports an end. It
-                // is not the body's.
-                None if self.remaining.is_none_or(|length| length == 0) => {
+                // After an error, or a client's cancellation, the source reports an end. It is not
+                // the body's.
+                None if self.remaining.is_none_or(|length| length == 0)
+                    && (!self.is_stream || source.is_end_stream()) =>
+                {
                     self.source = None;
                     return Poll::Ready(None);
                 }

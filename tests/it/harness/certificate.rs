@@ -37,12 +37,21 @@ impl Certificate {
 
     /// What a server needs to present it.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        let config = ServerConfig::builder_with_provider(provider())
+        self.acceptor_choosing(&[])
+    }
+
+    /// What a server needs to present it and to choose among `protocols`.
+    pub(crate) fn acceptor_choosing(&self, protocols: &[&str]) -> TlsAcceptor {
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider supports them")
             .with_no_client_auth()
             .with_single_cert(vec![self.der()], self.key())
             .expect("they belong together");
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         TlsAcceptor::from(Arc::new(config))
     }
 

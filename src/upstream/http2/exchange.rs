@@ -1,0 +1,289 @@
+//! One request and its answer on one stream of a connection.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+
+use crate::policy::class::Failure;
+use crate::upstream::http1::decode::Decoder;
+use crate::upstream::http1::exchange::{BodyPart, ExchangeFailed, HeadOutcome, Truncated};
+use crate::upstream::http1::response::{ResponseHead, is_own};
+use crate::upstream::http1::upload::{Framing, RequestBody};
+
+use super::connection::{Place, failure_of};
+use super::upload::Upload;
+
+/// Made beforehand: a name given as text is parsed anew for every answer.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// A request under way on a stream.
+#[derive(Debug)]
+pub struct Exchange {
+    place: Place,
+    /// Until the stream is open: the upstream may allow fewer than there are.
+    opening: Option<SendRequest<Bytes>>,
+    upload: Upload,
+    response: ResponseFuture,
+    answer: Option<RecvStream>,
+    /// Bytes of the answer that its length still promises, if it has one.
+    remaining: Option<u64>,
+    is_head: bool,
+    /// Whether a gRPC status is still to come, without which the answer is not whole.
+    owes_status: bool,
+    /// The upstream says that it has not looked at this request.
+    is_refused: bool,
+}
+
+impl Exchange {
+    /// Sends `head`, and prepares to send `body`.
+    ///
+    /// # Errors
+    /// Where the connection is closed already; nothing was sent.
+    pub fn begin(
+        mut place: Place,
+        head: Request<()>,
+        body: RequestBody,
+    ) -> Result<Exchange, Box<ExchangeFailed>> {
+        let mut sender = place.sender();
+        let is_ended = body.framing() == Framing::None;
+        let is_head = *head.method() == Method::HEAD;
+        match sender.send_request(head, is_ended) {
+            Ok((response, stream)) => Ok(Exchange {
+                place,
+                opening: Some(sender),
+                upload: Upload::new(body, stream, is_ended),
+                response,
+                answer: None,
+                remaining: None,
+                is_head,
+                owes_status: false,
+                is_refused: false,
+            }),
+            Err(error) => {
+                place.ended();
+                Err(Box::new(ExchangeFailed {
+                    failure: failure_of(&error),
+                    sent: false,
+                    stale: true,
+                    body,
+                }))
+            }
+        }
+    }
+
+    /// Bytes sent so far; grows while there is progress.
+    pub const fn progress(&self) -> u64 {
+        self.upload.written()
+    }
+
+    /// Whether all that is waited for is the upstream's.
+    pub const fn is_sent_completely(&self) -> bool {
+        self.opening.is_some() || self.upload.is_ended()
+    }
+
+    /// Whether nothing can move until the client delivers more of its body.
+    pub const fn awaits_client(&self) -> bool {
+        self.opening.is_none() && self.upload.awaits_client()
+    }
+
+    /// The request's body.
+    pub const fn body_mut(&mut self) -> &mut RequestBody {
+        self.upload.body_mut()
+    }
+
+    /// Sends the request and waits for the answer's head.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
+        if let Some(opening) = &mut self.opening
+            && opening.poll_ready(cx).is_ready()
+        {
+            self.opening = None;
+        }
+        if self.opening.is_none() && matches!(self.upload.poll(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(HeadOutcome::ClientGone);
+        }
+        let outcome = match ready!(Pin::new(&mut self.response).poll(cx)) {
+            Ok(response) => self.take_head(response),
+            Err(error) => {
+                self.is_refused = is_refusal(&error);
+                if self.is_refused {
+                    self.place.retire();
+                }
+                Err(failure_of(&error))
+            }
+        };
+        Poll::Ready(outcome.map_or_else(HeadOutcome::Failed, HeadOutcome::Head))
+    }
+
+    /// Ends the exchange without an answer; what is under way is cancelled.
+    pub fn fail(mut self, failure: Failure) -> ExchangeFailed {
+        match failure {
+            Failure::FirstByteTimeout => self.place.doubt(),
+            // The stream is gone already.
+            Failure::Reset => self.place.ended(),
+            _ => {}
+        }
+        let has_broken = failure == Failure::Reset && self.place.has_rested();
+        ExchangeFailed {
+            failure,
+            sent: self.opening.is_none() && !self.is_refused,
+            stale: self.is_refused || has_broken,
+            body: self.upload.into_body(),
+        }
+    }
+
+    /// Reads the next part of the answer's body, and keeps sending the request meanwhile.
+    ///
+    /// # Errors
+    /// [`Truncated`] when the answer broke off.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
+        // A failing upload no longer matters once there is an answer; only its progress does.
+        let _ = self.upload.poll(cx);
+        let part = match ready!(self.poll_answer(cx)) {
+            Ok(BodyPart::Data(data)) => {
+                let length = data.len() as u64;
+                self.remaining = self.remaining.map(|left| left.saturating_sub(length));
+                return Poll::Ready(Ok(BodyPart::Data(data)));
+            }
+            Ok(part) => {
+                self.finish();
+                let has_status = match &part {
+                    BodyPart::Trailers(trailers) => trailers.contains_key(&GRPC_STATUS),
+                    BodyPart::Data(_) | BodyPart::End => false,
+                };
+                if self.owes_status && !has_status {
+                    Err(Truncated)
+                } else {
+                    Ok(part)
+                }
+            }
+            // Its stream is gone, so there is nothing to cancel.
+            Err(error) => {
+                self.place.ended();
+                if self.is_whole(&error) && !self.owes_status {
+                    Ok(BodyPart::End)
+                } else {
+                    Err(Truncated)
+                }
+            }
+        };
+        Poll::Ready(part)
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, h2::Error>> {
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(Ok(BodyPart::End));
+        };
+        while let Some(data) = ready!(answer.poll_data(cx)?) {
+            if !data.is_empty() {
+                // The client has room for it, so the upstream may send as much again.
+                answer.flow_control().release_capacity(data.len())?;
+                return Poll::Ready(Ok(BodyPart::Data(data)));
+            }
+        }
+        let trailers = ready!(answer.poll_trailers(cx)?);
+        Poll::Ready(Ok(trailers.map_or(BodyPart::End, |mut trailers| {
+            keep_end_to_end(&mut trailers);
+            BodyPart::Trailers(trailers)
+        })))
+    }
+
+    /// Nothing of the answer's body came in time.
+    pub fn stalled(&self) {
+        self.place.doubt();
+    }
+
+    /// Ends the exchange for the sake of another attempt.
+    pub fn abandon(self) -> RequestBody {
+        self.upload.into_body()
+    }
+
+    fn take_head(&mut self, response: Response<RecvStream>) -> Result<ResponseHead, Failure> {
+        let (parts, answer) = response.into_parts();
+        // The library skips these, as it must; none may be taken for an answer, a 101 least of all.
+        if parts.status.is_informational() {
+            return Err(Failure::InvalidResponse);
+        }
+        let mut headers = parts.headers;
+        keep_end_to_end(&mut headers);
+        let is_bodiless = self.is_head
+            || matches!(
+                parts.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.remaining = length.filter(|_| !is_bodiless);
+        let is_ended = answer.is_end_stream();
+        self.owes_status = parts.status == StatusCode::OK
+            && is_grpc(&headers)
+            && !headers.contains_key(&GRPC_STATUS);
+        if is_ended && self.owes_status {
+            return Err(Failure::InvalidResponse);
+        }
+        if is_ended && self.remaining.is_some_and(|length| length > 0) {
+            return Err(Failure::InvalidResponse);
+        }
+        if is_ended {
+            self.finish();
+        }
+        self.answer = Some(answer);
+        Ok(ResponseHead {
+            status: parts.status,
+            headers,
+            // The stream ends it, whatever the length says.
+            body: if is_ended {
+                Decoder::Ended
+            } else {
+                Decoder::UntilClose
+            },
+            persistent: false,
+        })
+    }
+
+    /// The answer is complete. What is still being uploaded is cancelled with the stream.
+    const fn finish(&mut self) {
+        if self.upload.is_ended() {
+            self.place.ended();
+        }
+    }
+
+    /// Whether an answer is complete although its stream was reset with `error`: an upstream that
+    /// has said all stops the rest of an upload so (RFC 9113 §8.1).
+    fn is_whole(&self, error: &h2::Error) -> bool {
+        error.is_remote()
+            && error.is_reset()
+            && error.reason() == Some(Reason::NO_ERROR)
+            && !self.upload.is_ended()
+            && self.remaining.is_none_or(|left| left == 0)
+    }
+}
+
+/// Whether the upstream says that it has not looked at the request: it is going away and names
+/// an earlier one as its last, or it refuses this one (RFC 9113 §8.7).
+fn is_refusal(error: &h2::Error) -> bool {
+    // A goodbye is an error only for the streams that it leaves out.
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// Whether an answer is gRPC's. That of gRPC-Web is not: its status is part of the body.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Removes fields that an upstream must not set. Those that concern an HTTP/1 connection were
+/// refused with the whole answer.
+fn keep_end_to_end(fields: &mut HeaderMap) {
+    fields.remove(header::TE);
+    if fields.keys().any(is_own) {
+        let own: Vec<HeaderName> = fields.keys().filter(|name| is_own(name)).cloned().collect();
+        for name in own {
+            fields.remove(name);
+        }
+    }
+}
