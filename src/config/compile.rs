@@ -341,6 +341,7 @@ fn edge(edge: raw::Edge) -> Edge {
                 max_keys: limit.max_keys,
             }
         }),
+        half_close_grace: edge.half_close_grace.0,
         header_timeout: edge.header_timeout.0.0,
     }
 }

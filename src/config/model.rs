@@ -244,6 +244,9 @@ pub struct Edge {
     pub max_requests: usize,
     /// Requests per client address and second, 429 above it.
     pub rate_limit: Option<RateLimit>,
+    /// How long an HTTP/1 client that has closed its side of the connection may go on waiting for its
+    /// answer while nothing of it moves. Default 1 s.
+    pub half_close_grace: Duration,
     /// How long a client may take to send a request head, idle between two, or take nothing of an
     /// answer. Default 60 s.
     pub header_timeout: Duration,

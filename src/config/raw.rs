@@ -281,6 +281,11 @@ pub(crate) struct Edge {
     /// Requests in flight; more are answered 503.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_requests: usize,
+    /// How long an HTTP/1 client that has closed its side of the connection may go on waiting for its
+    /// answer while nothing of it moves. It may as well have left, which looks the same; then this
+    /// is how long an upstream works for nobody. 0s: such a client has left.
+    #[schemars(extend("default" = "1s"))]
+    pub(crate) half_close_grace: Written<Duration>,
     /// How long a client may take to send a request head, idle between two, or take nothing of an
     /// answer.
     #[schemars(extend("default" = "60s"))]

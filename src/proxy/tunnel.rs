@@ -14,7 +14,6 @@
 //! `new` has lost its split and its grace is over. A drain leaves it alone until its deadline.
 
 use std::future::poll_fn;
-use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -139,9 +138,14 @@ impl Tunnel {
             let upwards = up.poll(cx, &mut client, &mut *stream);
             let downwards = down.poll(cx, stream, &mut client);
             let ended = match (&upwards, &downwards) {
-                (Poll::Ready(_), _) => Some(TunnelEnd::Client),
-                (_, Poll::Ready(_)) => Some(TunnelEnd::Upstream),
-                _ => None,
+                (Poll::Ready(Err(Broken::Target)), _) | (_, Poll::Ready(Err(Broken::Source))) => {
+                    Some(TunnelEnd::Upstream)
+                }
+                (Poll::Ready(_), _) | (_, Poll::Ready(Err(Broken::Target))) => {
+                    Some(TunnelEnd::Client)
+                }
+                (_, Poll::Ready(Ok(()))) => Some(TunnelEnd::Upstream),
+                (Poll::Pending, Poll::Pending) => None,
             };
             let has_failed = [&upwards, &downwards]
                 .iter()
@@ -166,6 +170,14 @@ impl Tunnel {
         .await;
         counted.end = end;
     }
+}
+
+/// Which side of a direction has failed. How does not matter: the other side can only be told by an
+/// end.
+#[derive(Clone, Copy, Debug)]
+enum Broken {
+    Source,
+    Target,
 }
 
 /// One direction of a tunnel. Memory is held only for what the other side does not take.
@@ -204,33 +216,33 @@ impl Way {
         cx: &mut Context<'_>,
         mut source: &mut (impl AsyncRead + Unpin),
         mut target: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
         if self.is_over {
             return Poll::Ready(Ok(()));
         }
         loop {
             while !self.pending.is_empty() {
-                let count = ready!(Pin::new(&mut target).poll_write(cx, &self.pending))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
+                let written = ready!(Pin::new(&mut target).poll_write(cx, &self.pending));
+                let Ok(count @ 1..) = written else {
+                    return Poll::Ready(Err(Broken::Target));
+                };
                 self.pending.advance(count);
                 self.is_flush_due = true;
             }
             self.pending = BytesMut::new();
             if self.is_source_ended {
-                ready!(Pin::new(&mut target).poll_shutdown(cx))?;
+                let shut = ready!(Pin::new(&mut target).poll_shutdown(cx));
+                shut.map_err(|_| Broken::Target)?;
                 self.is_over = true;
                 return Poll::Ready(Ok(()));
             }
             let mut space = [const { MaybeUninit::uninit() }; PIECE];
             let mut piece = ReadBuf::uninit(&mut space);
-            if Pin::new(&mut source)
-                .poll_read(cx, &mut piece)?
-                .is_pending()
-            {
+            let read = Pin::new(&mut source).poll_read(cx, &mut piece);
+            if read.map_err(|_| Broken::Source)?.is_pending() {
                 if self.is_flush_due {
-                    self.is_flush_due = Pin::new(&mut target).poll_flush(cx)?.is_pending();
+                    let flushed = Pin::new(&mut target).poll_flush(cx);
+                    self.is_flush_due = flushed.map_err(|_| Broken::Target)?.is_pending();
                 }
                 return Poll::Pending;
             }
@@ -240,8 +252,9 @@ impl Way {
             // Usually the other side takes it at once, and nothing needs to be kept.
             let written = match piece {
                 [] => 0,
-                piece => match Pin::new(&mut target).poll_write(cx, piece)? {
-                    Poll::Ready(count) => count,
+                piece => match Pin::new(&mut target).poll_write(cx, piece) {
+                    Poll::Ready(Ok(count)) => count,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Target)),
                     Poll::Pending => 0,
                 },
             };

@@ -25,6 +25,7 @@ use crate::edge::overload::CountedBody;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 
+use super::half_close::{Answering, HalfClosing};
 use super::http2;
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
@@ -151,6 +152,8 @@ where
 {
     let patience = worker.view().snapshot.routing.edge.header_timeout;
     let connections = Rc::clone(&worker.connections);
+    let answering = Answering::default();
+    let asked = answering.clone();
     let switched = Cell::new(None);
     let left = &switched;
     // HTTP/2 has a frame for it, which is sent by `drive`.
@@ -164,13 +167,16 @@ where
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                response
+                response.map(|body| asked.until_end_of(body))
             });
+    let grace = worker.view().snapshot.routing.edge.half_close_grace;
+    let stream = HalfClosing::new(stream, answering.clone(), &worker.deadlines, grace);
+    let service = Ready { service, answering };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), Ready(service));
+        .serve_connection(TokioIo::new(stream), service);
     drive(worker, Pin::new(&mut connection), None, |connection| {
         connection.graceful_shutdown()
     })
@@ -178,7 +184,8 @@ where
     .map_err(ConnectionError::Http)?;
     if let Some(body) = switched.take() {
         let parts = connection.into_parts();
-        Box::pin(pass_through(body, parts.io.into_inner(), parts.read_buf)).await;
+        let stream = parts.io.into_inner().into_inner();
+        Box::pin(pass_through(body, stream, parts.read_buf)).await;
     }
     Ok(())
 }
@@ -235,7 +242,10 @@ where
 ///
 /// The edge's layers turn away what is too much instead of making it wait, so they are always
 /// ready; asking would cost every request a move of its future.
-struct Ready<S>(S);
+struct Ready<S> {
+    service: S,
+    answering: Answering,
+}
 
 impl<S, B> hyper::service::Service<B> for Ready<S>
 where
@@ -246,7 +256,8 @@ where
     type Future = S::Future;
 
     fn call(&self, request: B) -> S::Future {
-        self.0.clone().call(request)
+        self.answering.begin();
+        self.service.clone().call(request)
     }
 }
 

@@ -6,6 +6,7 @@
 //! connection never leaves it.
 
 pub mod connection;
+mod half_close;
 mod http2;
 pub mod listener;
 mod quiet;

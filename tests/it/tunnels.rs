@@ -6,7 +6,10 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use cutover::policy::arm::Arm;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+use crate::harness::certificate::Certificate;
 use crate::harness::client::Raw;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Refusing, Reply, Script, Step, Upstream};
@@ -349,5 +352,49 @@ async fn what_follows_an_offer_that_was_not_taken_up_is_the_next_request() {
         assert!(client.read_head().await.starts_with("HTTP/1.1 200 "));
         assert_eq!(client.read("status 200".len()).await, b"status 200");
     }
+    proxy.counts(0.0, "cutover_tunnels", &[]).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_passes_where_both_ends_are_encrypted() {
+    let certificate = Certificate::new();
+    let upstream = Upstream::start_tls("api", &certificate, |_| {
+        Script::write(format!("{SWITCH}early")).then(Step::Echo)
+    });
+    let listeners = "[{address: 127.0.0.1:0, tls: {certificate: certificate.pem, key: key.pem}}]";
+    let endpoint = upstream.address();
+    let tls = "tls: {roots: certificate.pem, server_name: localhost}";
+    let configuration = format!(
+        "backends: {{api: {{endpoints: ['{endpoint}'], {tls}}}}}\nroutes: [{{backend: api}}]\n"
+    );
+    let proxy = Site::new()
+        .file("certificate.pem", &certificate.certificate_pem)
+        .file("key.pem", &certificate.key_pem)
+        .start_on(listeners, &configuration)
+        .await;
+    let stream = TcpStream::connect(proxy.address())
+        .await
+        .expect("somebody listens");
+    let connector = certificate.connector(&["http/1.1"]);
+    let shaking = connector.connect(Certificate::name(), stream);
+    let mut client = in_time("a handshake", shaking)
+        .await
+        .expect("TLS is spoken");
+    let offer = offer("") + " and late";
+    client
+        .write_all(offer.as_bytes())
+        .await
+        .expect("it is read");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"early and late") {
+        let reading = client.read_buf(&mut heard);
+        let count = in_time("the proxy writes", reading).await;
+        assert!(
+            count.expect("the proxy is there") > 0,
+            "it ended: {heard:?}"
+        );
+    }
+    client.shutdown().await.expect("the proxy is there");
+    upstream.was_departed("/").await;
     proxy.counts(0.0, "cutover_tunnels", &[]).await;
 }

@@ -1,0 +1,232 @@
+//! A client that has said everything: it may be waiting for its answer, or it may have left.
+//!
+//! TCP says the same in both cases until something is written: a closed socket answers with a reset,
+//! one that is closed on one side only takes it. A proxy that believes the worse at once (nginx,
+//! Envoy) denies scripts their answers; one that believes the better (HAProxy, as it comes) works on
+//! for clients that are gone. Here the end is kept from hyper for a while, as long as a request is
+//! being answered: whoever has taken something since is there and may go on, whoever is silent
+//! together with the answer for `grace` is taken to have left. A reset always ends the connection
+//! at once.
+//!
+//! Only for HTTP/1: in HTTP/2 a request ends without its connection, and a client that closes that
+//! has left.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::upstream::deadline::{Deadline, Deadlines};
+
+/// Between two looks at a client that has said everything: how soon its reset is noticed while
+/// nothing is written.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Whether a request of a connection is being answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answering(Rc<Cell<bool>>);
+
+impl Answering {
+    /// A request came.
+    pub(super) fn begin(&self) {
+        self.0.set(true);
+    }
+
+    /// The body of its answer; when this is dropped, the request is answered.
+    pub(super) fn until_end_of<B>(&self, body: B) -> Answer<B> {
+        Answer {
+            body,
+            answering: self.clone(),
+        }
+    }
+}
+
+/// The body of an answer, with which a request ends.
+#[derive(Debug)]
+pub(super) struct Answer<B> {
+    body: B,
+    answering: Answering,
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.answering.0.set(false);
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The stream of a client that is not thought gone at once when it has said everything.
+#[derive(Debug)]
+pub(super) struct HalfClosing<S> {
+    stream: S,
+    answering: Answering,
+    deadlines: Rc<Deadlines>,
+    grace: Duration,
+    /// Since the client has said everything; boxed, for few do that before they are answered.
+    end: Option<Box<End>>,
+}
+
+#[derive(Debug)]
+struct End {
+    next_look: Deadline,
+    /// From the last look to the next.
+    span: Duration,
+    /// Whether the client has taken something since the last look, or is about to.
+    has_taken: bool,
+    silent_for: Duration,
+}
+
+impl End {
+    fn new(next_look: Deadline, grace: Duration) -> Self {
+        let mut end = Self {
+            next_look,
+            span: Duration::ZERO,
+            has_taken: false,
+            silent_for: Duration::ZERO,
+        };
+        end.wait(grace);
+        end
+    }
+
+    /// Until the next look, or until the grace is over.
+    fn wait(&mut self, grace: Duration) {
+        self.span = LOOK.min(grace.saturating_sub(self.silent_for));
+        self.next_look.set(self.span);
+    }
+}
+
+impl<S> HalfClosing<S> {
+    /// A client that, having said everything, is waited for while less than `grace` passes in silence
+    /// and a request is `answering`.
+    pub(super) fn new(
+        stream: S,
+        answering: Answering,
+        deadlines: &Rc<Deadlines>,
+        grace: Duration,
+    ) -> Self {
+        Self {
+            stream,
+            answering,
+            deadlines: Rc::clone(deadlines),
+            grace,
+            end: None,
+        }
+    }
+
+    /// The stream, for another protocol than HTTP.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        // A socket that takes no more at present belongs to somebody slow: one that is closed
+        // would have answered what it was sent with a reset.
+        if let (Some(end), Poll::Pending | Poll::Ready(Ok(1..))) = (&mut self.end, written) {
+            end.has_taken = true;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> HalfClosing<S> {
+    /// Ready once the client that has said everything is to be believed gone.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (deadlines, grace) = (&self.deadlines, self.grace);
+        let end = self
+            .end
+            .get_or_insert_with(|| Box::new(End::new(deadlines.add(), grace)));
+        loop {
+            if !self.answering.0.get() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(end.next_look.poll_passed(cx));
+            end.silent_for += end.span;
+            if std::mem::take(&mut end.has_taken) {
+                end.silent_for = Duration::ZERO;
+            }
+            if end.silent_for >= grace {
+                return Poll::Ready(Ok(()));
+            }
+            // Writing nothing tells whether a reset has come since.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_write(cx, &[]) {
+                return Poll::Ready(Err(error));
+            }
+            end.wait(grace);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for HalfClosing<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.end.is_none() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            let is_end = buffer.filled().len() == before;
+            if !is_end || self.grace.is_zero() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_gone(cx)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HalfClosing<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
