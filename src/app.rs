@@ -27,7 +27,7 @@ use self::sockets::{describe, doorstep, listen, stop_all};
 use self::succession::Succession;
 use crate::admin::{AdminState, Readiness, Stage};
 use crate::clock::Clock;
-use crate::config::model::Config;
+use crate::config::model::{Config, Opening};
 use crate::config::{self, Problems, certificate};
 use crate::control::controller::Controller;
 use crate::control::data_plane::{DataPlane, Warmed};
@@ -44,7 +44,7 @@ use crate::handover::upgrade::Upgrades;
 use crate::handover::{activation, notify};
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
-use crate::server::listener::{BindError, Listener};
+use crate::server::listener::{BindError, Listener, Reception};
 use crate::server::thread::{Shared, WorkerThread};
 use crate::server::tls;
 use crate::state::OpenError;
@@ -176,6 +176,8 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         effects.extend(memory::recover_shares(&mut world, recover));
     }
     let published = Controller::first_snapshot(&mut world);
+    let listeners = world.config.listeners.iter();
+    let openings: Vec<Opening> = listeners.map(|listener| listener.opening).collect();
 
     let edge = Arc::new(EdgeTally::default());
     let entrance = Arc::new(edge::Shared::with_log(access_log));
@@ -201,7 +203,13 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let handovers = Arc::new(HandoverTally::default());
     let data_plane = DataPlane {
         handovers: Arc::clone(&handovers),
-        ..data_plane(&workers, &certificates, Arc::clone(&entrance), edge, clock)
+        ..data_plane(
+            &workers,
+            &certificates,
+            Arc::clone(&entrance),
+            Arc::clone(&edge),
+            clock,
+        )
     };
     let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
@@ -236,9 +244,17 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let (stop, stopped) = oneshot::channel();
     let mut controller = spawn_local(controller.run(messages, stopped));
 
-    let listeners = sockets.into_iter().enumerate().map(|(index, socket)| {
-        let workers = Arc::clone(&workers);
-        Listener::start(socket, index, workers, Arc::clone(&published))
+    let openings = openings.into_iter().enumerate();
+    let listeners = sockets.into_iter().zip(openings);
+    let listeners = listeners.map(|(socket, (index, opening))| {
+        let reception = Reception {
+            index,
+            opening,
+            workers: Arc::clone(&workers),
+            published: Arc::clone(&published),
+            edge: Arc::clone(&edge),
+        };
+        Listener::start(socket, reception)
     });
     let listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
     announce(&listeners, &certificates.load(), admin.address);

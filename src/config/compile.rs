@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use super::check::{Checked, Substituted, closest};
 use super::model::{
     AccessLog, Admin, ClientCertificates, Config, Drain, Edge, Listener, LogDestination, LogFormat,
-    Process, RateLimit, Role, ServerTls, Token, TraceContext,
+    Opening, Process, RateLimit, Role, ServerTls, Token, TraceContext,
 };
 use super::notation::{Size, Written};
 use super::problem::Problem;
@@ -83,6 +83,7 @@ impl Compiler<'_, '_> {
         let mut edge = edge(file.edge);
         edge.deny.extend(denied);
         edge.allow.extend(allowed);
+        self.judge_openings(&listeners, &edge);
         let backends = self.in_file_order("backends", file.backends.unwrap_or_default());
         let backend_names = self.names("backend", "backends", &backends);
         let backends = backends
@@ -124,7 +125,16 @@ impl Compiler<'_, '_> {
                 self.problem(&key, message, "give each listener its own address or port");
             }
             let tls = listener.tls.map(|tls| self.server_tls(&path, tls));
-            compiled.push(Listener { address, tls });
+            let opening = if listener.proxy_protocol {
+                Opening::ProxyProtocol
+            } else {
+                Opening::Client
+            };
+            compiled.push(Listener {
+                address,
+                tls,
+                opening,
+            });
         }
         compiled
     }
@@ -143,6 +153,18 @@ impl Compiler<'_, '_> {
             destination,
             format,
             buffer,
+        }
+    }
+
+    fn judge_openings(&mut self, listeners: &[Listener], edge: &Edge) {
+        for (index, listener) in listeners.iter().enumerate() {
+            if listener.opening == Opening::ProxyProtocol && edge.trusted_proxies.is_empty() {
+                self.problem(
+                    &format!("listeners[{index}].proxy_protocol"),
+                    "nobody may connect to this listener, since no proxy is trusted",
+                    "name the balancer's addresses in edge.trusted_proxies",
+                );
+            }
         }
     }
 
@@ -332,6 +354,8 @@ fn edge(edge: raw::Edge) -> Edge {
         deny: networks(edge.deny),
         allow: networks(edge.allow),
         max_connections: edge.max_connections,
+        max_connections_per_address: edge.max_connections_per_address,
+        max_requests_per_connection: edge.max_requests_per_connection,
         max_requests: edge.max_requests,
         rate_limit: edge.rate_limit.map(|limit| {
             let requests_per_second = limit.requests_per_second.unwrap_or(1);
@@ -343,5 +367,6 @@ fn edge(edge: raw::Edge) -> Edge {
         }),
         half_close_grace: edge.half_close_grace.0,
         header_timeout: edge.header_timeout.0.0,
+        handshake_timeout: edge.handshake_timeout.0.0,
     }
 }

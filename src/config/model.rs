@@ -56,11 +56,11 @@ impl Config {
     /// be put in force while serving.
     pub fn restart_only_changes(&self, new: &Config) -> Vec<String> {
         let (old, fresh) = (&self.process, &new.process);
-        let addresses = |config: &Config| -> Vec<(SocketAddr, bool)> {
+        let addresses = |config: &Config| -> Vec<(SocketAddr, bool, Opening)> {
             let listeners = config.listeners.iter();
             // A listener that begins to speak TLS is another listener; a certificate is not.
             listeners
-                .map(|one| (one.address, one.tls.is_some()))
+                .map(|one| (one.address, one.tls.is_some(), one.opening))
                 .collect()
         };
         [
@@ -155,6 +155,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Absent for plain HTTP.
     pub tls: Option<ServerTls>,
+    /// What a connection begins with.
+    pub opening: Opening,
+}
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// What the client says.
+    Client,
+    /// A header of the PROXY protocol, from a trusted balancer.
+    ProxyProtocol,
 }
 
 /// How a listener speaks TLS.
@@ -240,6 +251,11 @@ pub struct Edge {
     pub allow: Vec<ipnet::IpNet>,
     /// Open client connections over all listeners; more wait in the kernel. Default 10 000.
     pub max_connections: usize,
+    /// Open connections of one client address (IPv6 by its /64) that is no trusted proxy's; more
+    /// are closed at once.
+    pub max_connections_per_address: Option<usize>,
+    /// Requests after which a client is asked to connect anew.
+    pub max_requests_per_connection: Option<u64>,
     /// Requests in flight over all workers; more are answered 503. Default 10 000.
     pub max_requests: usize,
     /// Requests per client address and second, 429 above it.
@@ -250,6 +266,8 @@ pub struct Edge {
     /// How long a client may take to send a request head, idle between two, or take nothing of an
     /// answer. Default 60 s.
     pub header_timeout: Duration,
+    /// How long a TLS handshake may take. Default 10 s.
+    pub handshake_timeout: Duration,
 }
 
 /// Whose W3C trace context reaches the upstream.

@@ -118,6 +118,10 @@ pub(crate) struct Listener {
     pub(crate) address: Option<Written<SocketAddr>>,
     /// Absent for plain HTTP.
     pub(crate) tls: Option<ServerTls>,
+    /// Whether every connection begins with a header of the PROXY protocol, version 1 or 2, that
+    /// tells the client's address. Only peers in `edge.trusted_proxies` may connect then.
+    #[schemars(extend("default" = false))]
+    pub(crate) proxy_protocol: bool,
 }
 
 /// Certificates of a listener.
@@ -278,6 +282,13 @@ pub(crate) struct Edge {
     /// Open client connections over all listeners; more wait in the kernel.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_connections: usize,
+    /// Open connections of one client address (IPv6 by its /64); more are closed at once. Those of
+    /// `trusted_proxies` are not counted. Absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections_per_address: Option<usize>,
+    /// Requests after which a client is asked to connect anew. Absent: no limit.
+    #[schemars(range(min = 1))]
+    pub(crate) max_requests_per_connection: Option<u64>,
     /// Requests in flight; more are answered 503.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_requests: usize,
@@ -290,6 +301,9 @@ pub(crate) struct Edge {
     /// answer.
     #[schemars(extend("default" = "60s"))]
     pub(crate) header_timeout: Written<PositiveDuration>,
+    /// How long a TLS handshake may take.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) handshake_timeout: Written<PositiveDuration>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.
     pub(crate) rate_limit: Option<RateLimit>,
 }

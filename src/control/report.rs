@@ -6,7 +6,7 @@ use crate::config::model::BackendId;
 use crate::policy::arm::{Arm, PerArm};
 use crate::policy::class::Class;
 use crate::policy::time::Elapsed;
-use crate::telemetry::edge::{EdgeReading, EdgeRefusal};
+use crate::telemetry::edge::{Closure, EdgeReading, EdgeRefusal};
 use crate::telemetry::metrics::{
     BackendScene, CertificateScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
 };
@@ -218,6 +218,7 @@ pub(super) fn metrics(
             worker_connections: &(data_plane.connections)(),
             connections_accepted: edge.accepted,
             denied_networks: world.denials().len(),
+            failed_accepts: edge.failed_accepts,
             edge_load: (data_plane.edge_load)(),
             tunnels: edge.tunnels,
             tunnels_ended: edge.tunnels_ended,
@@ -232,9 +233,6 @@ pub(super) fn metrics(
 
 fn refusals(edge: &EdgeReading) -> Vec<(&'static str, u64)> {
     let requests = EdgeRefusal::LABELS.into_iter().zip(edge.refused);
-    let connections = [
-        ("tls_handshake", edge.failed_handshakes),
-        ("abandoned_requests", edge.abandoned_requests),
-    ];
+    let connections = Closure::LABELS.into_iter().zip(edge.closed);
     requests.chain(connections).collect()
 }

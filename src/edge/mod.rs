@@ -18,6 +18,7 @@
 pub mod access;
 mod entry;
 pub mod overload;
+pub mod places;
 pub mod rate_limit;
 pub mod request_id;
 pub mod trace_context;
@@ -47,6 +48,7 @@ use crate::telemetry::edge::EdgeRefusal;
 use self::access::Access;
 use self::entry::Entry;
 use self::overload::{CountedBody, InFlight, Overload, Permit};
+use self::places::Places;
 use self::rate_limit::{RateLimit, RateLimiter};
 use self::request_id::{RequestId, RequestIds, X_REQUEST_ID};
 use self::trace_context::TraceContext;
@@ -55,6 +57,7 @@ use self::trace_context::TraceContext;
 #[derive(Debug, Default)]
 pub struct Shared {
     in_flight: InFlight,
+    places: Places,
     rate_limiter: RateLimiter,
     access_log: Option<AccessLog>,
 }

@@ -22,13 +22,7 @@ impl AddressKey {
 
     /// The key of whoever comes from there.
     pub fn new(client: IpAddr) -> Self {
-        let network = match client.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => {
-                let prefix = address.to_bits() & !u128::from(u64::MAX);
-                IpAddr::V6(Ipv6Addr::from_bits(prefix))
-            }
-        };
+        let network = household(client);
         let mut key = Self {
             text: [0; Self::LONGEST],
             length: 0,
@@ -44,6 +38,17 @@ impl AddressKey {
 
     fn as_str(&self) -> &str {
         str::from_utf8(self.as_bytes()).expect("an address is printed in ASCII")
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
+pub fn household(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
     }
 }
 

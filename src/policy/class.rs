@@ -155,11 +155,13 @@ pub enum Diversion {
     NoEndpoint,
     /// Every endpoint's connections are taken.
     PoolFull,
+    /// The proxy's own machine has no file descriptor or port left for a connection.
+    NoSocket,
 }
 
 impl Diversion {
     /// Label values in the order of [`Diversion::index`].
-    pub const LABELS: [&'static str; 3] = ["breaker", "no_endpoint", "pool_full"];
+    pub const LABELS: [&'static str; 4] = ["breaker", "no_endpoint", "pool_full", "no_socket"];
 
     /// Position in [`Diversion::LABELS`].
     pub const fn index(self) -> usize {
@@ -169,5 +171,11 @@ impl Diversion {
     /// Label value.
     pub const fn as_str(self) -> &'static str {
         Self::LABELS[self.index()]
+    }
+
+    /// Whether it says anything about `new`. That the proxy has run out of sockets does not: it
+    /// would take the share back from an arm that was never asked.
+    pub const fn is_evidence(self) -> bool {
+        !matches!(self, Diversion::NoSocket)
     }
 }

@@ -151,7 +151,7 @@ impl Call {
                     return Ok(answer);
                 }
                 Err(Unsuccessful::Failed(failed)) => failed,
-                Err(Unsuccessful::PoolFull(unsent)) => {
+                Err(Unsuccessful::NotTried(diversion, unsent)) => {
                     if let Some(other) = chance.without_endpoint(index)
                         && let Some(next) = self.pick(plan, how, other)
                     {
@@ -159,7 +159,7 @@ impl Call {
                         continue;
                     }
                     return Err(Unanswered::Diverted {
-                        diversion: Diversion::PoolFull,
+                        diversion,
                         body: unsent,
                     });
                 }
@@ -326,16 +326,23 @@ impl Call {
         let endpoint = pool.endpoint();
         let permit = endpoint
             .try_acquire(pool.limits().max_connections)
-            .ok_or(NotOpened::PoolFull)?;
+            .ok_or(NotOpened::NotTried(Diversion::PoolFull))?;
         self.deadline.set(plan.backend.settings.timeouts.connect);
         let opening = connect(endpoint, plan.backend.tls.as_ref());
         let opened = within(&self.deadline, opening).await;
-        endpoint.set_reachable(matches!(opened, Some(Ok(_))));
-        match opened {
-            Some(Ok(stream)) => Ok((stream, permit)),
-            Some(Err(failure)) => Err(NotOpened::Failed(failure.failure())),
-            None => Err(NotOpened::Failed(Failure::ConnectTimeout)),
-        }
+        let failure = match opened {
+            Some(Ok(stream)) => {
+                endpoint.set_reachable(true);
+                return Ok((stream, permit));
+            }
+            Some(Err(failure)) => failure.failure(),
+            None => Some(Failure::ConnectTimeout),
+        };
+        let Some(failure) = failure else {
+            return Err(NotOpened::NotTried(Diversion::NoSocket));
+        };
+        endpoint.set_reachable(false);
+        Err(NotOpened::Failed(failure))
     }
 
     /// Sends the request and waits for the head, each phase with its own time.
@@ -384,7 +391,8 @@ pub(super) struct Chance {
     /// The endpoint whose kept connection was stale: no kept one any more, and another endpoint if
     /// there is any.
     pub(super) stale: Option<usize>,
-    /// The endpoint that could not be reached, or whose pool was full: any but this one.
+    /// The endpoint that could not be reached, whose pool was full, or towards which the machine had
+    /// no port left: any but this one.
     excluded: Option<usize>,
 }
 
@@ -416,20 +424,21 @@ struct HeadClock {
 /// How a try ended that brought no answer.
 pub(super) enum Unsuccessful {
     Failed(ExchangeFailed),
-    PoolFull(RequestBody),
+    NotTried(Diversion, RequestBody),
     Client(ClientFault),
 }
 
 /// Why there is no connection. Nothing was sent.
 pub(super) enum NotOpened {
-    PoolFull,
+    /// The endpoint was not even asked.
+    NotTried(Diversion),
     Failed(Failure),
 }
 
 impl NotOpened {
     pub(super) fn with(self, body: RequestBody) -> Unsuccessful {
         match self {
-            NotOpened::PoolFull => Unsuccessful::PoolFull(body),
+            NotOpened::NotTried(diversion) => Unsuccessful::NotTried(diversion, body),
             NotOpened::Failed(failure) => Unsuccessful::Failed(ExchangeFailed {
                 failure,
                 sent: false,

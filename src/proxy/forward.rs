@@ -267,10 +267,11 @@ impl Call {
         let refusal = match unanswered {
             Unanswered::Client(ClientFault::Stalled) => Some(EdgeRefusal::ClientTimeout),
             Unanswered::Client(ClientFault::Host) => Some(EdgeRefusal::InvalidHost),
-            Unanswered::Diverted {
-                diversion: Diversion::PoolFull,
-                ..
-            } => Some(EdgeRefusal::PoolFull),
+            Unanswered::Diverted { diversion, .. } => match diversion {
+                Diversion::PoolFull => Some(EdgeRefusal::PoolFull),
+                Diversion::NoSocket => Some(EdgeRefusal::NoSocket),
+                Diversion::NoEndpoint | Diversion::Breaker => None,
+            },
             _ => None,
         };
         if let Some(refusal) = refusal {

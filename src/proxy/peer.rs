@@ -8,7 +8,7 @@ use ipnet::IpNet;
 /// The other end of a client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// Its address, as the socket says.
+    /// Its address: as the socket says, or a balancer that speaks the PROXY protocol.
     pub address: SocketAddr,
     /// Whether the connection is TLS.
     pub secure: bool,
@@ -45,7 +45,11 @@ impl Peer {
         let hops = lines
             .rev()
             .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        for hop in hops {
+        for hop in hops.map(<[u8]>::trim_ascii) {
+            // An empty element of a list means nothing (RFC 9110 §5.6.1.2).
+            if hop.is_empty() {
+                continue;
+            }
             // What does not parse was not written by a proxy that deserves trust; the walk ends at
             // the last address that did.
             let Some(address) = parse_hop(hop) else { break };
@@ -63,14 +67,21 @@ pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
+/// An address, with or without a port; IPv6 may stand in brackets, and does before a port.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(hop).ok()?.trim();
-    let address: IpAddr = text.parse().ok()?;
+    let text = std::str::from_utf8(hop).ok()?;
+    let bare = || text.parse::<IpAddr>().ok();
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let address = bare().or_else(with_port);
+    let address = address.or_else(|| bracketed().map(IpAddr::V6))?;
     Some(address.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
@@ -101,6 +112,64 @@ mod tests {
         );
         assert_eq!(client("10.0.0.1", &["nonsense, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn addresses_are_read_with_ports_and_brackets_and_between_empty_items() {
+        for (forwarded, expected) in [
+            ("192.0.2.7:4711", "192.0.2.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("[::ffff:192.0.2.7]:4711", "192.0.2.7"),
+            (" ,192.0.2.7\t, ,, 10.0.0.2 ,", "192.0.2.7"),
+            (",,, ,", "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[forwarded]), expected, "{forwarded}");
+        }
+        let lines = ["192.0.2.7, 198.51.100.7:1", "", "[::ffff:10.0.0.3]:1", ","];
+        assert_eq!(client("10.0.0.1", &lines), "198.51.100.7");
+    }
+
+    #[test]
+    fn nothing_left_of_what_is_no_address_is_believed() {
+        for garbage in [
+            "unknown",
+            "_hidden",
+            "192.0.2.256",
+            "192.0.2.7 8",
+            "192.0.2.7:65536",
+            "2001:db8::7%eth0",
+            "[192.0.2.7]",
+            "[2001:db8::7",
+            "\"192.0.2.7\"",
+            "for=192.0.2.7",
+        ] {
+            let line = format!("198.51.100.7, {garbage}, 10.0.0.2");
+            assert_eq!(client("10.0.0.1", &[&line]), "10.0.0.2", "{garbage}");
+        }
+    }
+
+    proptest! {
+        /// Whatever strangers write to the left, the address found is one that a trusted proxy wrote:
+        /// the last that is not itself trusted.
+        #[test]
+        fn what_a_stranger_writes_never_decides(
+            claims in proptest::collection::vec("[ -~]{0,40}", 0..4),
+            stranger: [u8; 4],
+            proxies in proptest::collection::vec(any::<[u8; 3]>(), 0..4),
+            is_one_line: bool,
+        ) {
+            prop_assume!(stranger[0] != 10);
+            let stranger = IpAddr::from(stranger);
+            let mut list = claims;
+            list.push(stranger.to_string());
+            list.extend(proxies.iter().map(|[b, c, d]| format!("10.{b}.{c}.{d}")));
+            let joined = [list.join(", ")];
+            let lines = if is_one_line { &joined[..] } else { &list[..] };
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            prop_assert_eq!(client("10.0.0.1", &lines), stranger.to_string());
+        }
     }
 
     #[test]

@@ -68,6 +68,10 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
             StatusCode::SERVICE_UNAVAILABLE,
             "all connections to the upstream are in use\n",
         ),
+        EdgeRefusal::NoSocket => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the proxy has no connection to spare\n",
+        ),
     };
     plain(status, text)
 }
@@ -84,6 +88,7 @@ pub fn unanswered(unanswered: &Unanswered) -> Response<ResponseBody> {
         },
         Unanswered::Diverted { diversion, .. } => match diversion {
             Diversion::PoolFull => refused(EdgeRefusal::PoolFull),
+            Diversion::NoSocket => refused(EdgeRefusal::NoSocket),
             Diversion::NoEndpoint | Diversion::Breaker => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no upstream is available\n",

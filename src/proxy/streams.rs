@@ -86,7 +86,7 @@ impl Call {
                 opener.failed(failure);
                 Err(NotOpened::Failed(failure))
             }
-            Err(NotOpened::PoolFull) => Err(NotOpened::PoolFull),
+            Err(not_tried @ NotOpened::NotTried(_)) => Err(not_tried),
         }
     }
 

@@ -260,8 +260,12 @@ impl Trial<'_> {
 
     fn note_diversion(&self, diversion: Diversion) {
         let worker = self.call.worker.id;
-        self.split.tally.diverted(worker, diversion, self.cluster);
-        self.note_streak(true);
+        let is_evidence = diversion.is_evidence();
+        let cluster = self.cluster.filter(|_| is_evidence);
+        self.split.tally.diverted(worker, diversion, cluster);
+        if is_evidence {
+            self.note_streak(true);
+        }
     }
 
     fn note_streak(&self, is_failure: bool) {

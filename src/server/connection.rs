@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,20 +21,21 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
+use crate::config::model::{Edge, Opening};
 use crate::edge::Entrance;
 use crate::edge::overload::CountedBody;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
+use crate::telemetry::edge::Closure;
 
 use super::half_close::{Answering, HalfClosing};
 use super::http2;
+use super::introduction::read_introduction;
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
 use super::stream::ClientStream;
 
-/// Time for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time that a connection gets for its first byte when a drain begins.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Time that a client gets to see that its quiet connection is being closed.
@@ -60,12 +62,26 @@ pub async fn serve(
     tls: Option<Arc<rustls::ServerConfig>>,
 ) {
     worker.edge.accepted();
-    let peer = Peer {
+    let mut peer = Peer {
         address: accepted.peer,
         secure: tls.is_some(),
     };
-    let Ok(stream) = TcpStream::from_std(accepted.stream) else {
+    let Ok(mut stream) = TcpStream::from_std(accepted.stream) else {
         return;
+    };
+    if accepted.opening == Opening::ProxyProtocol {
+        match Box::pin(introduced(&worker, peer, &mut stream)).await {
+            Ok(address) => peer.address = address,
+            Err(Uninvited(closure)) => {
+                if let Some(closure) = closure {
+                    close(&worker, peer, closure);
+                }
+                return;
+            }
+        }
+    }
+    let Ok(_place) = entrance.place(peer) else {
+        return close(&worker, peer, Closure::AddressConnections);
     };
     let ended = match tls {
         // Boxed, here and below, so that an idle connection has room for what it is, and not for
@@ -79,6 +95,36 @@ pub async fn serve(
     }
 }
 
+/// Leaves a connection to be closed, and counts why.
+fn close(worker: &Worker, peer: Peer, closure: Closure) {
+    worker.edge.closed(closure);
+    tracing::debug!(peer = %peer.address, reason = closure.as_str(), "connection closed");
+}
+
+/// The address of the client that `balancer` speaks for; its own where it names none.
+async fn introduced(
+    worker: &Rc<Worker>,
+    balancer: Peer,
+    stream: &mut TcpStream,
+) -> Result<SocketAddr, Uninvited> {
+    let view = worker.view();
+    if !balancer.is_trusted(&view.snapshot.routing.edge.trusted_proxies) {
+        return Err(Uninvited(Some(Closure::ProxyProtocolStranger)));
+    }
+    match in_time(worker, read_introduction(stream)).await {
+        Ok(Ok(client)) => Ok(client.unwrap_or(balancer.address)),
+        Err(Late::Draining) => Err(Uninvited(None)),
+        Ok(Err(error)) => {
+            tracing::debug!(balancer = %balancer.address, %error, "nobody was introduced");
+            Err(Uninvited(Some(Closure::ProxyProtocolInvalid)))
+        }
+        Err(Late::Timeout) => Err(Uninvited(Some(Closure::ProxyProtocolInvalid))),
+    }
+}
+
+/// Nobody is let in, for a reason that counts; none where the worker drains.
+struct Uninvited(Option<Closure>);
+
 async fn serve_tls(
     worker: &Rc<Worker>,
     entrance: &Entrance,
@@ -86,15 +132,16 @@ async fn serve_tls(
     stream: TcpStream,
     tls: Arc<rustls::ServerConfig>,
 ) -> Result<(), ConnectionError> {
-    let handshake = timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await;
+    let patience = worker.view().snapshot.routing.edge.handshake_timeout;
+    let handshake = timeout(patience, TlsAcceptor::from(tls).accept(stream)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            worker.edge.failed_handshake();
+            worker.edge.closed(Closure::TlsHandshake);
             return Err(ConnectionError::Io(error));
         }
         Err(_) => {
-            worker.edge.failed_handshake();
+            worker.edge.closed(Closure::TlsHandshake);
             return Err(ConnectionError::Io(io::ErrorKind::TimedOut.into()));
         }
     };
@@ -113,17 +160,12 @@ async fn serve_plain(
     peer: Peer,
     mut stream: TcpStream,
 ) -> Result<(), ConnectionError> {
-    let patience = worker.view().snapshot.routing.edge.header_timeout;
-    let sniffed = {
-        let mut sniffing = pin!(sniff(&mut stream));
-        match timeout(patience, until_draining(worker, sniffing.as_mut())).await {
-            Ok(Some(sniffed)) => sniffed,
-            // It may have connected a moment before the drain, its request on the way.
-            Ok(None) => match timeout(FIRST_REQUEST, sniffing).await {
-                Ok(sniffed) => sniffed,
-                Err(_) => return Ok(()),
-            },
-            Err(_) => return Ok(()),
+    let sniffed = match in_time(worker, sniff(&mut stream)).await {
+        Ok(sniffed) => sniffed,
+        Err(Late::Draining) => return Ok(()),
+        Err(Late::Timeout) => {
+            close(worker, peer, Closure::NoRequest);
+            return Ok(());
         }
     };
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
@@ -150,20 +192,27 @@ async fn serve_http1<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let view = worker.view();
+    let edge = &view.snapshot.routing.edge;
+    let patience = edge.header_timeout;
+    let most = most_requests(edge);
+    drop(view);
     let connections = Rc::clone(&worker.connections);
     let answering = Answering::default();
     let asked = answering.clone();
     let switched = Cell::new(None);
     let left = &switched;
-    // HTTP/2 has a frame for it, which is sent by `drive`.
+    let answered = Cell::new(0);
+    let answered = &answered;
+    // HTTP/2 has frames for both, which are sent by `drive`.
     let service =
         entrance
             .service(peer)
             .map_response(move |mut response: Response<CountedBody>| {
+                answered.set(answered.get() + 1);
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     left.set(Some(response.body_mut().take()));
-                } else if connections.is_leaving() {
+                } else if connections.is_leaving() || answered.get() >= most {
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -177,11 +226,17 @@ where
         .header_read_timeout(patience)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
-    drive(worker, Pin::new(&mut connection), None, |connection| {
+    let ended = drive(worker, Pin::new(&mut connection), None, |connection| {
         connection.graceful_shutdown()
     })
-    .await
-    .map_err(ConnectionError::Http)?;
+    .await;
+    if let Err(error) = &ended
+        && error.is_timeout()
+        && answered.get() == 0
+    {
+        close(worker, peer, Closure::NoRequest);
+    }
+    ended.map_err(ConnectionError::Http)?;
     if let Some(body) = switched.take() {
         let parts = connection.into_parts();
         let stream = parts.io.into_inner().into_inner();
@@ -200,6 +255,11 @@ where
     }
 }
 
+/// Requests after which a client is asked to connect anew.
+fn most_requests(edge: &Edge) -> u64 {
+    edge.max_requests_per_connection.unwrap_or(u64::MAX)
+}
+
 async fn serve_http2<S>(
     worker: &Rc<Worker>,
     entrance: &Entrance,
@@ -209,8 +269,11 @@ async fn serve_http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let patience = worker.view().snapshot.routing.edge.header_timeout;
-    let quiet = Quiet::new(&worker.deadlines, patience);
+    let view = worker.view();
+    let edge = &view.snapshot.routing.edge;
+    let patience = edge.header_timeout;
+    let quiet = Quiet::new(&worker.deadlines, patience, most_requests(edge));
+    drop(view);
     let service = entrance.service(peer);
     let asked = Rc::clone(&quiet);
     let readers = Readers::new(&worker.deadlines, patience);
@@ -262,7 +325,8 @@ where
 }
 
 /// Drives a connection to its end, and tells it once when the worker drains or it was quiet for too
-/// long.
+/// long, or was
+/// asked for as much as it may be.
 async fn drive<C, E>(
     worker: &Rc<Worker>,
     mut connection: Pin<&mut C>,
@@ -287,11 +351,14 @@ where
             && quiet.poll_passed(cx).is_ready()
         {
             if quiet.is_abused() {
-                worker.edge.abandoned_requests();
+                worker.edge.closed(Closure::AbandonedRequests);
                 return Poll::Ready(Ok(()));
             }
             if !is_told {
                 is_told = true;
+                if !quiet.was_asked() {
+                    worker.edge.closed(Closure::NoRequest);
+                }
                 shut_down(connection.as_mut());
                 quiet.wait(FAREWELL);
                 // Whoever polls is woken, and this was not ready to wake.
@@ -301,9 +368,37 @@ where
                 return Poll::Ready(Ok(()));
             }
         }
-        connection.as_mut().poll(cx)
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_pending() && !is_told && quiet.is_some_and(Quiet::is_spent) {
+            is_told = true;
+            shut_down(connection.as_mut());
+            return connection.as_mut().poll(cx);
+        }
+        polled
     })
     .await
+}
+
+/// What `future` returns, unless a client takes longer with it than with a head, or the worker
+/// drains.
+async fn in_time<F: Future>(worker: &Rc<Worker>, future: F) -> Result<F::Output, Late> {
+    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let mut future = pin!(future);
+    match timeout(patience, until_draining(worker, future.as_mut())).await {
+        Ok(Some(output)) => Ok(output),
+        // It may have connected a moment before the drain, its request on the way.
+        Ok(None) => timeout(FIRST_REQUEST, future)
+            .await
+            .map_err(|_| Late::Draining),
+        Err(_) => Err(Late::Timeout),
+    }
+}
+
+/// A client did not say in time what was waited for.
+enum Late {
+    /// The worker drains.
+    Draining,
+    Timeout,
 }
 
 /// What `future` returns, unless the worker drains first.

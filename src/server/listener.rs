@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::config::model::Opening;
 use crate::snapshot::Published;
+use crate::telemetry::edge::EdgeTally;
 
 use super::thread::WorkerThread;
 
@@ -19,6 +21,9 @@ const BACKLOG: i32 = 4096;
 /// Pause after a failure that will not go away by itself at once, such as having no more file
 /// descriptors: long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Without a failure for as long as this, the next one is news. Each connection that ends lets one in,
+/// so what lacks descriptors succeeds and fails in turn, and would fill the log.
+const OVER: Duration = Duration::from_secs(60);
 
 /// Time between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,6 +37,23 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Index of the listener in the configuration.
     pub listener: usize,
+    /// What it begins with.
+    pub opening: Opening,
+}
+
+/// Where what a listener accepts goes.
+#[derive(Debug)]
+pub struct Reception {
+    /// Index of the listener in the configuration.
+    pub index: usize,
+    /// What its connections begin with.
+    pub opening: Opening,
+    /// Who serves them.
+    pub workers: Arc<[WorkerThread]>,
+    /// Says how many may be open.
+    pub published: Published,
+    /// Counts what could not be accepted.
+    pub edge: Arc<EdgeTally>,
 }
 
 /// A thread that accepts on one address.
@@ -71,30 +93,24 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 impl Listener {
-    /// Starts accepting on `socket`, the configuration's listener number `index`.
+    /// Starts accepting on `socket`.
     ///
     /// # Errors
     /// Those of making a thread.
-    pub fn start(
-        socket: TcpListener,
-        index: usize,
-        workers: Arc<[WorkerThread]>,
-        published: Published,
-    ) -> io::Result<Self> {
+    pub fn start(socket: TcpListener, reception: Reception) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
         // A shutdown of the socket would wake the thread too, but reset what is queued on it.
         SockRef::from(&socket).set_read_timeout(Some(LOOK))?;
+        let name = format!("accept-{}", reception.index);
         let socket = Arc::new(socket);
         let acceptor = Acceptor {
             socket: Arc::clone(&socket),
-            index,
-            workers,
-            published,
+            reception,
             is_stopping: Arc::clone(&is_stopping),
         };
         let acceptor = thread::Builder::new()
-            .name(format!("accept-{index}"))
+            .name(name)
             .spawn(move || acceptor.run())?;
         Ok(Self {
             address,
@@ -130,31 +146,29 @@ impl Listener {
 
 struct Acceptor {
     socket: Arc<TcpListener>,
-    index: usize,
-    workers: Arc<[WorkerThread]>,
-    published: Published,
+    reception: Reception,
     is_stopping: Arc<AtomicBool>,
 }
 
 impl Acceptor {
     fn run(self) {
-        let mut was_failing = false;
+        let mut last_failure = None::<Instant>;
         loop {
             self.wait_for_room();
             if self.is_stopping.load(Ordering::Acquire) {
                 return self.empty_queue();
             }
             match self.socket.accept() {
-                Ok((stream, peer)) => {
-                    was_failing = false;
-                    self.hand_over(stream, peer);
-                }
+                Ok((stream, peer)) => self.hand_over(stream, peer),
                 // The client gave up before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // Time to see whether to stop.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    if !std::mem::replace(&mut was_failing, true) {
+                    self.reception.edge.failed_accept();
+                    let is_news = last_failure.is_none_or(|last| last.elapsed() > OVER);
+                    last_failure = Some(Instant::now());
+                    if is_news {
                         tracing::error!(%error, "cannot accept connections; trying on");
                     }
                     thread::sleep(PAUSE);
@@ -183,8 +197,9 @@ impl Acceptor {
 
     /// Waits while as many connections are open as are allowed; more wait in the kernel.
     fn wait_for_room(&self) {
-        let open = || self.workers.iter().map(WorkerThread::load).sum::<usize>();
-        let allowed = || self.published.load().routing.edge.max_connections;
+        let workers = &self.reception.workers;
+        let open = || workers.iter().map(WorkerThread::load).sum::<usize>();
+        let allowed = || self.reception.published.load().routing.edge.max_connections;
         while open() >= allowed() && !self.is_stopping.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
         }
@@ -198,9 +213,10 @@ impl Acceptor {
         let accepted = Accepted {
             stream,
             peer,
-            listener: self.index,
+            listener: self.reception.index,
+            opening: self.reception.opening,
         };
-        if let Some(worker) = idlest(&self.workers) {
+        if let Some(worker) = idlest(&self.reception.workers) {
             worker.take(accepted);
         }
     }

@@ -8,7 +8,9 @@
 pub mod connection;
 mod half_close;
 mod http2;
+mod introduction;
 pub mod listener;
+pub mod proxy_protocol;
 mod quiet;
 mod reader;
 pub mod stream;

@@ -9,6 +9,8 @@
 //! library counts only what is withdrawn before we have seen it; here is counted what was begun
 //! for nothing. Clients do withdraw requests (a page is left, a search goes on being typed), but
 //! not hundreds, and not most of them.
+//!
+//! Whoever counts the requests also knows when they were as many as `max_requests_per_connection`.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -23,29 +25,33 @@ use crate::upstream::deadline::{Deadline, Deadlines};
 use super::reader::Reader;
 
 /// Requests withdrawn for which a connection is not given up, however many they are of all.
-const MAX_ABANDONED: u32 = 200;
+const MAX_ABANDONED: u64 = 200;
 
 /// Whether anything is being answered on a connection, and when to stop waiting for more.
 #[derive(Debug)]
 pub(super) struct Quiet {
     answering: Cell<usize>,
-    asked: Cell<u32>,
+    /// Requests so far.
+    asked: Cell<u64>,
     /// Requests that were withdrawn before they had an answer.
-    abandoned: Cell<u32>,
+    abandoned: Cell<u64>,
+    /// Requests after which the client is to connect anew.
+    most: u64,
     /// Set while nothing is being answered.
     deadline: Deadline,
     patience: Duration,
 }
 
 impl Quiet {
-    /// A connection begins, quietly.
-    pub(super) fn new(deadlines: &Rc<Deadlines>, patience: Duration) -> Rc<Self> {
+    /// A connection for `most` requests begins, quietly.
+    pub(super) fn new(deadlines: &Rc<Deadlines>, patience: Duration, most: u64) -> Rc<Self> {
         let deadline = deadlines.add();
         deadline.set(patience);
         Rc::new(Self {
             answering: Cell::new(0),
             asked: Cell::new(0),
             abandoned: Cell::new(0),
+            most,
             deadline,
             patience,
         })
@@ -54,7 +60,7 @@ impl Quiet {
     /// A request came; it is answered when the guard is dropped.
     pub(super) fn begin(self: &Rc<Self>) -> Answering {
         self.answering.set(self.answering.get() + 1);
-        self.asked.set(self.asked.get().saturating_add(1));
+        self.asked.set(self.asked.get() + 1);
         if !self.is_abused() {
             self.deadline.limit(None);
         }
@@ -79,6 +85,11 @@ impl Quiet {
         self.asked.get() > 0
     }
 
+    /// Whether as many requests have come as may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.asked.get() >= self.most
+    }
+
     /// Whether most of many requests were withdrawn: no more is waited for.
     pub(super) fn is_abused(&self) -> bool {
         let abandoned = self.abandoned.get();
@@ -90,7 +101,7 @@ impl Quiet {
         self.answering.set(answering);
         let was_abused = self.is_abused();
         if !is_answered {
-            self.abandoned.set(self.abandoned.get().saturating_add(1));
+            self.abandoned.set(self.abandoned.get() + 1);
         }
         if !self.is_abused() {
             if answering == 0 {

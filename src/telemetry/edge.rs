@@ -28,11 +28,14 @@ pub enum EdgeRefusal {
     Connect,
     /// All connections to the one backend that could answer are in use: 503.
     PoolFull,
+    /// The machine has no file descriptor or port left to ask the one backend that could answer:
+    /// 503.
+    NoSocket,
 }
 
 impl EdgeRefusal {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 10] = [
         "no_route",
         "invalid_host",
         "malformed",
@@ -42,6 +45,7 @@ impl EdgeRefusal {
         "client_timeout",
         "connect",
         "pool_full",
+        "no_socket",
     ];
 }
 
@@ -63,15 +67,49 @@ impl TunnelEnd {
     pub const LABELS: [&'static str; 4] = ["client", "upstream", "idle", "rollback"];
 }
 
+/// Why the proxy closed a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closure {
+    /// Its TLS handshake failed or took too long.
+    TlsHandshake,
+    /// It never asked for anything: no whole request head within the time allowed.
+    NoRequest,
+    /// On a listener for balancers, it came from somebody else.
+    ProxyProtocolStranger,
+    /// What a balancer said about its client is no PROXY protocol, or took too long.
+    ProxyProtocolInvalid,
+    /// Its address has as many connections open as it may.
+    AddressConnections,
+    /// Over HTTP/2, it withdrew most of its many requests.
+    AbandonedRequests,
+}
+
+impl Closure {
+    /// Label values in the order of the variants.
+    pub const LABELS: [&'static str; 6] = [
+        "tls_handshake",
+        "no_request",
+        "proxy_protocol_stranger",
+        "proxy_protocol_invalid",
+        "address_connections",
+        "abandoned_requests",
+    ];
+
+    /// Label value.
+    pub const fn as_str(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+}
+
 /// Counters of the edge, shared by all workers.
 #[derive(Debug, Default)]
 pub struct EdgeTally {
     refused: [AtomicU64; EdgeRefusal::LABELS.len()],
+    closed: [AtomicU64; Closure::LABELS.len()],
     accepted: AtomicU64,
-    failed_handshakes: AtomicU64,
-    abandoned_requests: AtomicU64,
     tunnels_opened: AtomicU64,
     tunnels_ended: [AtomicU64; TunnelEnd::LABELS.len()],
+    failed_accepts: AtomicU64,
 }
 
 /// A reading of [`EdgeTally`].
@@ -79,16 +117,16 @@ pub struct EdgeTally {
 pub struct EdgeReading {
     /// Requests refused, in the order of [`EdgeRefusal::LABELS`].
     pub refused: [u64; EdgeRefusal::LABELS.len()],
+    /// Client connections closed, in the order of [`Closure::LABELS`].
+    pub closed: [u64; Closure::LABELS.len()],
     /// Client connections accepted.
     pub accepted: u64,
-    /// Client connections whose TLS handshake failed or took too long.
-    pub failed_handshakes: u64,
-    /// HTTP/2 connections ended because their client withdrew most of its requests.
-    pub abandoned_requests: u64,
     /// Connections that have switched protocols and are open.
     pub tunnels: u64,
     /// Those that have ended, in the order of [`TunnelEnd::LABELS`].
     pub tunnels_ended: [u64; TunnelEnd::LABELS.len()],
+    /// How often the system would not let a waiting connection in.
+    pub failed_accepts: u64,
 }
 
 /// What the edges of all workers hold at a moment.
@@ -115,14 +153,14 @@ impl EdgeTally {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client's TLS handshake failed or took too long.
-    pub fn failed_handshake(&self) {
-        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+    /// The proxy closed a client's connection.
+    pub fn closed(&self, closure: Closure) {
+        self.closed[closure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An HTTP/2 connection was ended because its client withdrew most of its requests.
-    pub fn abandoned_requests(&self) {
-        self.abandoned_requests.fetch_add(1, Ordering::Relaxed);
+    /// The system would not let a waiting connection in.
+    pub fn failed_accept(&self) {
+        self.failed_accepts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection has switched protocols.
@@ -148,11 +186,11 @@ impl EdgeTally {
         let tunnels_opened = self.tunnels_opened.load(Ordering::Relaxed);
         EdgeReading {
             refused: std::array::from_fn(|index| self.refused[index].load(Ordering::Relaxed)),
+            closed: std::array::from_fn(|index| self.closed[index].load(Ordering::Relaxed)),
             accepted: self.accepted.load(Ordering::Relaxed),
-            failed_handshakes: self.failed_handshakes.load(Ordering::Relaxed),
-            abandoned_requests: self.abandoned_requests.load(Ordering::Relaxed),
             tunnels: tunnels_opened.saturating_sub(tunnels_ended.iter().sum()),
             tunnels_ended,
+            failed_accepts: self.failed_accepts.load(Ordering::Relaxed),
         }
     }
 }

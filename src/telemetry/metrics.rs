@@ -144,6 +144,12 @@ impl Metrics {
                 seconds(certificate.not_after),
             );
         }
+        exporter
+            .counter(
+                "cutover_failed_accepts_total",
+                "Attempts to let in a waiting connection that the system refused, for want of file descriptors for example.",
+            )
+            .set(&[], process.failed_accepts);
         let load = process.edge_load;
         exporter
             .gauge("cutover_requests_in_flight", "Requests being answered.")

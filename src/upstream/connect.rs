@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -35,6 +35,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long one address of a name is waited for before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// ENFILE and EMFILE: no file descriptor, of the machine and of the process. ENOBUFS and ENOMEM: no
+/// memory for a socket. EADDRNOTAVAIL: no port left towards this address, or no address of our own
+/// to connect from. The numbers are Linux's, on every architecture that we are built for.
+const OWN_EXHAUSTION: [i32; 5] = [23, 24, 105, 12, 99];
 
 /// How a backend's connections are secured.
 #[derive(Clone, Debug)]
@@ -133,15 +138,46 @@ pub enum ConnectFailure {
     /// The peer did not choose HTTP/2, which is configured.
     #[error("the upstream does not offer HTTP/2: ALPN chose no `h2`")]
     NoHttp2,
+    /// This machine has no file descriptor, port or memory left for a connection. No endpoint was
+    /// asked, so none is to blame.
+    #[error("no socket left to connect with: {0}")]
+    NoSocket(#[source] io::Error),
 }
 
 impl ConnectFailure {
-    /// What the attempt is booked as.
-    pub const fn failure(&self) -> Failure {
+    /// What the attempt is booked as; `None` where there was none.
+    pub const fn failure(&self) -> Option<Failure> {
         match self {
-            ConnectFailure::Connect(_) => Failure::Connect,
-            ConnectFailure::Tls(_) | ConnectFailure::NoHttp2 => Failure::Tls,
+            ConnectFailure::Connect(_) => Some(Failure::Connect),
+            ConnectFailure::Tls(_) | ConnectFailure::NoHttp2 => Some(Failure::Tls),
+            ConnectFailure::NoSocket(_) => None,
         }
+    }
+
+    fn connect(error: io::Error) -> Self {
+        if is_own_exhaustion(&error) {
+            ConnectFailure::NoSocket(error)
+        } else {
+            ConnectFailure::Connect(error)
+        }
+    }
+
+    /// The resolver needs files and sockets too, and hides what it lacked behind an error of its
+    /// own. So the system is asked whether a socket can be had.
+    fn look_up(error: io::Error) -> Self {
+        match Socket::new(Domain::IPV4, Type::STREAM, None) {
+            Err(own) if is_own_exhaustion(&own) => ConnectFailure::NoSocket(own),
+            _ => ConnectFailure::connect(error),
+        }
+    }
+}
+
+/// Whether `error` says that this process or machine has run out of something, whoever was to be
+/// connected to.
+fn is_own_exhaustion(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => OWN_EXHAUSTION.contains(&code),
+        None => false,
     }
 }
 
@@ -155,10 +191,10 @@ pub async fn connect(
     tls: Option<&UpstreamTls>,
 ) -> Result<Stream, ConnectFailure> {
     let addresses = endpoint.addresses().await;
-    let addresses = addresses.map_err(ConnectFailure::Connect)?;
+    let addresses = addresses.map_err(ConnectFailure::look_up)?;
     let tcp = connect_any(&addresses).await;
-    let tcp = tcp.map_err(ConnectFailure::Connect)?;
-    prepare(&tcp).map_err(ConnectFailure::Connect)?;
+    let tcp = tcp.map_err(ConnectFailure::connect)?;
+    prepare(&tcp).map_err(ConnectFailure::connect)?;
     let Some(tls) = tls else {
         return Ok(Stream::Tcp(tcp));
     };

@@ -114,6 +114,11 @@ impl Subject {
         let mut first = true;
         loop {
             let result = self.ask(check).await;
+            if result.as_ref().is_err_and(CheckFailure::is_our_own) {
+                // The endpoint was not asked, so it has neither passed nor failed.
+                sleep(check.interval).await;
+                continue;
+            }
             match &result {
                 Ok(()) => self.endpoint.set_reachable(true),
                 Err(CheckFailure::Connect(_)) => self.endpoint.set_reachable(false),
@@ -172,7 +177,9 @@ impl Subject {
             Ok(connected) => connected,
             Err(_) => Err(CheckFailure::Timeout(self.connect_timeout)),
         };
-        self.endpoint.set_reachable(reached.is_ok());
+        if !reached.as_ref().is_err_and(CheckFailure::is_our_own) {
+            self.endpoint.set_reachable(reached.is_ok());
+        }
         reached
     }
 
@@ -241,6 +248,13 @@ enum CheckFailure {
     Answer(#[from] ProbeFailure),
     #[error("answered {0}")]
     Status(StatusCode),
+}
+
+impl CheckFailure {
+    /// Whether this machine could not even ask.
+    const fn is_our_own(&self) -> bool {
+        matches!(self, CheckFailure::Connect(ConnectFailure::NoSocket(_)))
+    }
 }
 
 /// What one check found.

@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod demo;
 mod dockerfile;
+mod doors;
 mod edge;
 mod events;
 mod fallback;

@@ -141,6 +141,8 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
     assert_eq!(config.process.admin.tokens[1].secret, SECRETS[1]);
     assert_eq!(config.process.admin.tokens[1].role, Role::Operate);
     assert!(config.listeners[1].tls.is_some());
+    assert_eq!(config.edge.max_connections_per_address, Some(500));
+    assert_eq!(config.edge.max_requests_per_connection, Some(100_000));
     let limit = config.edge.rate_limit.as_ref().expect("written");
     assert_eq!((limit.requests_per_second, limit.burst), (100, 200));
     let new = &config.backends[1];

@@ -56,6 +56,9 @@ fn what_needs_a_restart_is_named_and_nothing_else() {
     assert_eq!(change("10%", "20%"), [""; 0]);
     assert_eq!(change("9001", "9003"), [""; 0]);
     assert_eq!(change("127.0.0.1:8080", "127.0.0.1:8081"), ["listeners"]);
+    let behind = "  - {address: 127.0.0.1:8080, proxy_protocol: true}
+edge: {trusted_proxies: [10.0.0.0/8]}";
+    assert_eq!(change("  - address: 127.0.0.1:8080", behind), ["listeners"]);
     let several = "workers: 77\ndrain: {delay: 9s}\nadmin: {address: 127.0.0.1:9901}\nroutes:";
     assert_eq!(
         change("routes:", several),

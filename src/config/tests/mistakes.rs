@@ -406,3 +406,24 @@ fn changes_of_key_are_warned_of_once_for_all_splits() {
         "{told:?}"
     );
 }
+
+#[test]
+fn a_listener_for_balancers_needs_to_know_whom_to_trust() {
+    let file = |edge: &str| {
+        format!(
+            "listeners: [{{address: '127.0.0.1:0', proxy_protocol: true}}]
+edge: {{{edge}}}
+backends: {{api: {{endpoints: ['127.0.0.1:9001']}}}}
+routes: [{{backend: api}}]
+"
+        )
+    };
+    let [problem] = &problems(&file(""))[..] else {
+        panic!("there is one mistake");
+    };
+    assert_eq!((problem.line, problem.column), (1, 54));
+    assert_eq!(problem.key, "listeners[0].proxy_protocol");
+    assert!(problem.remedy.contains("edge.trusted_proxies"), "{problem}");
+    let trusting = file("trusted_proxies: [10.0.0.0/8]");
+    assert!(problems(&trusting).is_empty());
+}

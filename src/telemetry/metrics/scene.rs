@@ -42,6 +42,8 @@ pub struct ProcessScene<'a> {
     pub connections_accepted: u64,
     /// Networks denied by hand.
     pub denied_networks: usize,
+    /// How often the system would not let a waiting connection in.
+    pub failed_accepts: u64,
     /// What the edges of all workers hold.
     pub edge_load: EdgeLoad,
     /// Connections that have switched protocols and are open.

@@ -77,7 +77,7 @@ fn overridden_requests_are_shown_apart_and_are_no_evidence() {
     assert_eq!(overridden[Class::ServerError.index()], 1);
     assert_eq!(overridden[Class::Transport.index()], 1);
     assert_eq!(reading.diverted, [0; DIVERSIONS]);
-    assert_eq!(reading.diverted_overridden, [1, 0, 0]);
+    assert_eq!(reading.diverted_overridden, [1, 0, 0, 0]);
 }
 
 #[test]

@@ -93,14 +93,14 @@ async fn a_closed_port_is_a_connect_failure() {
     drop(listener);
     let endpoint = Endpoint::new(&format!("127.0.0.1:{port}")).unwrap();
     let failure = connect(&endpoint, None).await.unwrap_err();
-    assert_eq!(failure.failure(), Failure::Connect);
+    assert_eq!(failure.failure(), Some(Failure::Connect));
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_a_connect_failure() {
     let endpoint = Endpoint::new("cutover.invalid:80").unwrap();
     let failure = connect(&endpoint, None).await.unwrap_err();
-    assert_eq!(failure.failure(), Failure::Connect);
+    assert_eq!(failure.failure(), Some(Failure::Connect));
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn a_certificate_for_another_name_is_a_tls_failure_that_says_so() {
     let endpoint = Endpoint::new(&format!("127.0.0.1:{port}")).unwrap();
     let tls = trusting(roots, Some("other.example"));
     let failure = connect(&endpoint, Some(&tls)).await.unwrap_err();
-    assert_eq!(failure.failure(), Failure::Tls);
+    assert_eq!(failure.failure(), Some(Failure::Tls));
     assert!(failure.to_string().contains("other.example"), "{failure}");
 }
 
@@ -176,7 +176,7 @@ async fn a_certificate_of_an_unknown_root_is_a_tls_failure() {
     let endpoint = Endpoint::new(&format!("localhost:{port}")).unwrap();
     let tls = trusting(roots_of_another, None);
     let failure = connect(&endpoint, Some(&tls)).await.unwrap_err();
-    assert_eq!(failure.failure(), Failure::Tls);
+    assert_eq!(failure.failure(), Some(Failure::Tls));
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn a_plain_server_is_a_tls_failure() {
     let (_, roots) = echo_over_tls().await;
     let endpoint = Endpoint::new(&format!("localhost:{port}")).unwrap();
     let failure = connect(&endpoint, Some(&trusting(roots, None))).await;
-    assert_eq!(failure.unwrap_err().failure(), Failure::Tls);
+    assert_eq!(failure.unwrap_err().failure(), Some(Failure::Tls));
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ fn roots_that_cannot_be_used_are_refused() {
 
 #[tokio::test]
 async fn an_address_where_nothing_happens_costs_a_moment_and_one_that_refuses_nothing() {
-    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     silent.bind(&any.into()).unwrap();
     silent.listen(0).unwrap();
@@ -269,4 +269,17 @@ async fn an_address_where_nothing_happens_costs_a_moment_and_one_that_refuses_no
     let refused = connect_any(&[refusing, alive_address]).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     assert!(connect_any(&[]).await.is_err());
+}
+
+#[test]
+fn what_this_machine_lacks_is_no_failure_of_an_endpoint() {
+    for code in OWN_EXHAUSTION {
+        let failure = ConnectFailure::connect(io::Error::from_raw_os_error(code));
+        assert_eq!(failure.failure(), None, "{failure}");
+    }
+    let refused = ConnectFailure::connect(io::ErrorKind::ConnectionRefused.into());
+    assert_eq!(refused.failure(), Some(Failure::Connect));
+    // While sockets can be had, a name that is not found is the name's fault.
+    let unknown = ConnectFailure::look_up(io::Error::other("no such name"));
+    assert_eq!(unknown.failure(), Some(Failure::Connect));
 }

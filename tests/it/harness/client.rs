@@ -235,6 +235,20 @@ impl Raw {
         heard
     }
 
+    /// Says this, and whether it was taken: not if the other side has left.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        let writing = self.stream.write_all(bytes);
+        in_time("the proxy reads", writing).await.is_ok()
+    }
+
+    /// Whether the other side has ended the connection, as far as is known by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self.stream.try_read_buf(&mut self.ahead) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Says as much of this as is taken until nothing more is for a while.
     pub(crate) async fn write_until_stuck(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;

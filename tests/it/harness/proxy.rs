@@ -34,6 +34,7 @@ pub(crate) struct Site {
     environment: Vec<(String, String)>,
     ignores_full_disks: bool,
     program: PathBuf,
+    open_files: Option<usize>,
 }
 
 /// A running program. It is killed when dropped; if the test fails, its log is shown.
@@ -54,6 +55,7 @@ impl Site {
             environment: Vec::new(),
             ignores_full_disks: false,
             program: PathBuf::from(env!("CARGO_BIN_EXE_cutover")),
+            open_files: None,
         }
     }
 
@@ -88,6 +90,12 @@ impl Site {
     /// error, not a deadly signal.
     pub(crate) fn surviving_full_disks(mut self) -> Self {
         self.ignores_full_disks = true;
+        self
+    }
+
+    /// Starts the program so that it may have this many files and sockets open.
+    pub(crate) fn open_files(mut self, count: usize) -> Self {
+        self.open_files = Some(count);
         self
     }
 
@@ -193,13 +201,20 @@ impl Site {
 
     fn serve(&self, arguments: &[&str]) -> Command {
         let program = &self.program;
-        let mut command = if self.ignores_full_disks {
+        let mut prelude = String::new();
+        if self.ignores_full_disks {
+            prelude.push_str("trap '' XFSZ; ");
+        }
+        if let Some(count) = self.open_files {
+            prelude.push_str(&format!("ulimit -n {count}; "));
+        }
+        let mut command = if prelude.is_empty() {
+            Command::new(program)
+        } else {
             let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+            shell.args(["-c", &format!("{prelude}exec \"$0\" \"$@\"")]);
             shell.arg(program);
             shell
-        } else {
-            Command::new(program)
         };
         command
             .args(["serve", "--config"])
