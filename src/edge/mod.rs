@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -235,7 +235,13 @@ where
     let mut response = match refusal {
         Some(refusal) => {
             local.worker.edge.refused(refusal);
-            respond::refused(refusal)
+            let mut response = respond::refused(refusal);
+            // A body that nobody reads, unless it is empty.
+            let has = |name| request.headers().contains_key(name);
+            if has(header::CONTENT_LENGTH) || has(header::TRANSFER_ENCODING) {
+                respond::end_connection(&mut response, request.version());
+            }
+            response
         }
         None => {
             let course = entry.as_ref().map(|entry| entry.course());

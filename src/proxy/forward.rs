@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -53,14 +53,10 @@ pub async fn handle(
         worker.edge.refused(refusal);
         respond::refused(refusal)
     };
-    // Whatever follows such a request was meant for somebody who understood it. HTTP/2 has streams,
-    // so nothing follows.
+    // Whatever follows such a request was meant for somebody who understood it.
     let refuse_last = |refusal| {
         let mut response = refuse(refusal);
-        if parts.version < Version::HTTP_2 {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
+        respond::end_connection(&mut response, parts.version);
         response
     };
     if parts.method == Method::CONNECT {
@@ -79,7 +75,10 @@ pub async fn handle(
         .router
         .find(Some(authority), path, &parts.method, &parts.headers);
     let Some(index) = found else {
-        return refuse(EdgeRefusal::NoRoute);
+        return match incoming.is_end_stream() {
+            true => refuse(EdgeRefusal::NoRoute),
+            false => refuse_last(EdgeRefusal::NoRoute),
+        };
     };
     let route = routing.routes[index.0];
     // Whatever a safe request carries, it may be repeated.
@@ -222,6 +221,7 @@ impl Call {
         }
         // This answer stands; what is still being uploaded need not be kept.
         answer.exchange.body_mut().stop_keeping();
+        let is_read = answer.exchange.body_mut().is_read();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
         let mut body = ResponseBody::of_answer(answer, &self.deadline, record, leash);
@@ -231,13 +231,12 @@ impl Call {
         // Only the connection's end tells HTTP/1.0 where such a body ends. hyper sees to that, and
         // would say the contrary to a client that asks to keep the connection.
         let ends_connection =
-            self.parts.version < Version::HTTP_11 && body.size_hint().exact().is_none();
+            !is_read || self.parts.version < Version::HTTP_11 && body.size_hint().exact().is_none();
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         if ends_connection {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+            respond::end_connection(&mut response, self.parts.version);
         }
         response
     }
@@ -277,7 +276,15 @@ impl Call {
         if let Some(refusal) = refusal {
             self.worker.edge.refused(refusal);
         }
-        respond::unanswered(unanswered)
+        let mut response = respond::unanswered(unanswered);
+        let is_read = match unanswered {
+            Unanswered::Failed { body, .. } | Unanswered::Diverted { body, .. } => body.is_read(),
+            Unanswered::Client(_) => false,
+        };
+        if !is_read {
+            respond::end_connection(&mut response, self.parts.version);
+        }
+        response
     }
 }
 

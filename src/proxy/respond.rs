@@ -1,6 +1,6 @@
 //! Answers of the proxy's own: the one place where an error becomes a status.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use crate::policy::class::{Diversion, Failure};
 use crate::telemetry::edge::EdgeRefusal;
@@ -32,6 +32,16 @@ pub fn without_body(response: &mut Response<ResponseBody>) {
         response
             .headers_mut()
             .insert(header::CONTENT_LENGTH, length.into());
+    }
+}
+
+/// Says that the connection ends with this answer, because not all of the request was read: what is
+/// left of it would stand before the next one. A client that is not told sends that one into a
+/// closed door. HTTP/2 has streams, so nothing ends but this one.
+pub fn end_connection(response: &mut Response<ResponseBody>, version: Version) {
+    if version < Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
 }
 

@@ -12,6 +12,7 @@ mod fault;
 mod flapping;
 mod names;
 mod stale;
+mod unread;
 
 use std::net::SocketAddr;
 

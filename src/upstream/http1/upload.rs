@@ -129,6 +129,11 @@ impl RequestBody {
         }
     }
 
+    /// Whether the client has been heard to its end. Else its connection cannot carry another request.
+    pub fn is_read(&self) -> bool {
+        self.source.as_ref().is_none_or(Body::is_end_stream)
+    }
+
     /// What the client said after its body; known once the body has ended.
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_deref()

@@ -173,7 +173,8 @@ impl Person {
         if let Some(answer) = &answer {
             self.judge(&question, answer, &before, &after);
         }
-        is_whole
+        let is_last = |answer: Answer| answer.field("connection") == Some("close");
+        is_whole && !answer.is_some_and(is_last)
     }
 
     /// Asks, and goes before the answer has come.
