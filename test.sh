@@ -29,6 +29,9 @@ need_library() { # LIBRARY PACKAGE
 }
 # Names that move, without touching the machine's own.
 need_library libnss_wrapper.so libnss-wrapper
+# What holds sockets for a service, and reads its units.
+need systemd-socket-activate systemd
+need systemd-analyze systemd
 need_module() { # MODULE PACKAGE
   /usr/bin/python3 -c "import $1" 2>/dev/null || packages+=("$2")
 }

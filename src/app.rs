@@ -303,18 +303,16 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             (again, drain.deadline)
         }
         Some(heir) => {
-            tracing::info!(
-                successor = heir.process(),
-                "draining: another process serves"
-            );
+            for worker in workers.iter() {
+                worker.leave();
+            }
+            let successor = heir.process();
+            tracing::info!(successor, "draining: another process serves");
             if let Some(process) = heir.process() {
                 notify::notify(&notify::main_process(process));
             }
             spawn_local(obey(heir, control));
             stop_all(listeners);
-            for worker in workers.iter() {
-                worker.leave();
-            }
             let quiet = drain.deadline / QUIET;
             let farewell = async {
                 admin.end().await;
@@ -362,7 +360,6 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
 /// Does what our successor says, to its end or ours.
 async fn obey(mut heir: Heir, control: ControlHandle) {
     while let Some(limits) = heir.orders().await {
-        tracing::info!(?limits, "obeying the successor");
         if control.obey(limits).await.is_err() {
             return;
         }

@@ -77,5 +77,6 @@ impl Controller {
     pub(super) fn obey(&mut self, limits: &[Limit]) {
         self.charge.obey(limits, self.world.clock.elapsed());
         self.publish();
+        tracing::info!(?limits, "obeying the successor");
     }
 }

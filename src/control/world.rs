@@ -3,6 +3,9 @@
 //! A change of the configuration is planned completely before anything of it is put in force, so a
 //! plan that cannot be carried out leaves no trace.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -584,34 +587,4 @@ fn requests(reading: &SplitReading) -> u64 {
         figures.classes.iter().sum::<u64>() + figures.overridden.iter().sum::<u64>()
     });
     arms.sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::load_text;
-
-    #[test]
-    fn a_plan_that_the_traffic_of_late_cannot_prove_is_doubted_when_it_is_loaded() {
-        let text = include_str!("../../config/quickstart.yaml");
-        let config = |shares: &str| {
-            let text = text.replace("share: 10%", shares);
-            load_text(&text, Path::new("."), &|_| None).expect("a valid file")
-        };
-        let made = World::new(Clock::start(), config("share: 10%"), Saved::default());
-        let (mut world, _) = made.expect("it can be put in force");
-        let doubts = |world: &World| {
-            let planned = world.plan(config("stages: [0%, 1%, 100%]"));
-            planned.expect("it can be put in force").doubts()
-        };
-        assert_eq!(doubts(&world), [""; 0], "nothing is known yet");
-        let minute = Duration::from_secs(60);
-        world.splits[0].traffic.observe(60, minute);
-        let said = doubts(&world);
-        assert!(said[0].starts_with("api: stage 2 (1%) needs "), "{said:?}");
-        world.splits[0].traffic.observe(6_000_000, minute);
-        assert_eq!(doubts(&world), [""; 0]);
-    }
 }

@@ -55,23 +55,28 @@ impl Predecessor {
             return Ok(None);
         };
         let mut wire = Wire(stream);
+        match Self::be_given(&mut wire).await {
+            Ok(inherited) => {
+                let wire = Some(wire);
+                Ok(Some((Self { path, wire }, inherited)))
+            }
+            Err(error) if error.is_closed() && is_gone(&path).await? => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn be_given(wire: &mut Wire) -> Result<Inherited, WireError> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         wire.say(&FromNew::Ask { version }).await?;
         let described = match wire.hear(TURN).await? {
             FromOld::Sockets { sockets } => sockets,
-            other => return Err(unexpected(other).into()),
+            other => return Err(unexpected(other)),
         };
         let mut inherited = Inherited::default();
         for described in described {
-            let socket = wire.take().await?;
-            let added = inherited.add(Some(described), socket);
-            added.map_err(WireError::from)?;
+            inherited.add(Some(described), wire.take().await?)?;
         }
-        let predecessor = Self {
-            path,
-            wire: Some(wire),
-        };
-        Ok(Some((predecessor, inherited)))
+        Ok(inherited)
     }
 
     /// Has the old process stop deciding and close the state store.
@@ -105,16 +110,14 @@ impl Predecessor {
         }
     }
 
-    /// A connection that breaks means that the process has gone, or that it goes on without us.
-    /// Which of the two it is, its socket tells: that is closed even while nobody has buried it.
+    /// What was answered; none if the process has gone.
     async fn unless_gone(
         &mut self,
         answered: Result<FromOld, WireError>,
     ) -> Result<Option<FromOld>, WireError> {
         match answered {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) if error.is_closed() && knock(&self.path).await?.is_none() => {
-                tracing::warn!("the old process has died; going on without it");
+            Err(error) if error.is_closed() && is_gone(&self.path).await? => {
                 self.wire = None;
                 Ok(None)
             }
@@ -153,6 +156,16 @@ impl Old {
 async fn ask(wire: &mut Wire, say: &FromNew, within: Duration) -> Result<FromOld, WireError> {
     wire.say(say).await?;
     wire.hear(within).await
+}
+
+/// A connection that breaks means that the process has gone, or that it goes on without us. Which
+/// of the two it is, its socket tells: the system closes that even while nobody has buried it.
+async fn is_gone(path: &Path) -> Result<bool, WireError> {
+    let is_gone = knock(path).await?.is_none();
+    if is_gone {
+        tracing::warn!("the old process has died; going on without it");
+    }
+    Ok(is_gone)
 }
 
 /// A connection to the process that listens there; none if none does.

@@ -344,6 +344,11 @@ where
         if !is_told
             && (open.poll_draining(cx).is_ready() || is_asked && worker.connections.is_leaving())
         {
+            // What has come is taken in first: hyper closes a connection of which it has read nothing,
+            // even if a request lies there.
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
             is_told = true;
             shut_down(connection.as_mut());
         }

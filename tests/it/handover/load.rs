@@ -15,7 +15,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsConnector;
 
+use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client};
 use crate::harness::eventually;
 use crate::harness::upstream::{Reply, Script, Upstream};
@@ -27,7 +30,7 @@ const RATE: usize = 500;
 const CALLERS: usize = 6;
 
 /// How a client treats its connections.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     /// HTTP/1.1, one after the other on one connection.
     KeptAlive,
@@ -50,7 +53,7 @@ pub(super) struct Tally {
     /// Answered as they should be.
     pub(super) answered: usize,
     /// Sent, and then the connection ended.
-    pub(super) lost: usize,
+    pub(super) lost: Vec<String>,
     /// Answered otherwise.
     pub(super) wrong: Vec<String>,
 }
@@ -65,6 +68,17 @@ pub(super) fn echo() -> Upstream {
 impl Load {
     /// Clients of every kind at this address.
     pub(super) fn begin(address: SocketAddr) -> Self {
+        Self::with_trust(address, Vec::new())
+    }
+
+    /// Clients of every kind at this address, all of which speak TLS and trust these.
+    pub(super) fn over_tls(address: SocketAddr, trusted: &[&Certificate]) -> Self {
+        let protocols = ["http/1.1", "h2"];
+        let connector = |protocol| Certificate::connector_of(trusted, None, &[protocol]);
+        Self::with_trust(address, protocols.map(connector).to_vec())
+    }
+
+    fn with_trust(address: SocketAddr, connectors: Vec<TlsConnector>) -> Self {
         let rate = std::env::var("CUTOVER_TEST_RATE").ok();
         let rate = rate.and_then(|rate| rate.parse().ok()).unwrap_or(RATE);
         let kinds = [Kind::KeptAlive, Kind::Multiplexed, Kind::Fresh];
@@ -80,6 +94,7 @@ impl Load {
                 address,
                 kind,
                 index,
+                connectors: connectors.clone(),
                 is_over: Arc::clone(&is_over),
                 answered: Arc::clone(&answered),
             };
@@ -108,10 +123,10 @@ impl Load {
         for caller in self.callers {
             let tally = caller.await.expect("callers do not panic");
             all.answered += tally.answered;
-            all.lost += tally.lost;
+            all.lost.extend(tally.lost);
             all.wrong.extend(tally.wrong);
         }
-        assert!(all.lost == 0 && all.wrong.is_empty(), "{all:?}");
+        assert!(all.lost.is_empty() && all.wrong.is_empty(), "{all:?}");
     }
 }
 
@@ -119,6 +134,8 @@ struct Caller {
     address: SocketAddr,
     kind: Kind,
     index: usize,
+    /// For HTTP/1.1 and for HTTP/2; none to speak in clear.
+    connectors: Vec<TlsConnector>,
     is_over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
 }
@@ -128,6 +145,7 @@ impl Caller {
         let mut tally = Tally::default();
         let mut client = self.connect().await;
         let mut pace = tokio::time::interval(pace);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0.. {
             pace.tick().await;
             if self.is_over.load(Ordering::SeqCst) {
@@ -136,15 +154,19 @@ impl Caller {
             let target = format!("/{}/{number}", self.index);
             let response = loop {
                 match send(&mut client, &target).await {
-                    Sent::Answered(response) => break Some(response),
+                    Sent::Answered(response) => break Ok(response),
                     Sent::Never => client = self.connect().await,
-                    Sent::Lost => break None,
+                    Sent::Lost(error) => break Err(error),
                 }
             };
-            let Some(response) = response else {
-                tally.lost += 1;
-                client = self.connect().await;
-                continue;
+            let response = match response {
+                Ok(response) => response,
+                Err(error) => {
+                    let kind = self.kind;
+                    tally.lost.push(format!("{kind:?} {target}: {error:?}"));
+                    client = self.connect().await;
+                    continue;
+                }
             };
             let answer = Answer::read(response).await;
             if answer.status == 200 && answer.is_whole && answer.body == target {
@@ -162,9 +184,11 @@ impl Caller {
     }
 
     async fn connect(&self) -> Client {
-        match self.kind {
-            Kind::KeptAlive | Kind::Fresh => Client::http1(self.address).await,
-            Kind::Multiplexed => Client::http2(self.address).await,
+        let is_multiplexed = matches!(self.kind, Kind::Multiplexed);
+        match self.connectors.get(usize::from(is_multiplexed)) {
+            Some(connector) => Client::over_tls(self.address, connector).await,
+            None if is_multiplexed => Client::http2(self.address).await,
+            None => Client::http1(self.address).await,
         }
     }
 }
@@ -174,7 +198,7 @@ enum Sent {
     /// The connection had ended, or was announced to.
     Never,
     /// The connection ended before an answer came.
-    Lost,
+    Lost(hyper::Error),
 }
 
 async fn send(client: &mut Client, target: &str) -> Sent {
@@ -203,7 +227,7 @@ async fn send(client: &mut Client, target: &str) -> Sent {
         Ok(response) => Sent::Answered(response),
         Err(mut error) => match error.take_message() {
             Some(_unsent) => Sent::Never,
-            None => Sent::Lost,
+            None => Sent::Lost(error.into_error()),
         },
     }
 }

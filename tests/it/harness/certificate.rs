@@ -66,8 +66,19 @@ impl Certificate {
         client: Option<&Certificate>,
         protocols: &[&str],
     ) -> TlsConnector {
+        Self::connector_of(&[self], client, protocols)
+    }
+
+    /// What a client needs to trust any of these.
+    pub(crate) fn connector_of(
+        trusted: &[&Certificate],
+        client: Option<&Certificate>,
+        protocols: &[&str],
+    ) -> TlsConnector {
         let mut roots = RootCertStore::empty();
-        roots.add(self.der()).expect("it is a certificate");
+        for certificate in trusted {
+            roots.add(certificate.der()).expect("it is a certificate");
+        }
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider supports them")

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::certificate::Certificate;
 use super::in_time;
@@ -61,9 +62,12 @@ impl Client {
         certificate: &Certificate,
         offer: &[&str],
     ) -> Self {
-        let connecting = certificate
-            .connector(offer)
-            .connect(Certificate::name(), connect(address).await);
+        Self::over_tls(address, &certificate.connector(offer)).await
+    }
+
+    /// TLS by this connector, with whatever protocol the server picks of those it offers.
+    pub(crate) async fn over_tls(address: SocketAddr, connector: &TlsConnector) -> Self {
+        let connecting = connector.connect(Certificate::name(), connect(address).await);
         let stream = in_time("a TLS handshake", connecting)
             .await
             .expect("TLS is spoken");

@@ -1,0 +1,235 @@
+//! Successors that do not come to serve: the old process goes on, and judges on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Heir, keyed, plain, relink};
+use crate::harness::proxy::Site;
+use crate::harness::upstream::{Script, Upstream};
+use crate::harness::{eventually, in_time, migration};
+
+/// The version of what processes say to each other at a handover.
+const VERSION: u8 = 1;
+
+/// A process's side of a handover, spoken by the test.
+struct Stranger(UnixStream);
+
+impl Stranger {
+    async fn knock(site: &Site) -> Self {
+        let path = site.path().join("state/handover.sock");
+        Self(UnixStream::connect(path).await.expect("somebody listens"))
+    }
+
+    async fn say(&mut self, text: &str) {
+        let length = u32::try_from(text.len()).expect("it is short");
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+        self.0.write_all(&bytes).await.expect("the other listens");
+    }
+
+    async fn hear(&mut self) -> serde_json::Value {
+        let hearing = async {
+            assert_eq!(self.0.read_u8().await.expect("it answers"), VERSION);
+            let length = self.0.read_u32().await.expect("it answers whole");
+            let mut text = vec![0; length as usize];
+            self.0
+                .read_exact(&mut text)
+                .await
+                .expect("it answers whole");
+            serde_json::from_slice(&text).expect("it is JSON")
+        };
+        in_time("the other says something", hearing).await
+    }
+
+    /// Asks, and takes no notice of the sockets, which the system then closes.
+    async fn ask(&mut self) {
+        self.say(r#"{"say": "ask", "version": "9.9.9"}"#).await;
+        let sockets = self.hear().await;
+        assert_eq!(sockets["say"], "sockets");
+        let count = sockets["sockets"].as_array().expect("a list").len();
+        for _ in 0..count {
+            // One at a time: a read ends at a descriptor, which tokio takes for all there is.
+            self.0.read_u8().await.expect("one for each");
+        }
+    }
+
+    async fn be_released(&mut self) {
+        self.say(r#"{"say": "ready"}"#).await;
+        assert_eq!(self.hear().await["say"], "released");
+    }
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, text).expect("the directory is writable");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+#[tokio::test]
+async fn a_successor_that_is_none_leaves_the_old_process_in_charge() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().linked().start(&plain(&upstream)).await;
+    let hangs = proxy.site().path().join("hangs");
+    script(&hangs, "#!/bin/sh\nexec sleep 600\n");
+    let nonsense = proxy.site().path().join("nonsense");
+    script(&nonsense, "no program");
+    for (program, says) in [
+        (Path::new("/bin/false"), "the new process ended at once"),
+        (&nonsense, "cannot start"),
+        (Path::new("/nowhere"), "cannot start"),
+        (&hangs, "asked for nothing"),
+    ] {
+        relink(proxy.site(), program);
+        let refused = proxy.cutover(&["upgrade"]).await;
+        assert_eq!(refused.status.code(), Some(5), "{program:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(says), "{said}");
+        assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
+        assert_eq!(proxy.status().await.process, proxy.process());
+    }
+    proxy
+        .counts(4.0, "cutover_handovers_total", &[("result", "failed")])
+        .await;
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_configuration_costs_nothing() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().linked().start(&plain(&upstream)).await;
+    proxy.rewrite("cutover.yaml", "nonsense: [");
+    let refused = proxy.cutover(&["upgrade"]).await;
+    assert_eq!(refused.status.code(), Some(5));
+    assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
+    // The old one was never asked to let go.
+    assert!(!proxy.log().contains("asks to take over"));
+}
+
+#[tokio::test]
+async fn a_successor_that_dies_at_any_point_leaves_a_process_that_judges() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |_| Script::status(500));
+    let settings = "share: 50%, analysis: {hard_fail: 20}";
+    let proxy = Site::new()
+        .start(&migration(legacy.address(), new.address(), settings))
+        .await;
+
+    drop(Stranger::knock(proxy.site()).await);
+    let mut silly = Stranger::knock(proxy.site()).await;
+    silly.say(r#"{"say": "serving"}"#).await;
+    let mut foreign = Stranger::knock(proxy.site()).await;
+    foreign.0.write_all(&[9]).await.expect("it listens");
+    assert_eq!(foreign.hear().await["say"], "refused");
+
+    let mut asking = Stranger::knock(proxy.site()).await;
+    asking.ask().await;
+    drop(asking);
+
+    let mut released = Stranger::knock(proxy.site()).await;
+    released.ask().await;
+    released.be_released().await;
+    let order = proxy.change("/api/v1/reload", "{}").await;
+    assert_eq!(order.status, 409, "nobody decides at the moment");
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+    drop(released);
+    eventually("it decides again", async || {
+        let order = proxy.change("/api/v1/reload", "{}").await;
+        order.status == 200
+    })
+    .await;
+    assert!(proxy.status().await.store_healthy);
+    proxy
+        .counts(2.0, "cutover_handovers_total", &[("result", "failed")])
+        .await;
+
+    let mut client = proxy.client().await;
+    let key = keyed("50%", cutover::policy::arm::Arm::New);
+    eventually("what fails is rolled back", async || {
+        client.get("/", &key).await;
+        proxy.split("api").await.share == "0%"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_successor_that_hangs_with_the_sockets_in_its_hands_is_not_waited_for() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().start(&plain(&upstream)).await;
+    let mut hanging = Stranger::knock(proxy.site()).await;
+    hanging.ask().await;
+    hanging.be_released().await;
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+    proxy.says(1, "not replaced; this process goes on").await;
+    let answer = proxy.change("/api/v1/reload", "{}").await;
+    assert_eq!(answer.status, 200, "it decides again");
+}
+
+#[tokio::test]
+async fn a_successor_whose_predecessor_dies_on_the_way_starts_all_the_same() {
+    let upstream = Upstream::ok("api");
+    for point in ["asked", "gave its sockets", "released"] {
+        let site = Site::new();
+        site.configure(&plain(&upstream));
+        let state = site.path().join("state");
+        fs::create_dir_all(&state).expect("the directory is writable");
+        let socket = UnixListener::bind(state.join("handover.sock")).expect("it is writable");
+        let dying = tokio::spawn(async move {
+            let (stream, _) = socket.accept().await.expect("somebody asks");
+            let mut asking = Stranger(stream);
+            asking.hear().await;
+            if point == "asked" {
+                // It closes with the process.
+                return drop(socket);
+            }
+            asking.say(r#"{"say": "sockets", "sockets": []}"#).await;
+            assert_eq!(asking.hear().await["say"], "ready");
+            if point == "released" {
+                asking.say(r#"{"say": "released"}"#).await;
+                assert_eq!(asking.hear().await["say"], "serving");
+            }
+            drop(socket);
+        });
+        let proxy = site.launch(&["--take-over"]).await;
+        dying.await.expect("the test's side does not panic");
+        assert_eq!(
+            proxy.client().await.get("/", "").await.status,
+            200,
+            "{point}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_is_said_and_costs_only_the_upgrade() {
+    let upstream = Upstream::ok("api");
+    let deep = "d".repeat(120);
+    let beginning = format!(
+        "listeners: [{{address: 127.0.0.1:0}}]\nadmin: {{address: 127.0.0.1:0}}\nstate: \
+         {{directory: {deep}}}\n"
+    );
+    let site = Site::new().beginning(&beginning);
+    let proxy = site.start(&plain(&upstream)).await;
+    proxy.says(1, "no socket for a successor").await;
+    let refused = proxy.cutover(&["upgrade"]).await;
+    assert_eq!(refused.status.code(), Some(5));
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_process_that_takes_over_from_nobody_starts_as_usual() {
+    let upstream = Upstream::ok("api");
+    let site = Site::new();
+    site.configure(&plain(&upstream));
+    let proxy = site.launch(&["--take-over"]).await;
+    // A killed process leaves its socket behind.
+    let proxy = proxy.kill().launch(&["--take-over"]).await;
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+    let heir = {
+        proxy.signal("USR2");
+        Heir::of(&proxy, proxy.process()).await
+    };
+    drop(heir);
+}
