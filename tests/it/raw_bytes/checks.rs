@@ -112,10 +112,8 @@ pub(crate) fn forwarded(bytes: &[u8]) {
     let is_told = hops.contains(&Some(client));
     assert!(is_told || client == proxy.ip(), "{client} of {hops:?}");
     if !is_proxy(&client) {
-        let from_the_right = hops.iter().rev();
-        let first = from_the_right
-            .skip_while(|hop| hop.as_ref().is_some_and(is_proxy))
-            .next();
+        let mut from_the_right = hops.iter().rev();
+        let first = from_the_right.find(|hop| !hop.as_ref().is_some_and(is_proxy));
         assert_eq!(first, Some(&Some(client)), "of {hops:?}");
     }
 }
