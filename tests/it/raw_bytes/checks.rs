@@ -88,6 +88,16 @@ pub(crate) fn head(bytes: &[u8]) {
     }
 }
 
+/// An item of the field: an address, which may have a port or stand in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let with_port = || Some(hop.parse::<SocketAddr>().ok()?.ip().to_canonical());
+    let bracketed = || {
+        let bare = hop.strip_prefix('[')?.strip_suffix(']')?;
+        Some(bare.parse::<std::net::Ipv6Addr>().ok()?.to_canonical())
+    };
+    address(hop).or_else(with_port).or_else(bracketed)
+}
+
 /// Finds the client's address: the peer's own unless a proxy is trusted, and then one that stands
 /// in the field, the last that is not a trusted proxy's.
 pub(crate) fn forwarded(bytes: &[u8]) {
@@ -97,7 +107,8 @@ pub(crate) fn forwarded(bytes: &[u8]) {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append("x-forwarded-for", value);
             let text = String::from_utf8_lossy(line).into_owned();
-            hops.extend(text.split(',').map(|hop| address(hop.trim())));
+            let items = text.split(',').map(str::trim);
+            hops.extend(items.filter(|hop| !hop.is_empty()).map(hop_address));
         }
     }
     let stranger = peer();
