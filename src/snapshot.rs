@@ -5,7 +5,9 @@
 //! another. What outlives a snapshot (endpoints with their health and connections, tallies,
 //! breakers) is found again by identity when the next one is built: see [`registry::Registry`].
 
+pub mod limiter;
 pub mod registry;
+pub mod route_limits;
 
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ use crate::telemetry::tally::{AttemptTally, SplitTally};
 use crate::upstream::backend::Backend;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::budget::Budget;
+
+use self::route_limits::RouteLimits;
 
 /// The snapshot in force, shared by all threads.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -61,12 +65,16 @@ pub struct Routing {
 }
 
 /// Where a route leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct RoutePlan {
     /// A backend or a split.
     pub target: Target,
     /// Whether `new` may be rescued by legacy here.
     pub fallback: bool,
+    /// Bytes that a request's body may have.
+    pub max_body: u64,
+    /// How many requests it admits, where it limits them.
+    pub limits: Option<RouteLimits>,
 }
 
 /// One migration.

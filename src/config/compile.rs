@@ -18,14 +18,15 @@ use std::net::SocketAddr;
 
 use super::check::{Checked, Substituted, closest};
 use super::model::{
-    AccessLog, Admin, ClientCertificates, Config, Drain, Edge, Listener, LogDestination, LogFormat,
-    Opening, Process, RateLimit, Role, ServerTls, Token, TraceContext,
+    AccessLog, Admin, ClientCertificates, Config, Drain, Edge, Limit, Listener, LogDestination,
+    LogFormat, Opening, Process, Role, ServerTls, Token, TraceContext,
 };
 use super::notation::{Size, Written};
 use super::problem::Problem;
 use super::raw::{self, List};
 use super::source::Source;
 use super::tree::Position;
+use crate::policy::rate::Rate;
 
 /// Bytes of the admin API's tokens that nobody guesses: 128 bits, were they random.
 const SHORTEST_SECRET: usize = 16;
@@ -78,6 +79,7 @@ impl Compiler<'_, '_> {
             },
         };
         let access_log = file.access_log.map(|log| self.access_log(log));
+        let max_body = file.edge.max_body.take();
         let denied = self.denied_in_file(file.edge.deny_file.take());
         let allowed = self.allowed_in_file(file.edge.allow_file.take());
         let mut edge = edge(file.edge);
@@ -97,7 +99,8 @@ impl Compiler<'_, '_> {
             .map(|(name, split)| self.split(name, split, &backend_names))
             .collect();
         self.tell_of_changing_keys();
-        let routes = self.routes(file.routes, &backend_names, &split_names);
+        let max_body = max_body.map(|Written(size)| size.0);
+        let routes = self.routes(file.routes, &backend_names, &split_names, max_body);
         self.warn_of_unused(&routes, &splits, &backend_names);
         Config {
             process,
@@ -250,11 +253,7 @@ impl Compiler<'_, '_> {
 
     fn names<T>(&mut self, kind: &'static str, path: &str, entries: &[(String, T)]) -> Names {
         for (name, _) in entries {
-            let fits = (1..=63).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-            if !fits {
+            if !is_name(name) {
                 self.problem(
                     &format!("{path}.{name}"),
                     format!("this is no name for a {kind}: it becomes a label and an argument"),
@@ -333,6 +332,12 @@ impl Compiler<'_, '_> {
     }
 }
 
+/// Whether this can be a label, and an argument of a command.
+fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=63).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// Stands in for an address that was reported as missing or wrong.
 const UNKNOWN_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -358,10 +363,9 @@ fn edge(edge: raw::Edge) -> Edge {
         max_requests_per_connection: edge.max_requests_per_connection,
         max_requests: edge.max_requests,
         rate_limit: edge.rate_limit.map(|limit| {
-            let requests_per_second = limit.requests_per_second.unwrap_or(1);
-            RateLimit {
-                requests_per_second,
-                burst: limit.burst.unwrap_or(requests_per_second),
+            let per_second = limit.requests_per_second.unwrap_or(1);
+            Limit {
+                rate: Rate::new(per_second, limit.burst.unwrap_or(per_second)),
                 max_keys: limit.max_keys,
             }
         }),

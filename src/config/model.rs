@@ -4,6 +4,7 @@
 //! program sees. Everything here is plain data without handles, so that two configurations can be
 //! compared to find out what a reload changes.
 
+mod limit;
 mod signal;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::policy::plan::{Course, Rules};
 use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 
+pub use self::limit::{KeyedLimit, Limit, LimitKey};
 pub use self::signal::{HttpTarget, Poll, Signal, SignalAnswer};
 pub use crate::policy::route::{Matches, PathMatch};
 
@@ -258,8 +260,8 @@ pub struct Edge {
     pub max_requests_per_connection: Option<u64>,
     /// Requests in flight over all workers; more are answered 503. Default 10 000.
     pub max_requests: usize,
-    /// Requests per client address and second, 429 above it.
-    pub rate_limit: Option<RateLimit>,
+    /// Requests of each client address (IPv6 by its /64), 429 above it.
+    pub rate_limit: Option<Limit>,
     /// How long an HTTP/1 client that has closed its side of the connection may go on waiting for its
     /// answer while nothing of it moves. Default 1 s.
     pub half_close_grace: Duration,
@@ -279,17 +281,6 @@ pub enum TraceContext {
     Trusted,
     /// As `Trusted`; where none is left, a new trace begins.
     Start,
-}
-
-/// A limit on requests keyed by client address (IPv6 by its /64).
-#[derive(Clone, Debug, PartialEq)]
-pub struct RateLimit {
-    /// Sustained requests per second.
-    pub requests_per_second: u32,
-    /// Requests admitted at once after a pause.
-    pub burst: u32,
-    /// Addresses remembered; beyond it, unknown addresses share one allowance. Default 100 000.
-    pub max_keys: usize,
 }
 
 /// A named set of endpoints that answer alike.
@@ -572,12 +563,20 @@ pub struct BreakerSettings {
 /// Which requests go where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
+    /// Label of its metrics. Default its place, such as `routes[2]`.
+    pub name: String,
     /// What a request must look like.
     pub matches: Matches,
     /// Where it goes.
     pub target: Target,
     /// Whether `new` may be rescued by legacy on this route. Default true.
     pub fallback: bool,
+    /// Requests in flight on this route; more are answered 503.
+    pub max_requests: Option<usize>,
+    /// Bytes of a request's body; 413 above it. Default that of the edge.
+    pub max_body: Option<usize>,
+    /// Requests of each key, 429 above it.
+    pub rate_limit: Option<KeyedLimit>,
 }
 
 /// Where a route leads.

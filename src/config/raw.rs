@@ -8,6 +8,7 @@
 //! None of these types is `Debug`: they hold secrets.
 
 mod criteria;
+mod limit;
 mod rollout;
 mod signal;
 mod split;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 pub(crate) use self::criteria::{
     Advance, Analysis, Auto, Off, OverdispersionOrAuto, Rollback, Unproven,
 };
+pub(crate) use self::limit::{KeyedLimit, LimitKey};
 pub(crate) use self::rollout::{OwnStage, Rollout, Stage, Windows};
 pub(crate) use self::signal::Signal;
 pub(crate) use self::split::{
@@ -306,6 +308,8 @@ pub(crate) struct Edge {
     pub(crate) handshake_timeout: Written<PositiveDuration>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.
     pub(crate) rate_limit: Option<RateLimit>,
+    /// Bytes of a request's body, 413 above it; a route may have a limit of its own. Absent: no limit.
+    pub(crate) max_body: Option<Written<Size>>,
 }
 
 /// Whose W3C trace context reaches the upstream.
@@ -497,4 +501,14 @@ pub(crate) struct Route {
     /// Whether `new` may be rescued by legacy on this route.
     #[schemars(extend("default" = true))]
     pub(crate) fallback: bool,
+    /// Its name in metrics. Default: its place, such as `routes[2]`.
+    #[schemars(length(min = 1))]
+    pub(crate) name: Option<String>,
+    /// Requests in flight on this route, 503 above it. Absent: no limit but the edge's.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_requests: Option<usize>,
+    /// Bytes of a request's body, 413 above it; may be more than the edge's. Default: the edge's.
+    pub(crate) max_body: Option<Written<Size>>,
+    /// Requests of each key, 429 above it. Absent: no limit but the edge's.
+    pub(crate) rate_limit: Option<KeyedLimit>,
 }

@@ -170,7 +170,7 @@ impl Controller {
                 loaded = self.reloads.next(), if self.charge.is_held() => {
                     self.conclude_reload(loaded).await;
                 }
-                _ = sweeps.tick() => (self.data_plane.sweep_edge)(),
+                _ = sweeps.tick() => self.sweep(),
                 _ = saves.tick(), if self.charge.is_held() => self.remember(),
             }
         }
@@ -182,6 +182,16 @@ impl Controller {
             Err(error) => tracing::error!(%error, "the last state is not saved"),
         }
         Ok(())
+    }
+
+    /// Forgets what need no longer be remembered of clients.
+    fn sweep(&self) {
+        (self.data_plane.sweep_edge)();
+        let now = self.world.clock.uptime();
+        let routes = self.world.routing.routes.iter();
+        for limits in routes.filter_map(|route| route.limits.as_ref()) {
+            limits.sweep(now);
+        }
     }
 
     /// Lets everything be judged that was counted since the last time.

@@ -8,7 +8,8 @@ use crate::policy::class::Class;
 use crate::policy::time::Elapsed;
 use crate::telemetry::edge::{Closure, EdgeReading, EdgeRefusal};
 use crate::telemetry::metrics::{
-    BackendScene, CertificateScene, EndpointScene, Metrics, ProcessScene, Scene, SplitScene,
+    BackendScene, CertificateScene, EndpointScene, Metrics, ProcessScene, RouteScene, Scene,
+    SplitScene,
 };
 use crate::telemetry::tally::SplitReading;
 use crate::upstream::endpoint::{Endpoint, Health};
@@ -207,6 +208,21 @@ pub(super) fn metrics(
             not_after: pair.not_after,
         })
     });
+    let routes = world.routing.routes.iter();
+    let limits = routes.filter_map(|route| route.limits.as_ref());
+    let routes = limits.map(|limits| {
+        let reading = limits.reading();
+        RouteScene {
+            name: &limits.name,
+            limits_requests: limits.max_requests.is_some(),
+            limits_rate: limits.rate.is_some(),
+            in_flight: reading.in_flight as u64,
+            overloaded: reading.overloaded,
+            rate_limited: reading.rate_limited,
+            keys: reading.keys as u64,
+            on_common_allowance: reading.on_common_allowance,
+        }
+    });
     let edge = data_plane.edge.reading();
     metrics.render(&Scene {
         process: ProcessScene {
@@ -228,6 +244,7 @@ pub(super) fn metrics(
         },
         splits: splits.collect(),
         backends: backends.collect(),
+        routes: routes.collect(),
     })
 }
 

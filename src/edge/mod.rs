@@ -42,6 +42,7 @@ use crate::proxy::forward;
 use crate::proxy::peer::Peer;
 use crate::proxy::respond;
 use crate::proxy::worker::{View, Worker};
+use crate::snapshot::limiter::Limiter;
 use crate::telemetry::access_log::{AccessLog, Scribe};
 use crate::telemetry::edge::EdgeRefusal;
 
@@ -49,7 +50,7 @@ use self::access::Access;
 use self::entry::Entry;
 use self::overload::{CountedBody, InFlight, Overload, Permit};
 use self::places::Places;
-use self::rate_limit::{RateLimit, RateLimiter};
+use self::rate_limit::RateLimit;
 use self::request_id::{RequestId, RequestIds, X_REQUEST_ID};
 use self::trace_context::TraceContext;
 
@@ -58,7 +59,7 @@ use self::trace_context::TraceContext;
 pub struct Shared {
     in_flight: InFlight,
     places: Places,
-    rate_limiter: RateLimiter,
+    rate_limiter: Limiter,
     access_log: Option<AccessLog>,
 }
 

@@ -241,7 +241,7 @@ fn pin_token_arm(
 ///
 /// HTTP/2 sends each cookie as a field of its own and some clients repeat the field, so all fields
 /// are read in order. Browsers quote nothing and servers disagree about quotes, so they are kept.
-fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
+pub fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
     let lines = headers.get_all(COOKIE).iter();
     let mut pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
     pairs.find_map(|pair| {
@@ -251,7 +251,7 @@ fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
 }
 
 /// The value of the first query parameter called `name`, as received: not percent-decoded.
-fn query_parameter<'r>(uri: &'r Uri, name: &[u8]) -> Option<&'r [u8]> {
+pub fn query_parameter<'r>(uri: &'r Uri, name: &[u8]) -> Option<&'r [u8]> {
     let mut pairs = uri.query()?.as_bytes().split(|&byte| byte == b'&');
     pairs.find_map(|pair| {
         let (found, value) = name_and_value(pair);

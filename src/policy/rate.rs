@@ -24,21 +24,32 @@ pub struct Allowance(u64);
 impl Rate {
     /// So many times a second, and so many at once after a pause. Zero means one.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let interval = 1_000_000_000 / u64::from(per_second.max(1));
+        Self::within(Duration::from_secs(1), per_second, burst)
+    }
+
+    /// So many times within each `span`, and so many at once after a pause. Zero means one.
+    pub fn within(span: Duration, times: u32, burst: u32) -> Self {
+        let interval = nanoseconds(span) / u64::from(times.max(1));
         Self {
             interval,
-            most_ahead: interval * u64::from(burst.max(1)),
+            most_ahead: interval.saturating_mul(u64::from(burst.max(1))),
         }
     }
 
-    /// The allowance after one more time at `now`, or `None` if there is no more for now. Some of
-    /// it is back within a second, at any rate.
+    /// The allowance after one more time at `now`, which is the time since any fixed point, the same
+    /// for all calls.
     ///
-    /// `now` is the time since any fixed point, the same for all calls.
-    pub fn take(self, allowance: Allowance, now: Duration) -> Option<Allowance> {
+    /// # Errors
+    /// How long to wait until there is one again; never longer than the rate's interval, unless the
+    /// allowance was used at another rate.
+    pub fn take(self, allowance: Allowance, now: Duration) -> Result<Allowance, Duration> {
         let now = nanoseconds(now);
         let whole_again = allowance.0.max(now).saturating_add(self.interval);
-        (whole_again.saturating_sub(now) <= self.most_ahead).then_some(Allowance(whole_again))
+        let ahead = whole_again.saturating_sub(now);
+        match ahead.checked_sub(self.most_ahead) {
+            None | Some(0) => Ok(Allowance(whole_again)),
+            Some(too_far) => Err(Duration::from_nanos(too_far)),
+        }
     }
 }
 
@@ -71,11 +82,11 @@ mod tests {
     fn successes(rate: Rate, allowance: &mut Allowance, now: Duration, count: usize) -> usize {
         (0..count)
             .filter(|_| match rate.take(*allowance, now) {
-                Some(rest) => {
+                Ok(rest) => {
                     *allowance = rest;
                     true
                 }
-                None => false,
+                Err(_) => false,
             })
             .count()
     }
@@ -118,6 +129,22 @@ mod tests {
         assert_eq!(successes(rate, &mut allowance, now, 1000), 1);
         let later = now + Duration::from_secs(1);
         assert_eq!(successes(rate, &mut allowance, later, 1000), 1);
+    }
+
+    #[test]
+    fn the_wait_that_is_told_is_the_shortest_that_helps() {
+        let rate = Rate::within(Duration::from_secs(60), 5, 3);
+        let mut allowance = Allowance::default();
+        let mut now = Duration::from_secs(100);
+        assert_eq!(successes(rate, &mut allowance, now, 9), 3);
+        for _ in 0..3 {
+            let wait = rate.take(allowance, now).unwrap_err();
+            assert_eq!(wait, Duration::from_secs(12));
+            let early = now + wait - Duration::from_nanos(1);
+            assert_eq!(rate.take(allowance, early), Err(Duration::from_nanos(1)));
+            now += wait;
+            assert_eq!(successes(rate, &mut allowance, now, 9), 1);
+        }
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub enum ClientFault {
     Stalled,
     /// The host that it names cannot be asked for over HTTP/2.
     Host,
+    /// It sent more than is allowed.
+    TooLarge,
 }
 
 impl Answer {
@@ -287,6 +289,7 @@ impl Call {
             HeadOutcome::Failed(failure) => Err(Unsuccessful::Failed(exchange.fail(failure))),
             HeadOutcome::ClientGone => Err(Unsuccessful::Client(ClientFault::Gone)),
             HeadOutcome::ClientStalled => Err(Unsuccessful::Client(ClientFault::Stalled)),
+            HeadOutcome::ClientExceeded => Err(Unsuccessful::Client(ClientFault::TooLarge)),
         }
     }
 

@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::policy::class::Class;
+use crate::snapshot::route_limits::Place;
+use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::exchange::Exchange;
@@ -112,7 +114,11 @@ pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {
 
 /// The body of an answer to a client.
 #[derive(Debug)]
-pub struct ResponseBody(Source);
+pub struct ResponseBody {
+    source: Source,
+    /// The request's place on its route, where the route counts them.
+    place: Option<Place>,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -145,12 +151,23 @@ struct Streaming {
     record: Option<Record>,
     /// Of an answer of `new` that obeys the share.
     leash: Option<Leash>,
+    /// Counts a request's body that is too long, where that has a limit.
+    limited_by: Option<Rc<Worker>>,
+}
+
+impl From<Source> for ResponseBody {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            place: None,
+        }
+    }
 }
 
 impl ResponseBody {
     /// A body of the proxy's own.
     pub fn own(content: impl Into<Bytes>) -> Self {
-        Self(Source::Whole {
+        Self::from(Source::Whole {
             content: content.into(),
             record: None,
         })
@@ -158,23 +175,29 @@ impl ResponseBody {
 
     /// What stands in for a body where the connection switches protocols.
     pub fn switched(tunnel: Tunnel) -> Self {
-        Self(Source::Switched(Box::new(tunnel)))
+        Self::from(Source::Switched(Box::new(tunnel)))
     }
 
     /// What the connection is to become after the head, if it switches protocols.
     pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
-        match std::mem::replace(&mut self.0, Source::Ended) {
+        match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Switched(tunnel) => Some(tunnel),
             other => {
-                self.0 = other;
+                self.source = other;
                 None
             }
         }
     }
 
+    /// Holds a request's place until the answer has ended.
+    pub fn hold(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
     /// The body of an upstream's answer.
     pub fn of_answer(
         answer: Answer,
+        worker: &Rc<Worker>,
         deadline: &Deadline,
         record: Option<Record>,
         leash: Option<Leash>,
@@ -189,7 +212,9 @@ impl ResponseBody {
         let mut decoder = head.body;
         let Some(content) = exchange.take_whole_body(&mut decoder) else {
             let deadline = deadline.renewed();
-            return Self(Source::Streaming(Box::new(Streaming {
+            let is_limited = exchange.body_mut().is_limited();
+            return Self::from(Source::Streaming(Box::new(Streaming {
+                limited_by: is_limited.then(|| Rc::clone(worker)),
                 exchange,
                 decoder,
                 is_persistent: head.persistent,
@@ -209,26 +234,26 @@ impl ResponseBody {
             if let Some(record) = record {
                 record.finished(None);
             }
-            return Self(Source::Ended);
+            return Self::from(Source::Ended);
         }
-        Self(Source::Whole { content, record })
+        Self::from(Source::Whole { content, record })
     }
 
     /// Of an empty body: leaves the length in the head alone. A 304 announces the length of a body
     /// that it does not have, which hyper would otherwise "correct" on an HTTP/1 connection.
     pub fn withhold(&mut self) {
-        if matches!(self.0, Source::Ended) {
-            self.0 = Source::Withheld;
+        if matches!(self.source, Source::Ended) {
+            self.source = Source::Withheld;
         }
     }
 
     /// Leaves out a body that is all here, as an answer to HEAD must; its length, if there is one.
     pub fn leave_out(&mut self) -> Option<usize> {
-        let Source::Whole { content, .. } = &self.0 else {
+        let Source::Whole { content, .. } = &self.source else {
             return None;
         };
         let length = content.len();
-        self.0 = Source::Ended;
+        self.source = Source::Ended;
         Some(length)
     }
 }
@@ -241,7 +266,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
-        match std::mem::replace(&mut self.0, Source::Ended) {
+        match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Withheld | Source::Switched(_) | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
                 if let Some(record) = record {
@@ -251,7 +276,7 @@ impl Body for ResponseBody {
             }
             Source::Streaming(mut streaming) => {
                 let Poll::Ready(part) = streaming.poll(cx) else {
-                    self.0 = Source::Streaming(streaming);
+                    self.source = Source::Streaming(streaming);
                     return Poll::Pending;
                 };
                 match part {
@@ -260,7 +285,7 @@ impl Body for ResponseBody {
                         Poll::Ready(Some(Ok(Frame::data(data))))
                     }
                     Ok(BodyPart::Data(data)) => {
-                        self.0 = Source::Streaming(streaming);
+                        self.source = Source::Streaming(streaming);
                         Poll::Ready(Some(Ok(Frame::data(data))))
                     }
                     Ok(BodyPart::Trailers(trailers)) => {
@@ -272,9 +297,7 @@ impl Body for ResponseBody {
                         Poll::Ready(None)
                     }
                     Err(truncated) => {
-                        if let Some(record) = streaming.record.take() {
-                            record.truncated();
-                        }
+                        streaming.broke_off();
                         Poll::Ready(Some(Err(truncated)))
                     }
                 }
@@ -283,7 +306,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Switched(_) | Source::Ended => true,
             Source::Whole { content, .. } => content.is_empty(),
             Source::Withheld | Source::Streaming(_) => false,
@@ -291,7 +314,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.source {
             Source::Withheld => SizeHint::default(),
             Source::Switched(_) | Source::Ended => SizeHint::with_exact(0),
             Source::Whole { content, .. } => SizeHint::with_exact(content.len() as u64),
@@ -328,6 +351,17 @@ impl Streaming {
                     Err(Truncated)
                 })
             }
+        }
+    }
+
+    fn broke_off(mut self) {
+        if self.exchange.body_mut().has_exceeded() {
+            // The client's fault. Dropping the record books that it has left.
+            if let Some(worker) = &self.limited_by {
+                worker.edge.refused(EdgeRefusal::BodyTooLarge);
+            }
+        } else if let Some(record) = self.record.take() {
+            record.truncated();
         }
     }
 

@@ -16,8 +16,10 @@ use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
 use crate::policy::fallback::{Permission, Repetition};
+use crate::snapshot::route_limits::Known;
 use crate::snapshot::{RoutePlan, SplitPlan};
 use crate::telemetry::edge::EdgeRefusal;
+use crate::upstream::http1::excess;
 use crate::upstream::http1::upload::RequestBody;
 
 use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
@@ -80,7 +82,33 @@ pub async fn handle(
             false => refuse_last(EdgeRefusal::NoRoute),
         };
     };
-    let route = routing.routes[index.0];
+    let route = &routing.routes[index.0];
+    if incoming.size_hint().lower() > route.max_body {
+        // Who waits for leave to send has sent nothing, and reading would give that leave.
+        if !parts.headers.contains_key(http::header::EXPECT) {
+            excess::discard(incoming);
+        }
+        return refuse_last(EdgeRefusal::BodyTooLarge);
+    }
+    let mut place = None;
+    if let Some(limits) = &route.limits {
+        let request = Known {
+            headers: &parts.headers,
+            uri: &parts.uri,
+        };
+        let client = || peer.client(&parts.headers, &routing.edge.trusted_proxies);
+        match limits.admit(request, client, worker.clock.uptime()) {
+            Ok(taken) => place = taken,
+            Err(because) => {
+                let (refusal, mut response) = respond::turned_away(because);
+                worker.edge.refused(refusal);
+                if !incoming.is_end_stream() {
+                    respond::end_connection(&mut response, parts.version);
+                }
+                return response;
+            }
+        }
+    }
     // Whatever a safe request carries, it may be repeated.
     let has_key = !parts.method.is_safe() && parts.headers.contains_key("idempotency-key");
     let call = Call {
@@ -92,21 +120,28 @@ pub async fn handle(
         parts,
         course,
     };
-    match route.target {
-        Target::Backend(backend) => call.ask_backend(backend, incoming).await,
+    let mut response = match route.target {
+        Target::Backend(backend) => call.ask_backend(backend, route, incoming).await,
         Target::Split(split) => call.ask_split(split, route, incoming, started).await,
-    }
+    };
+    response.body_mut().hold(place);
+    response
 }
 
 impl Call {
-    async fn ask_backend(&self, backend: BackendId, incoming: Incoming) -> Response<ResponseBody> {
+    async fn ask_backend(
+        &self,
+        backend: BackendId,
+        route: &RoutePlan,
+        incoming: Incoming,
+    ) -> Response<ResponseBody> {
         let plan = self.view.snapshot.routing.backend(backend);
         // An upstream that says goodbye over HTTP/2 refuses requests, and those are to be sent again.
         let limit = match plan.backend.settings.protocol {
             Protocol::Http1 => 0,
             Protocol::Http2 => KEPT_FOR_ANOTHER_CONNECTION,
         };
-        let body = RequestBody::incoming(incoming, &self.parts, limit);
+        let body = RequestBody::incoming(incoming, &self.parts, limit, route.max_body);
         match self.attempt(self.try_without_fallback(backend), body).await {
             Ok(answer) => self.pass(answer, None, None),
             Err(unanswered) => self.give_up(&unanswered),
@@ -116,7 +151,7 @@ impl Call {
     async fn ask_split(
         &self,
         id: SplitId,
-        route: RoutePlan,
+        route: &RoutePlan,
         incoming: Incoming,
         started: Instant,
     ) -> Response<ResponseBody> {
@@ -150,7 +185,8 @@ impl Call {
             cluster,
         };
         let record = Record::begin(&self.worker, subject, started);
-        let body = RequestBody::incoming(incoming, &self.parts, split.fallback.body_limit);
+        let kept = split.fallback.body_limit;
+        let body = RequestBody::incoming(incoming, &self.parts, kept, route.max_body);
         let mut response = match assignment.arm {
             Arm::Legacy => self.ask_legacy(split, body, record).await,
             Arm::New => {
@@ -224,7 +260,7 @@ impl Call {
         let is_read = answer.exchange.body_mut().is_read();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
-        let mut body = ResponseBody::of_answer(answer, &self.deadline, record, leash);
+        let mut body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
         if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
             body.withhold();
         }
@@ -266,6 +302,7 @@ impl Call {
         let refusal = match unanswered {
             Unanswered::Client(ClientFault::Stalled) => Some(EdgeRefusal::ClientTimeout),
             Unanswered::Client(ClientFault::Host) => Some(EdgeRefusal::InvalidHost),
+            Unanswered::Client(ClientFault::TooLarge) => Some(EdgeRefusal::BodyTooLarge),
             Unanswered::Diverted { diversion, .. } => match diversion {
                 Diversion::PoolFull => Some(EdgeRefusal::PoolFull),
                 Diversion::NoSocket => Some(EdgeRefusal::NoSocket),

@@ -3,6 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use crate::policy::class::{Diversion, Failure};
+use crate::snapshot::route_limits::TurnedAway;
 use crate::telemetry::edge::EdgeRefusal;
 
 use super::attempt::{ClientFault, Unanswered};
@@ -82,8 +83,39 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
             StatusCode::SERVICE_UNAVAILABLE,
             "the proxy has no connection to spare\n",
         ),
+        EdgeRefusal::RouteOverloaded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many requests for this at once\n",
+        ),
+        EdgeRefusal::RouteRateLimited => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests for this\n",
+        ),
+        EdgeRefusal::BodyTooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request's body is too large\n",
+        ),
     };
     plain(status, text)
+}
+
+/// What a request gets that its route turns away.
+pub fn turned_away(because: TurnedAway) -> (EdgeRefusal, Response<ResponseBody>) {
+    match because {
+        TurnedAway::Overloaded => {
+            let refusal = EdgeRefusal::RouteOverloaded;
+            (refusal, refused(refusal))
+        }
+        TurnedAway::RateLimited(wait) => {
+            let refusal = EdgeRefusal::RouteRateLimited;
+            let mut response = refused(refusal);
+            // Rounded up: whoever comes as soon as he may must not be turned away again.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let value = HeaderValue::from(seconds.max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, value);
+            (refusal, response)
+        }
+    }
 }
 
 /// What the client gets when no backend answered it.
@@ -106,6 +138,7 @@ pub fn unanswered(unanswered: &Unanswered) -> Response<ResponseBody> {
         },
         Unanswered::Client(ClientFault::Stalled) => refused(EdgeRefusal::ClientTimeout),
         Unanswered::Client(ClientFault::Host) => refused(EdgeRefusal::InvalidHost),
+        Unanswered::Client(ClientFault::TooLarge) => refused(EdgeRefusal::BodyTooLarge),
         // Nobody is left to read this.
         Unanswered::Client(ClientFault::Gone) => plain(
             StatusCode::BAD_REQUEST,

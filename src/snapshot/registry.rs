@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{self, Config};
+use crate::config::model::{self, Config, KeyedLimit, Matches};
 use crate::identity::identify::{Identifier, IdentifierError};
 use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
@@ -18,6 +18,8 @@ use crate::upstream::backend::{Backend, BackendError};
 use crate::upstream::breaker::Breaker;
 use crate::upstream::budget::Budget;
 
+use super::limiter::Limiter;
+use super::route_limits::{RouteLimits, RouteLoad};
 use super::{BackendPlan, RoutePlan, Routing, SplitPlan};
 
 /// What outlives a snapshot. A clone shares all of it, so that a change can be worked out on one.
@@ -26,6 +28,17 @@ pub struct Registry {
     workers: usize,
     splits: HashMap<String, KeptSplit>,
     backends: HashMap<String, KeptBackend>,
+    /// Those that limit something, which are few.
+    routes: Vec<KeptRoute>,
+}
+
+/// What a route counts. It is found again by what the route matches, because routes need no name.
+#[derive(Clone, Debug)]
+struct KeptRoute {
+    matches: Matches,
+    rate_limit: Option<KeyedLimit>,
+    limiter: Arc<Limiter>,
+    load: Arc<RouteLoad>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +80,7 @@ impl Registry {
             workers,
             splits: HashMap::new(),
             backends: HashMap::new(),
+            routes: Vec::new(),
         }
     }
 
@@ -87,15 +101,13 @@ impl Registry {
             plans.push(split_plan(settings, &kept)?);
             splits.insert(settings.name.clone(), kept);
         }
+        let routes = config.routes.iter();
+        let routes: Vec<_> = routes.map(|route| (route, self.route(route))).collect();
         let routing = Routing {
             router: Router::new(config.routes.iter().map(|route| &route.matches)),
-            routes: config
-                .routes
+            routes: routes
                 .iter()
-                .map(|route| RoutePlan {
-                    target: route.target,
-                    fallback: route.fallback,
-                })
+                .map(|(settings, kept)| route_plan(settings, kept))
                 .collect(),
             splits: plans,
             backends: config
@@ -113,6 +125,8 @@ impl Registry {
             access: AddressRules::new(&config.edge.allow, &config.edge.deny),
             log_format: config.access_log.as_ref().map(|log| log.format),
         };
+        let limited = routes.into_iter().filter_map(|(_, kept)| kept);
+        self.routes = limited.collect();
         self.backends = backends;
         self.splits = splits;
         Ok(routing)
@@ -130,6 +144,26 @@ impl Registry {
                 || Arc::new(AttemptTally::new(self.workers)),
                 |kept| Arc::clone(&kept.attempts),
             ),
+        })
+    }
+
+    fn route(&self, settings: &model::Route) -> Option<KeptRoute> {
+        if settings.max_requests.is_none() && settings.rate_limit.is_none() {
+            return None;
+        }
+        let kept = self
+            .routes
+            .iter()
+            .find(|kept| kept.matches == settings.matches);
+        // What is left at another rate, or of another key, says nothing.
+        let same_rate = kept.filter(|kept| kept.rate_limit == settings.rate_limit);
+        Some(KeptRoute {
+            matches: settings.matches.clone(),
+            rate_limit: settings.rate_limit.clone(),
+            limiter: same_rate
+                .map(|kept| Arc::clone(&kept.limiter))
+                .unwrap_or_default(),
+            load: kept.map(|kept| Arc::clone(&kept.load)).unwrap_or_default(),
         })
     }
 
@@ -180,6 +214,23 @@ impl Registry {
             breaker,
             budget,
         }
+    }
+}
+
+fn route_plan(settings: &model::Route, kept: &Option<KeptRoute>) -> RoutePlan {
+    RoutePlan {
+        target: settings.target,
+        fallback: settings.fallback,
+        max_body: settings.max_body.map_or(u64::MAX, |bytes| bytes as u64),
+        limits: kept.as_ref().map(|kept| RouteLimits {
+            name: settings.name.clone(),
+            max_requests: settings.max_requests,
+            rate: kept
+                .rate_limit
+                .clone()
+                .map(|limit| (limit, Arc::clone(&kept.limiter))),
+            load: Arc::clone(&kept.load),
+        }),
     }
 }
 

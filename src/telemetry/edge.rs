@@ -31,11 +31,17 @@ pub enum EdgeRefusal {
     /// The machine has no file descriptor or port left to ask the one backend that could answer:
     /// 503.
     NoSocket,
+    /// Too many requests in flight on one route: 503.
+    RouteOverloaded,
+    /// Too many requests of one key of a route: 429.
+    RouteRateLimited,
+    /// The request's body is longer than is allowed: 413.
+    BodyTooLarge,
 }
 
 impl EdgeRefusal {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 13] = [
         "no_route",
         "invalid_host",
         "malformed",
@@ -46,6 +52,9 @@ impl EdgeRefusal {
         "connect",
         "pool_full",
         "no_socket",
+        "route_overloaded",
+        "route_rate_limited",
+        "body_too_large",
     ];
 }
 

@@ -15,12 +15,15 @@
 
 mod exporter;
 mod rollout;
+mod route;
 mod scene;
 
 use self::exporter::{Exporter, write_histograms};
 use self::rollout::rollout;
+use self::route::route;
 pub use self::scene::{
-    BREAKER_STATES, BackendScene, CertificateScene, EndpointScene, ProcessScene, Scene, SplitScene,
+    BREAKER_STATES, BackendScene, CertificateScene, EndpointScene, ProcessScene, RouteScene, Scene,
+    SplitScene,
 };
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion, Failure};
@@ -56,6 +59,9 @@ impl Metrics {
         }
         for backend in &scene.backends {
             self::backend(&exporter, backend);
+        }
+        for route in &scene.routes {
+            self::route(&exporter, route);
         }
         let mut output = exporter.render();
         write_histograms(

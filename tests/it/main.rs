@@ -22,6 +22,7 @@ mod http2;
 mod keeping_alive;
 mod kills;
 mod leaving;
+mod limits;
 mod lists;
 mod operating;
 mod outcomes;

@@ -1,12 +1,17 @@
 //! Routes: which requests go where.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 
-use super::{Compiler, Names};
-use crate::config::model::{BackendId, Matches, PathMatch, Route, Split, SplitId, Target};
+use super::{Compiler, Names, is_name};
+use crate::config::model::{
+    BackendId, KeyedLimit, Limit, LimitKey, Matches, PathMatch, Route, Split, SplitId, Target,
+};
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
 use crate::policy::arm::Arm;
+use crate::policy::rate::Rate;
 
 impl Compiler<'_, '_> {
     pub(super) fn routes(
@@ -14,13 +19,19 @@ impl Compiler<'_, '_> {
         routes: Option<List<raw::Route>>,
         backends: &Names,
         splits: &Names,
+        max_body: Option<usize>,
     ) -> Vec<Route> {
         let mut compiled: Vec<Route> = Vec::new();
         let mut numbers: Vec<usize> = Vec::new();
-        for (index, route) in routes.into_iter().flat_map(List::numbered) {
+        for (index, mut route) in routes.into_iter().flat_map(List::numbered) {
             let path = format!("routes[{index}]");
             let target = self.target(&path, &route, backends, splits);
             let fallback = route.fallback;
+            let name = self.route_name(&path, route.name.take(), &compiled);
+            let max_requests = route.max_requests;
+            let own_max_body = route.max_body.take().map(|Written(size)| size.0);
+            let rate_limit = route.rate_limit.take();
+            let rate_limit = rate_limit.map(|limit| self.keyed_limit(&path, limit));
             let matches = self.matches(&path, route);
             if let Some(first) = compiled.iter().position(|other| other.matches == matches) {
                 self.problem(
@@ -34,12 +45,71 @@ impl Compiler<'_, '_> {
             }
             numbers.push(index);
             compiled.push(Route {
+                name,
                 matches,
                 target,
                 fallback,
+                max_requests,
+                max_body: own_max_body.or(max_body),
+                rate_limit,
             });
         }
         compiled
+    }
+
+    fn route_name(&mut self, path: &str, name: Option<String>, others: &[Route]) -> String {
+        let Some(name) = name else {
+            return path.to_owned();
+        };
+        let key = format!("{path}.name");
+        if !is_name(&name) {
+            self.problem(
+                &key,
+                "this is no name for a route: it becomes a label",
+                "use at most 63 letters, digits, `-`, `_` and `.`",
+            );
+        }
+        if others.iter().any(|other| other.name == name) {
+            let message = format!("another route has the name `{name}`");
+            let remedy = "give each route its own name: metrics tell them apart by it";
+            self.problem(&key, message, remedy);
+        }
+        name
+    }
+
+    fn keyed_limit(&mut self, route: &str, limit: raw::KeyedLimit) -> KeyedLimit {
+        let path = format!("{route}.rate_limit");
+        let (span, times) = match (limit.requests_per_second, limit.requests_per_minute) {
+            (Some(times), None) => (1, times),
+            (None, Some(times)) => (60, times),
+            (both, _) => {
+                let is_damaged = ["requests_per_second", "requests_per_minute"]
+                    .iter()
+                    .any(|key| self.is_damaged(&path, key));
+                let message = match both {
+                    Some(_) => "this limit has a rate per second and one per minute",
+                    None => "this limit has no rate",
+                };
+                if !is_damaged {
+                    let remedy = "write either `requests_per_second` or `requests_per_minute`";
+                    self.problem(&path, message, remedy);
+                }
+                (1, 1)
+            }
+        };
+        let burst = limit.burst.unwrap_or(times);
+        KeyedLimit {
+            key: match limit.key {
+                raw::LimitKey::ClientIp => LimitKey::ClientIp,
+                raw::LimitKey::Cookie(Written(name)) => LimitKey::Cookie(name.0),
+                raw::LimitKey::Header(Written(name)) => LimitKey::Header(name),
+                raw::LimitKey::Query(name) => LimitKey::Query(name.0),
+            },
+            limit: Limit {
+                rate: Rate::within(Duration::from_secs(span), times, burst),
+                max_keys: limit.max_keys,
+            },
+        }
     }
 
     fn target(

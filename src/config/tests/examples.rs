@@ -1,7 +1,9 @@
 //! The examples in `config/`: what an operator copies must load, and mean what its comments say.
 
 use super::*;
+use crate::config::model::LimitKey;
 use crate::policy::plan::{Course, Plan};
+use crate::policy::rate::Rate;
 
 /// Every file of `config/` that configures cutover, with its name.
 fn examples() -> Vec<(String, String)> {
@@ -144,7 +146,8 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
     assert_eq!(config.edge.max_connections_per_address, Some(500));
     assert_eq!(config.edge.max_requests_per_connection, Some(100_000));
     let limit = config.edge.rate_limit.as_ref().expect("written");
-    assert_eq!((limit.requests_per_second, limit.burst), (100, 200));
+    assert_eq!(limit.rate, Rate::new(100, 200));
+    assert_eq!(config.edge.deny.len() + config.edge.allow.len(), 4);
     let new = &config.backends[1];
     assert_eq!(new.timeouts.total, Some(Duration::from_secs(120)));
     assert_eq!(new.pool.warm, 2);
@@ -183,7 +186,23 @@ fn every_option_in_production_yaml_loads_and_lands_in_its_place() {
         route.headers[0],
         (http::HeaderName::from_static("x-beta"), None)
     );
-    assert!(!config.routes[4].fallback);
+    assert!(!config.routes[5].fallback);
+    let login = &config.routes[3];
+    assert_eq!(
+        (login.name.as_str(), login.max_requests),
+        ("login", Some(50))
+    );
+    assert_eq!(login.max_body, Some(64 * 1024));
+    let limit = login.rate_limit.as_ref().expect("written");
+    assert_eq!(limit.key, LimitKey::ClientIp);
+    let rate = Rate::within(Duration::from_secs(60), 10, 5);
+    assert_eq!(limit.limit.rate, rate);
+    assert_eq!(config.routes[4].name, "routes[4]");
+    assert_eq!(
+        config.routes[4].max_body,
+        Some(100 * 1024 * 1024),
+        "the edge's"
+    );
     let own = &config.splits[2].course.plan().expect("a plan").stages()[1];
     assert!(own.approval);
     assert_eq!(own.criteria.min_requests, 2_000);

@@ -310,6 +310,47 @@ fn problems_of_a_pins_file_name_its_line() {
 }
 
 #[test]
+fn a_limit_of_a_route_has_one_rate_and_its_name_is_its_own() {
+    for (limits, key, part) in [
+        ("rate_limit: {burst: 5}", "rate_limit", "has no rate"),
+        (
+            "rate_limit: {requests_per_second: 1, requests_per_minute: 1}",
+            "rate_limit",
+            "a rate per second and one per minute",
+        ),
+        ("name: 'log in'", "name", "no name for a route"),
+        ("name: other", "name", "another route has the name `other`"),
+        ("max_requests: 0", "max_requests", ""),
+        ("max_body: 5", "max_body", ""),
+        (
+            "rate_limit: {requests_per_minute: 0}",
+            "rate_limit.requests_per_minute",
+            "",
+        ),
+        (
+            "rate_limit: {requests_per_minute: 1, key: ip}",
+            "rate_limit.key",
+            "",
+        ),
+    ] {
+        let text = QUICKSTART.replace(
+            "routes:\n",
+            &format!("routes:\n  - {{path: /o, split: api, name: other}}\n  - {{path: /x, split: api, {limits}}}\n"),
+        );
+        let problems = problems(&text);
+        let found: Vec<_> = problems
+            .iter()
+            .map(|one| (one.key.as_str(), &one.message))
+            .collect();
+        let expected = format!("routes[1].{key}");
+        assert!(
+            found.len() == 1 && found[0].0 == expected && found[0].1.contains(part),
+            "{limits}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn problems_of_a_list_of_addresses_name_its_line_and_an_empty_allow_list_is_one() {
     let directory = production_directory();
     let problems = |key: &str, contents: &str| {

@@ -21,6 +21,8 @@ pub struct Scene<'a> {
     pub splits: Vec<SplitScene<'a>>,
     /// Each backend of the configuration in force.
     pub backends: Vec<BackendScene<'a>>,
+    /// Each route of the configuration in force that limits its requests.
+    pub routes: Vec<RouteScene<'a>>,
 }
 
 /// The process.
@@ -93,6 +95,27 @@ pub struct SplitScene<'a> {
     pub announced: [u64; Decision::ACTIONS.len()],
     /// What was counted.
     pub reading: &'a SplitReading,
+}
+
+/// A route that limits its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteScene<'a> {
+    /// Its name, or its place.
+    pub name: &'a str,
+    /// Whether it limits the requests in flight.
+    pub limits_requests: bool,
+    /// Whether it limits the requests of each key.
+    pub limits_rate: bool,
+    /// Requests being answered, where they are limited.
+    pub in_flight: u64,
+    /// Requests turned away, because too many were in flight.
+    pub overloaded: u64,
+    /// Requests turned away, because their key had no allowance left.
+    pub rate_limited: u64,
+    /// Keys remembered.
+    pub keys: u64,
+    /// Requests whose key could not be remembered.
+    pub on_common_allowance: u64,
 }
 
 /// A backend.

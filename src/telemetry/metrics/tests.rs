@@ -49,6 +49,17 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     }],
 };
 
+const ROUTE: RouteScene<'static> = RouteScene {
+    name: "login",
+    limits_requests: true,
+    limits_rate: true,
+    in_flight: 4,
+    overloaded: 6,
+    rate_limited: 7,
+    keys: 8,
+    on_common_allowance: 9,
+};
+
 fn metrics() -> Metrics {
     Metrics::new(Timestamp::from_milliseconds(1_794_000_000_000))
 }
@@ -156,6 +167,7 @@ fn render(splits: Vec<SplitScene<'_>>) -> String {
         process: PROCESS,
         splits,
         backends: Vec::new(),
+        routes: Vec::new(),
     })
 }
 
@@ -183,6 +195,7 @@ fn render_all() -> String {
             attempts: &attempts.reading(),
             endpoints: vec![endpoint],
         }],
+        routes: vec![ROUTE],
     })
 }
 
@@ -350,6 +363,7 @@ fn a_split_that_was_removed_is_gone_and_a_tally_that_began_anew_goes_down() {
         process: PROCESS,
         splits,
         backends: Vec::new(),
+        routes: Vec::new(),
     };
 
     let before = metrics.render(&scene(vec![

@@ -14,7 +14,7 @@ use crate::policy::class::Failure;
 use super::connection::Connection;
 use super::decode::{Decoder, Malformed, Piece};
 use super::response::{self, ResponseHead};
-use super::upload::{RequestBody, Upload, UploadError};
+use super::upload::{BrokenOff, RequestBody, Upload, UploadError};
 
 /// A request under way on a connection.
 #[derive(Debug)]
@@ -54,6 +54,17 @@ pub enum HeadOutcome {
     ClientGone,
     /// The client did not deliver its body in time.
     ClientStalled,
+    /// The client's body is longer than is allowed.
+    ClientExceeded,
+}
+
+impl From<BrokenOff> for HeadOutcome {
+    fn from(broken_off: BrokenOff) -> Self {
+        match broken_off {
+            BrokenOff::Early => HeadOutcome::ClientGone,
+            BrokenOff::TooLong => HeadOutcome::ClientExceeded,
+        }
+    }
 }
 
 /// The answer's body broke off.
@@ -114,8 +125,8 @@ impl Exchange {
 
     /// Sends the request and waits for the answer's head.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
-        if let Poll::Ready(Err(UploadError::Client(_))) = self.poll_upload(cx) {
-            return Poll::Ready(HeadOutcome::ClientGone);
+        if let Poll::Ready(Err(UploadError::Client(broken_off))) = self.poll_upload(cx) {
+            return Poll::Ready(broken_off.into());
         }
         // Nothing can have come back before anything was sent, except on a connection that is
         // being closed under us; the first write will tell.
@@ -166,8 +177,12 @@ impl Exchange {
         cx: &mut Context<'_>,
         decoder: &mut Decoder,
     ) -> Poll<Result<BodyPart, Truncated>> {
-        // A failing upload no longer matters once there is an answer; only its progress does.
+        // A failing upload no longer matters once there is an answer; only its progress does. But
+        // the upstream must not answer on and on to a body that is too long.
         let _ = self.poll_upload(cx);
+        if self.body_mut().has_exceeded() {
+            return Poll::Ready(Err(Truncated));
+        }
         loop {
             match decoder.decode(self.connection.buffer_mut()) {
                 Ok(Piece::Data(data)) => return Poll::Ready(Ok(BodyPart::Data(data))),

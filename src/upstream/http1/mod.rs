@@ -11,6 +11,7 @@
 
 pub mod connection;
 pub mod decode;
+pub mod excess;
 pub mod exchange;
 pub mod request;
 pub mod reserved;

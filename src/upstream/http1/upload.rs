@@ -18,6 +18,8 @@ use tokio::io::AsyncWrite;
 
 use crate::upstream::connect::Stream;
 
+use super::excess;
+
 use super::request::write_trailers;
 use super::reserved::may_trail;
 
@@ -32,8 +34,7 @@ const SMALL_PIECE: usize = 512;
 pub struct RequestBody {
     source: Option<Incoming>,
     framing: Framing,
-    /// Bytes that the client has announced and not delivered yet, if it has announced any.
-    remaining: Option<u64>,
+    due: Due,
     /// Whether it comes over HTTP/2.
     is_stream: bool,
     /// The client broke off; whatever comes after is not the end of its body.
@@ -50,6 +51,17 @@ pub struct RequestBody {
     is_whole: bool,
     /// What followed a chunked body, once it was read. Few requests have any.
     trailers: Option<Box<HeaderMap>>,
+}
+
+/// What the client may still deliver of its body.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// So many bytes, as it has announced.
+    Announced(u64),
+    /// It has not said how many: at most so many.
+    AtMost(u64),
+    /// Nothing more: it was more than is allowed.
+    Exceeded,
 }
 
 /// How the end of a request's body is told to the upstream.
@@ -69,7 +81,7 @@ impl RequestBody {
         RequestBody {
             source: None,
             framing: Framing::None,
-            remaining: None,
+            due: Due::AtMost(u64::MAX),
             is_stream: false,
             is_broken: false,
             kept: Vec::new(),
@@ -82,8 +94,9 @@ impl RequestBody {
         }
     }
 
-    /// The body of a client's request, of which up to `limit` bytes are kept for a replay.
-    pub fn incoming(source: Incoming, request: &Parts, limit: usize) -> Self {
+    /// The body of a client's request, of which up to `limit` bytes are kept for a replay. One whose
+    /// length is not announced breaks off after `most` bytes; what is announced has been judged.
+    pub fn incoming(source: Incoming, request: &Parts, limit: usize, most: u64) -> Self {
         if source.is_end_stream() {
             return Self::empty();
         }
@@ -93,7 +106,10 @@ impl RequestBody {
             Framing::Chunked
         };
         RequestBody {
-            remaining: source.size_hint().exact(),
+            due: source
+                .size_hint()
+                .exact()
+                .map_or(Due::AtMost(most), Due::Announced),
             is_stream: request.version == Version::HTTP_2,
             source: Some(source),
             framing,
@@ -105,6 +121,16 @@ impl RequestBody {
     /// How the end of the body is told to the upstream.
     pub const fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Whether it breaks off beyond some length.
+    pub const fn is_limited(&self) -> bool {
+        matches!(self.due, Due::AtMost(most) if most < u64::MAX)
+    }
+
+    /// Whether it has broken off because it is longer than is allowed.
+    pub const fn has_exceeded(&self) -> bool {
+        matches!(self.due, Due::Exceeded)
     }
 
     /// Whether another attempt could send the body from its start.
@@ -156,7 +182,10 @@ impl RequestBody {
             return Poll::Ready(Some(Ok(piece.clone())));
         }
         if self.is_broken {
-            return Poll::Ready(Some(Err(BrokenOff)));
+            return Poll::Ready(Some(Err(match self.due {
+                Due::Exceeded => BrokenOff::TooLong,
+                Due::Announced(_) | Due::AtMost(_) => BrokenOff::Early,
+            })));
         }
         let Some(source) = &mut self.source else {
             return Poll::Ready(None);
@@ -165,9 +194,15 @@ impl RequestBody {
             match ready!(Pin::new(&mut *source).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => {
-                        self.remaining = self
-                            .remaining
-                            .map(|length| length.saturating_sub(piece.len() as u64));
+                        let length = piece.len() as u64;
+                        self.due = match self.due {
+                            Due::Announced(due) => Due::Announced(due.saturating_sub(length)),
+                            Due::AtMost(u64::MAX) => Due::AtMost(u64::MAX),
+                            Due::AtMost(most) if length <= most => Due::AtMost(most - length),
+                            Due::AtMost(_) | Due::Exceeded => {
+                                return Poll::Ready(Some(Err(self.exceed())));
+                            }
+                        };
                         self.keep(&piece);
                         return Poll::Ready(Some(Ok(piece)));
                     }
@@ -175,7 +210,7 @@ impl RequestBody {
                 },
                 // After an error, or a client's cancellation, the source reports an end. It is not
                 // the body's.
-                None if self.remaining.is_none_or(|length| length == 0)
+                None if !matches!(self.due, Due::Announced(1..))
                     && (!self.is_stream || source.is_end_stream()) =>
                 {
                     self.source = None;
@@ -183,10 +218,21 @@ impl RequestBody {
                 }
                 Some(Err(_)) | None => {
                     self.is_broken = true;
-                    return Poll::Ready(Some(Err(BrokenOff)));
+                    return Poll::Ready(Some(Err(BrokenOff::Early)));
                 }
             }
         }
+    }
+
+    fn exceed(&mut self) -> BrokenOff {
+        self.is_broken = true;
+        self.due = Due::Exceeded;
+        // No part of it may be sent again as if it were the whole.
+        self.forget();
+        if let Some(source) = self.source.take() {
+            excess::discard(source);
+        }
+        BrokenOff::TooLong
     }
 
     fn keep(&mut self, piece: &Bytes) {
@@ -235,10 +281,16 @@ fn permitted(trailers: HeaderMap) -> Box<HeaderMap> {
     Box::new(permitted)
 }
 
-/// The client did not deliver its whole body.
+/// A body that ends before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client's body broke off")]
-pub struct BrokenOff;
+pub enum BrokenOff {
+    /// The client did not deliver all of it.
+    #[error("the client's body broke off")]
+    Early,
+    /// It is longer than is allowed.
+    #[error("the client's body is too long")]
+    TooLong,
+}
 
 /// A request on its way to one upstream.
 #[derive(Debug)]

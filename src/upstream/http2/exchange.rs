@@ -102,8 +102,10 @@ impl Exchange {
         {
             self.opening = None;
         }
-        if self.opening.is_none() && matches!(self.upload.poll(cx), Poll::Ready(Err(_))) {
-            return Poll::Ready(HeadOutcome::ClientGone);
+        if self.opening.is_none()
+            && let Poll::Ready(Err(broken_off)) = self.upload.poll(cx)
+        {
+            return Poll::Ready(broken_off.into());
         }
         let outcome = match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => self.take_head(response),
@@ -142,6 +144,9 @@ impl Exchange {
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
         // A failing upload no longer matters once there is an answer; only its progress does.
         let _ = self.upload.poll(cx);
+        if self.body_mut().has_exceeded() {
+            return Poll::Ready(Err(Truncated));
+        }
         let part = match ready!(self.poll_answer(cx)) {
             Ok(BodyPart::Data(data)) => {
                 let length = data.len() as u64;
