@@ -3,6 +3,7 @@
 //! A change of the configuration is planned completely before anything of it is put in force, so a
 //! plan that cannot be carried out leaves no trace.
 
+mod access;
 #[cfg(test)]
 mod tests;
 
@@ -287,28 +288,6 @@ impl World {
             self.emergency,
             &self.denials,
         )
-    }
-
-    /// What was denied by hand.
-    pub const fn denials(&self) -> &Arc<Denials> {
-        &self.denials
-    }
-
-    /// Replaces what was denied by hand.
-    pub fn deny_only(&mut self, denials: Denials) {
-        self.next_end_of_denial = denials.next_end();
-        self.denials = Arc::new(denials);
-        self.lay_out_access();
-    }
-
-    /// When the next of the denials ends by itself, by the clock on the wall.
-    pub const fn next_end_of_denial(&self) -> Option<Timestamp> {
-        self.next_end_of_denial
-    }
-
-    fn lay_out_access(&mut self) {
-        let by_hand = self.denials.rules();
-        self.access = Arc::new(self.routing.access.and(&by_hand));
     }
 
     /// Takes in what the source of a signal has answered. It is judged with the next window.
