@@ -84,17 +84,11 @@ def hang_after(request, context):
 
 
 def drink(requests, context):
-    """Takes messages until the client leaves, and tells whether they ended well."""
-    name = None
-    context.add_callback(lambda: say(f"ended {name} {'well' if complete else 'badly'}"))
-    complete = False
-    try:
-        for request in requests:
-            name = request.decode()
-            say(f"begun {name}")
-        complete = True
-        say(f"complete {name}")
-    except Exception:
+    """Takes messages until the client leaves."""
+    name = next(requests).decode()
+    context.add_callback(lambda: say(f"cancelled {name}"))
+    say(f"begun {name}")
+    for _ in requests:
         pass
     return b""
 
