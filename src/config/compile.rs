@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use super::check::{Checked, Substituted, closest};
 use super::model::{
     AccessLog, Admin, ClientCertificates, Config, Drain, Edge, Limit, Listener, LogDestination,
-    LogFormat, Opening, Process, Role, ServerTls, Token, TraceContext,
+    LogFormat, Opening, Process, Role, ServerTls, Token, TraceContext, Via,
 };
 use super::notation::{Size, Written};
 use super::problem::Problem;
@@ -372,5 +372,9 @@ fn edge(edge: raw::Edge) -> Edge {
         half_close_grace: edge.half_close_grace.0,
         header_timeout: edge.header_timeout.0.0,
         handshake_timeout: edge.handshake_timeout.0.0,
+        max_head: edge.max_head.0.0,
+        max_fields: edge.max_fields,
+        max_target: edge.max_target.0.0,
+        via: edge.via.and_then(|Written(name)| Via::new(&name.0)),
     }
 }

@@ -270,6 +270,43 @@ pub struct Edge {
     pub header_timeout: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Bytes of a request's head, 431 above it. Default 32 KiB.
+    pub max_head: usize,
+    /// Fields of a request's head, 431 above it. Default 100.
+    pub max_fields: usize,
+    /// Bytes of a request's path and query, 414 above it. Default 16 KiB.
+    pub max_target: usize,
+    /// What `Via` says, if anything.
+    pub via: Option<Via>,
+}
+
+/// What `Via` says of a message, made beforehand for each version that it can have come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Via {
+    old: http::HeaderValue,
+    one: http::HeaderValue,
+    two: http::HeaderValue,
+}
+
+impl Via {
+    /// What it says under this name; none for a name that no field can hold.
+    pub fn new(name: &str) -> Option<Self> {
+        let value = |version| format!("{version} {name}").parse().ok();
+        Some(Self {
+            old: value("1.0")?,
+            one: value("1.1")?,
+            two: value("2.0")?,
+        })
+    }
+
+    /// What it says of a message that came in this version.
+    pub fn of(&self, version: http::Version) -> &http::HeaderValue {
+        match version {
+            http::Version::HTTP_2 => &self.two,
+            http::Version::HTTP_11 => &self.one,
+            _ => &self.old,
+        }
+    }
 }
 
 /// Whose W3C trace context reaches the upstream.

@@ -52,6 +52,8 @@ pub(crate) fn reader(format: &str) -> Option<Reader> {
     [
         of::<Duration>(),
         of::<PositiveDuration>(),
+        of::<HeadSize>(),
+        of::<Pseudonym>(),
         of::<CookieAge>(),
         of::<Share>(),
         of::<Size>(),
@@ -99,6 +101,12 @@ impl<T: Notation> JsonSchema for Written<T> {
         json_schema!({ "type": "string", "format": T::FORMAT, "pattern": T::PATTERN })
     }
 }
+
+/// A size that a request's head may have: below, programs break; above, it is no head.
+pub(crate) struct HeadSize(pub(crate) usize);
+
+/// What an intermediary calls itself in `Via`: a token, or a host and a port.
+pub(crate) struct Pseudonym(pub(crate) String);
 
 /// A duration that is not zero: a timeout of nothing would fail everything at once.
 pub(crate) struct PositiveDuration(pub(crate) Duration);
@@ -219,6 +227,29 @@ impl Notation for Size {
             .all(|b| b.is_ascii_digit())
             .then(|| number.parse::<usize>().ok()?.checked_mul(factor))?
             .map(Size)
+    }
+}
+
+impl Notation for HeadSize {
+    const FORMAT: &'static str = "size of a head";
+    const ADVICE: &'static str = "a size from 1KiB to 256KiB, such as `64KiB`";
+    const PATTERN: &'static str = Size::PATTERN;
+
+    fn read(text: &str) -> Option<Self> {
+        let Size(size) = Size::read(text)?;
+        (1 << 10..=256 << 10).contains(&size).then_some(Self(size))
+    }
+}
+
+impl Notation for Pseudonym {
+    const FORMAT: &'static str = "pseudonym";
+    const ADVICE: &'static str = "a name without spaces such as `cutover`, or `host:port`";
+    const PATTERN: &'static str = r"^[A-Za-z0-9._:-]+$|\$\{";
+
+    fn read(text: &str) -> Option<Self> {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+        let is_name = !text.is_empty() && text.len() <= 255 && text.bytes().all(is_part);
+        is_name.then(|| Self(text.to_owned()))
     }
 }
 
@@ -437,7 +468,7 @@ mod tests {
 
     #[test]
     fn each_notation_accepts_its_own_and_refuses_its_neighbours() {
-        let cases: [(&str, &[&str], &[&str]); 18] = [
+        let cases: [(&str, &[&str], &[&str]); 20] = [
             ("length of time", &["0s", "1.5s"], &["5", "no", ""]),
             ("positive length of time", &["1ms"], &["0s", "5"]),
             (
@@ -450,6 +481,12 @@ mod tests {
                 "size",
                 &["64KiB", "0B", "1 MiB"],
                 &["64", "64KB", "-1B", "KiB", "99999999999GiB"],
+            ),
+            ("size of a head", &["1KiB", "256KiB"], &["1023B", "257KiB"]),
+            (
+                "pseudonym",
+                &["cutover", "a.example:80"],
+                &["", "a b", "a,b"],
             ),
             (
                 "criterion of a rollback",

@@ -33,7 +33,9 @@ pub(crate) use self::split::{
     Algorithm, BreakerOrFalse, Fallback, False, Jwt, KeySource, Keyless, Pins, SameSite, Split,
 };
 
-use super::notation::{Endpoint, HostPattern, PositiveDuration, Size, UrlPath, Written};
+use super::notation::{
+    Endpoint, HeadSize, HostPattern, PositiveDuration, Pseudonym, Size, UrlPath, Written,
+};
 
 /// Configuration of cutover.
 ///
@@ -306,6 +308,20 @@ pub(crate) struct Edge {
     /// How long a TLS handshake may take.
     #[schemars(extend("default" = "10s"))]
     pub(crate) handshake_timeout: Written<PositiveDuration>,
+    /// Largest head of a request, its first line included; 431 above it. HTTP/2 counts 32 bytes more
+    /// for each field.
+    #[schemars(extend("default" = "32KiB"))]
+    pub(crate) max_head: Written<HeadSize>,
+    /// Most fields in a request's head; 431 above it. More than 100 cost each request on HTTP/1 an
+    /// allocation.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
+    pub(crate) max_fields: usize,
+    /// Longest target of a request, path and query; 414 above it.
+    #[schemars(extend("default" = "16KiB"))]
+    pub(crate) max_target: Written<HeadSize>,
+    /// The name under which `Via` tells both sides that cutover stands between them. Absent: it is
+    /// not told.
+    pub(crate) via: Option<Written<Pseudonym>>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.
     pub(crate) rate_limit: Option<RateLimit>,
     /// Bytes of a request's body, 413 above it; a route may have a limit of its own. Absent: no limit.

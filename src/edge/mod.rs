@@ -36,6 +36,7 @@ use hyper::body::Incoming;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
 
+use crate::config::model::Edge;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::course::Course;
 use crate::proxy::forward;
@@ -279,17 +280,29 @@ impl<B, S: Service<Arrival<B>>> Service<Request<B>> for Door<S> {
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
+        let view = self.local.worker.view();
+        let refusal = excess(&request, &view.snapshot.routing.edge);
         self.layered.call(Arrival {
             request,
-            view: self.local.worker.view(),
+            view,
             peer: self.peer,
             client: OnceCell::new(),
             local: Rc::clone(&self.local),
             id: None,
-            refusal: None,
+            refusal,
             permit: None,
         })
     }
+}
+
+/// Whether a head is larger than it may be. What HTTP/1 and HTTP/2 refuse while they read comes not
+/// so far; neither has a limit on the target alone, nor HTTP/2 one on the number of fields.
+fn excess<B>(request: &Request<B>, edge: &Edge) -> Option<EdgeRefusal> {
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > edge.max_target) {
+        return Some(EdgeRefusal::TargetTooLong);
+    }
+    (request.headers().len() > edge.max_fields).then_some(EdgeRefusal::HeadTooLarge)
 }
 
 #[cfg(test)]

@@ -241,6 +241,7 @@ impl Call {
             trusted_proxies: &self.view.snapshot.routing.edge.trusted_proxies,
             authority: headers::authority(&self.parts).unwrap_or_default(),
             framing: body.framing(),
+            via: self.view.snapshot.routing.edge.via.as_ref(),
             is_replay: how.is_replay,
             upgrade: None,
         };

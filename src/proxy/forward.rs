@@ -271,6 +271,10 @@ impl Call {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if let Some(via) = &self.view.snapshot.routing.edge.via {
+            let said = via.of(Version::HTTP_11).clone();
+            response.headers_mut().append(header::VIA, said);
+        }
         if ends_connection {
             respond::end_connection(&mut response, self.parts.version);
         }

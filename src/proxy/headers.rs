@@ -12,6 +12,7 @@ use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use ipnet::IpNet;
 
+use crate::config::model::Via;
 use crate::upstream::http1::request::HeadWriter;
 use crate::upstream::http1::reserved::is_claim;
 use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
@@ -70,6 +71,8 @@ pub struct Forwarding<'call> {
     pub authority: &'call str,
     /// How the body's end is told.
     pub framing: Framing,
+    /// What `Via` says, if anything.
+    pub via: Option<&'call Via>,
     /// Whether `new` failed on this request before.
     pub is_replay: bool,
     /// The protocols that the client offers to switch to.
@@ -196,6 +199,10 @@ fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_
         write_joined_cookies(head, &parts.headers);
     }
     write_forwarded(head, parts, forwarding, is_trusted);
+    if let Some(via) = forwarding.via {
+        // Behind those of whoever passed it on before.
+        head.raw("via", via.of(parts.version).as_bytes());
+    }
     if forwarding.is_replay {
         head.raw(CUTOVER_REPLAY, b"1");
     }
@@ -382,6 +389,7 @@ mod tests {
                 trusted_proxies: &trusted,
                 authority: authority(&parts).expect("one host"),
                 framing: Framing::None,
+                via: None,
                 is_replay: false,
                 upgrade: None,
             },
@@ -495,6 +503,7 @@ mod tests {
                 trusted_proxies: &[],
                 authority: "a.example",
                 framing,
+                via: None,
                 is_replay: false,
                 upgrade: None,
             };

@@ -58,6 +58,14 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
             StatusCode::BAD_REQUEST,
             "the request can be read in more than one way\n",
         ),
+        EdgeRefusal::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request has too many fields\n",
+        ),
+        EdgeRefusal::TargetTooLong => (
+            StatusCode::URI_TOO_LONG,
+            "the request's target is too long\n",
+        ),
         EdgeRefusal::Denied => (StatusCode::FORBIDDEN, "this address may not come here\n"),
         EdgeRefusal::RateLimited => (
             StatusCode::TOO_MANY_REQUESTS,

@@ -26,7 +26,7 @@ use crate::edge::Entrance;
 use crate::edge::overload::CountedBody;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
-use crate::telemetry::edge::Closure;
+use crate::telemetry::edge::{Closure, EdgeRefusal};
 
 use super::half_close::{Answering, HalfClosing};
 use super::http2;
@@ -36,6 +36,8 @@ use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
 use super::stream::ClientStream;
 
+/// Fields for which hyper has room without being told. Any other number costs it more.
+const HYPERS_FIELDS: usize = 100;
 /// Time that a connection gets for its first byte when a drain begins.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Time that a client gets to see that its quiet connection is being closed.
@@ -90,6 +92,9 @@ pub async fn serve(
         None => serve_plain(&worker, &entrance, peer, stream).await,
     };
     if let Err(error) = ended {
+        if let ConnectionError::Http(error) = &error {
+            count_refused(&worker, error);
+        }
         // Clients break off all the time; that is their right and no news.
         tracing::debug!(peer = %peer.address, %error, "connection ended early");
     }
@@ -124,6 +129,15 @@ async fn introduced(
 
 /// Nobody is let in, for a reason that counts; none where the worker drains.
 struct Uninvited(Option<Closure>);
+
+/// Counts what hyper has refused by itself, since no service has seen it.
+fn count_refused(worker: &Worker, error: &hyper::Error) {
+    if error.is_parse_too_large() {
+        worker.edge.refused(EdgeRefusal::HeadTooLarge);
+    } else if error.is_parse() {
+        worker.edge.refused(EdgeRefusal::Malformed);
+    }
+}
 
 async fn serve_tls(
     worker: &Rc<Worker>,
@@ -192,11 +206,7 @@ async fn serve_http1<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let view = worker.view();
-    let edge = &view.snapshot.routing.edge;
-    let patience = edge.header_timeout;
-    let most = most_requests(edge);
-    drop(view);
+    let most = most_requests(&worker.view().snapshot.routing.edge);
     let connections = Rc::clone(&worker.connections);
     let answering = Answering::default();
     let asked = answering.clone();
@@ -221,11 +231,7 @@ where
     let grace = worker.view().snapshot.routing.edge.half_close_grace;
     let stream = HalfClosing::new(stream, answering.clone(), &worker.deadlines, grace);
     let service = Ready { service, answering };
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(patience)
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = http1_builder(worker).serve_connection(TokioIo::new(stream), service);
     let ended = drive(worker, Pin::new(&mut connection), None, |connection| {
         connection.graceful_shutdown()
     })
@@ -260,6 +266,22 @@ fn most_requests(edge: &Edge) -> u64 {
     edge.max_requests_per_connection.unwrap_or(u64::MAX)
 }
 
+/// How HTTP/1 is spoken now. A connection that kept what this looks at would keep a whole snapshot.
+fn http1_builder(worker: &Worker) -> http1::Builder {
+    let view = worker.view();
+    let edge = &view.snapshot.routing.edge;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(edge.header_timeout)
+        .max_header_size(edge.max_head)
+        .title_case_headers(true);
+    if edge.max_fields != HYPERS_FIELDS {
+        builder.max_headers(edge.max_fields);
+    }
+    builder
+}
+
 async fn serve_http2<S>(
     worker: &Rc<Worker>,
     entrance: &Entrance,
@@ -271,7 +293,7 @@ where
 {
     let view = worker.view();
     let edge = &view.snapshot.routing.edge;
-    let patience = edge.header_timeout;
+    let (patience, max_head) = (edge.header_timeout, edge.max_head);
     let quiet = Quiet::new(&worker.deadlines, patience, most_requests(edge));
     drop(view);
     let service = entrance.service(peer);
@@ -292,7 +314,8 @@ where
             }))
         }
     });
-    let connection = http2::builder(readers).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http2::builder(readers, max_head).serve_connection(TokioIo::new(stream), service);
     let connection = pin!(connection);
     drive(worker, connection, Some(&quiet), |connection| {
         connection.graceful_shutdown()

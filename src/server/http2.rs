@@ -5,10 +5,10 @@
 //! nothing. With the limits below, the worst that one connection can make the proxy keep is
 //!
 //! - 2 MiB of request bodies, and as much again where they come in tiny frames,
-//! - 128 heads of 16 KiB, 2 MiB,
+//! - 128 heads of the 32 KiB that `edge.max_head` is by default, 4 MiB,
 //! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
 //!
-//! so 22 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does to
+//! so 24 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does to
 //! the streams of others is nothing, and to its own no more than the protocol forces: sixteen
 //! uploads that their servers do not read fill the connection's window, not one.
 
@@ -31,8 +31,6 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest frame that a client may send: the smallest that the protocol allows.
 const MAX_FRAME: u32 = 16 * 1024;
-/// Largest head, uncompressed; 431 beyond. It bounds a head's CONTINUATION frames, too.
-const MAX_HEAD: u32 = 16 * 1024;
 /// Bytes of fields that a client may have remembered instead of repeating them.
 const HEADER_TABLE: u32 = 4096;
 /// Requests that may be withdrawn before we have seen them (the rapid reset of 2023).
@@ -44,8 +42,9 @@ const PING: Duration = Duration::from_secs(30);
 /// Time for its answer.
 const PONG: Duration = Duration::from_secs(20);
 
-/// How a connection with these readers is spoken with.
-pub(super) fn builder(readers: Rc<Readers>) -> Builder<LocalExecutor> {
+/// How a connection with these readers is spoken with. `max_head` is the largest head, uncompressed;
+/// 431 beyond. It bounds a head's CONTINUATION frames, too.
+pub(super) fn builder(readers: Rc<Readers>, max_head: usize) -> Builder<LocalExecutor> {
     let mut builder = Builder::new(LocalExecutor(readers));
     builder
         .timer(TokioTimer::new())
@@ -54,7 +53,7 @@ pub(super) fn builder(readers: Rc<Readers>) -> Builder<LocalExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_frame_size(MAX_FRAME)
-        .max_header_list_size(MAX_HEAD)
+        .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
         .header_table_size(HEADER_TABLE)
         .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
         .max_local_error_reset_streams(MAX_MALFORMED)

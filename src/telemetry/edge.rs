@@ -16,6 +16,10 @@ pub enum EdgeRefusal {
     InvalidHost,
     /// No request, or one that can be read in more than one way: 400.
     Malformed,
+    /// The head is too large, or has too many fields: 431.
+    HeadTooLarge,
+    /// The target is too long: 414.
+    TargetTooLong,
     /// The client's address is denied: 403.
     Denied,
     /// Too many requests from one address: 429.
@@ -41,10 +45,12 @@ pub enum EdgeRefusal {
 
 impl EdgeRefusal {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 13] = [
+    pub const LABELS: [&'static str; 15] = [
         "no_route",
         "invalid_host",
         "malformed",
+        "head_too_large",
+        "target_too_long",
         "denied",
         "rate_limited",
         "overloaded",

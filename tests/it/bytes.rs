@@ -1,6 +1,8 @@
 //! What is passed on must be what was sent, byte for byte, as far as it is anybody's business but
 //! the connection's.
 
+mod limits;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
