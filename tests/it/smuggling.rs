@@ -4,6 +4,7 @@
 //! The judge is the [`Witness`], a server with a parser of its own that forgives nothing.
 
 mod heads;
+mod mutations;
 mod requests;
 mod responses;
 
@@ -15,13 +16,13 @@ use crate::harness::witness::{self, Witness};
 /// Sent behind each case: if the case has ended where both sides think it has, this is a request.
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
-/// All traffic to the witness, with little patience for what is not finished.
-async fn start(witness: &Witness, edge: &str) -> Proxy {
+/// All traffic to the witness, with this much patience for what is not finished.
+async fn start(witness: &Witness, patience: &str) -> Proxy {
     let address = witness.address();
     let configuration = format!(
-        "edge: {{header_timeout: 500ms{edge}}}
+        "edge: {{header_timeout: {patience}}}
 backends:
-  api: {{endpoints: ['{address}'], timeouts: {{body_idle: 500ms}}}}
+  api: {{endpoints: ['{address}'], timeouts: {{body_idle: {patience}}}}}
 routes: [{{backend: api}}]
 "
     );
@@ -60,7 +61,7 @@ async fn send(proxy: &Proxy, witness: &Witness, case: &[u8]) -> Outcome {
 /// Whether each case, described by its first words, comes out as expected.
 async fn expect(cases: &[(&str, &[u16], &[&str])]) {
     let witness = Witness::start();
-    let proxy = start(&witness, "").await;
+    let proxy = start(&witness, "500ms").await;
     let mut wrong = Vec::new();
     for (case, statuses, targets) in cases {
         let expected = Outcome {

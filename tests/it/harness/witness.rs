@@ -106,10 +106,10 @@ fn listen(mut stream: TcpStream, account: &Mutex<Account>) {
     }
 }
 
-type Parsed<T> = Result<Option<T>, &'static str>;
+pub(crate) type Parsed<T> = Result<Option<T>, &'static str>;
 
 /// The first request of `wire` and its length, once it is whole.
-fn read_request(wire: &[u8]) -> Parsed<(Seen, usize)> {
+pub(crate) fn read_request(wire: &[u8]) -> Parsed<(Seen, usize)> {
     let Some(Lines { lines, length }) = read_lines(wire)? else {
         return Ok(None);
     };
