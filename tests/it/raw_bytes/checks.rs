@@ -48,6 +48,7 @@ pub(crate) fn head(bytes: &[u8]) {
             trusted_proxies: &[],
             authority: host,
             framing: Framing::None,
+            via: None,
             is_replay: false,
             upgrade: None,
         },
