@@ -19,6 +19,7 @@ use crate::policy::fallback::{Permission, Repetition};
 use crate::snapshot::route_limits::Known;
 use crate::snapshot::{RoutePlan, SplitPlan};
 use crate::telemetry::edge::EdgeRefusal;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::excess;
 use crate::upstream::http1::upload::RequestBody;
 
@@ -260,6 +261,10 @@ impl Call {
         let is_read = answer.exchange.body_mut().is_read();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;
+        let came_in = match answer.exchange {
+            Exchange::Http1(_) => Version::HTTP_11,
+            Exchange::Http2(_) => Version::HTTP_2,
+        };
         let mut body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
         if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
             body.withhold();
@@ -272,8 +277,8 @@ impl Call {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         if let Some(via) = &self.view.snapshot.routing.edge.via {
-            let said = via.of(Version::HTTP_11).clone();
-            response.headers_mut().append(header::VIA, said);
+            let said = via.of(came_in).clone();
+            response.headers_mut().append(http::header::VIA, said);
         }
         if ends_connection {
             respond::end_connection(&mut response, self.parts.version);
