@@ -5,6 +5,7 @@
 //! compared to find out what a reload changes.
 
 mod limit;
+mod log;
 mod signal;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::policy::share::Share;
 use crate::policy::time::Timestamp;
 
 pub use self::limit::{KeyedLimit, Limit, LimitKey};
+pub use self::log::{AccessLog, LogDestination, LogFormat};
 pub use self::signal::{HttpTarget, Poll, Signal, SignalAnswer};
 pub use crate::policy::route::{Matches, PathMatch};
 
@@ -198,35 +200,6 @@ impl std::fmt::Debug for CertificatePair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CertificatePair({})", self.file)
     }
-}
-
-/// One line for each request that was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// Where the lines go.
-    pub destination: LogDestination,
-    /// How a line looks.
-    pub format: LogFormat,
-    /// Bytes of lines that may wait to be written; more are dropped. Default 16 MiB.
-    pub buffer: usize,
-}
-
-/// Where the lines of the access log go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogDestination {
-    /// The process's standard output.
-    Stdout,
-    /// A file, which is appended to.
-    File(PathBuf),
-}
-
-/// How a line of the access log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object.
-    Json,
-    /// The Combined Log Format of web servers.
-    Combined,
 }
 
 /// How clients are verified by certificates of their own.

@@ -272,7 +272,7 @@ async fn too_many_requests_at_once_are_answered_503_until_one_has_ended() {
 
 #[tokio::test]
 async fn an_enormous_key_is_a_key_like_any_other() {
-    let scene = Scene::start("").await;
+    let scene = Scene::start("max_head: 128KiB").await;
     let population = Population::new("api", "50%");
     let mut client = scene.proxy.client().await;
     for length in [1_000, 10_000, 100_000] {

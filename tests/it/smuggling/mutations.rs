@@ -140,8 +140,9 @@ fn plain(mut wire: &[u8]) -> Vec<Seen> {
     let mut plain = Vec::new();
     while let Ok(Some((seen, length))) = read_request(wire) {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
+        let is_target = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~%?=&*".contains(&byte);
         let is_plain = seen.method.bytes().all(|byte| byte.is_ascii_uppercase())
-            && seen.target.is_ascii()
+            && seen.target.bytes().all(is_target)
             && seen.values("host")[0].bytes().all(is_name);
         if !is_plain {
             break;
