@@ -303,6 +303,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             (again, drain.deadline)
         }
         Some(heir) => {
+            signals.ends_by_itself();
             for worker in workers.iter() {
                 worker.leave();
             }

@@ -1,6 +1,7 @@
 //! The signals that end the process, have it replaced, or its access log opened anew.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,8 @@ pub(super) struct Signals {
     /// Taken by what it wakes.
     reopen: Option<Signal>,
     pub(super) is_hasty: bool,
+    /// Whether the next wish for an end is what happens anyway.
+    is_ending: bool,
 }
 
 impl Signals {
@@ -23,6 +26,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             reopen: Some(signal(SignalKind::user_defined1())?),
             is_hasty: false,
+            is_ending: false,
         })
     }
 
@@ -55,12 +59,25 @@ impl Signals {
         }
     }
 
+    /// The process ends without having been asked to, so that the first wish asks for nothing new:
+    /// whoever stops a service signals all its processes, and the old one is not to cut anybody.
+    pub(super) fn ends_by_itself(&mut self) {
+        self.is_ending = true;
+    }
+
     /// What `future` returns, unless the process is asked again to end.
     pub(super) async fn unless_again<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        tokio::select! {
-            output = future => Some(output),
-            _ = self.terminate.recv() => None,
-            _ = self.interrupt.recv() => None,
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                output = &mut future => return Some(output),
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            if !std::mem::take(&mut self.is_ending) {
+                return None;
+            }
+            tracing::info!("asked to end, which it does already; a second signal cuts");
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::telemetry::edge::{Closure, EdgeRefusal};
 use super::half_close::{Answering, HalfClosing};
 use super::http2;
 use super::introduction::read_introduction;
+use super::last_call::{LAST_CALL, LastCall, Phase};
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
@@ -38,8 +39,6 @@ use super::stream::ClientStream;
 
 /// Fields for which hyper has room without being told. Any other number costs it more.
 const HYPERS_FIELDS: usize = 100;
-/// Time that a connection gets for its first byte when a drain begins.
-const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Time that a client gets to see that its quiet connection is being closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
@@ -220,21 +219,27 @@ where
             .service(peer)
             .map_response(move |mut response: Response<CountedBody>| {
                 answered.set(answered.get() + 1);
+                let is_last = connections.is_leaving() || answered.get() >= most;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     left.set(Some(response.body_mut().take()));
-                } else if connections.is_leaving() || answered.get() >= most {
+                } else if is_last {
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                response.map(|body| asked.until_end_of(body))
+                response.map(|body| asked.until_end_of(body, is_last))
             });
     let grace = worker.view().snapshot.routing.edge.half_close_grace;
     let stream = HalfClosing::new(stream, answering.clone(), &worker.deadlines, grace);
+    let phase = answering.clone();
     let service = Ready { service, answering };
     let mut connection = http1_builder(worker).serve_connection(TokioIo::new(stream), service);
-    let ended = drive(worker, Pin::new(&mut connection), None, |connection| {
-        connection.graceful_shutdown()
-    })
+    let ended = drive(
+        worker,
+        Pin::new(&mut connection),
+        None,
+        || phase.phase(),
+        |connection| connection.graceful_shutdown(),
+    )
     .await;
     if let Err(error) = &ended
         && error.is_timeout()
@@ -317,9 +322,13 @@ where
     let connection =
         http2::builder(readers, max_head).serve_connection(TokioIo::new(stream), service);
     let connection = pin!(connection);
-    drive(worker, connection, Some(&quiet), |connection| {
-        connection.graceful_shutdown()
-    })
+    drive(
+        worker,
+        connection,
+        Some(&quiet),
+        || quiet.phase(),
+        |connection| connection.graceful_shutdown(),
+    )
     .await
     .map_err(ConnectionError::Http)
 }
@@ -347,13 +356,13 @@ where
     }
 }
 
-/// Drives a connection to its end, and tells it once when the worker drains or it was quiet for too
-/// long, or was
-/// asked for as much as it may be.
+/// Drives a connection to its end, and tells it once: when the worker drains and nothing more may be
+/// on its way, or it was quiet for too long, or was asked for as much as it may be.
 async fn drive<C, E>(
     worker: &Rc<Worker>,
     mut connection: Pin<&mut C>,
     quiet: Option<&Quiet>,
+    phase: impl Fn() -> Phase,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
@@ -361,12 +370,17 @@ where
 {
     let open = worker.connections.add();
     let mut is_told = false;
+    let mut last_call = LastCall::default();
     std::future::poll_fn(|cx| {
         // An HTTP/2 client can be told to leave between two requests, but not before its first.
         let is_asked = quiet.is_some_and(Quiet::was_asked);
-        if !is_told
-            && (open.poll_draining(cx).is_ready() || is_asked && worker.connections.is_leaving())
-        {
+        let mut is_over = || {
+            open.poll_draining(cx).is_ready()
+                && last_call
+                    .poll_over(phase(), &worker.deadlines, cx)
+                    .is_ready()
+        };
+        if !is_told && (is_over() || is_asked && worker.connections.is_leaving()) {
             // What has come is taken in first: hyper closes a connection of which it has read nothing,
             // even if a request lies there.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -374,6 +388,11 @@ where
             }
             is_told = true;
             shut_down(connection.as_mut());
+            if let Some(quiet) = quiet
+                && !quiet.was_asked()
+            {
+                quiet.wait(FAREWELL);
+            }
         }
         if let Some(quiet) = quiet
             && quiet.poll_passed(cx).is_ready()
@@ -415,9 +434,7 @@ async fn in_time<F: Future>(worker: &Rc<Worker>, future: F) -> Result<F::Output,
     match timeout(patience, until_draining(worker, future.as_mut())).await {
         Ok(Some(output)) => Ok(output),
         // It may have connected a moment before the drain, its request on the way.
-        Ok(None) => timeout(FIRST_REQUEST, future)
-            .await
-            .map_err(|_| Late::Draining),
+        Ok(None) => timeout(LAST_CALL, future).await.map_err(|_| Late::Draining),
         Err(_) => Err(Late::Timeout),
     }
 }

@@ -23,26 +23,42 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upstream::deadline::{Deadline, Deadlines};
 
+use super::last_call::Phase;
+
 /// Between two looks at a client that has said everything: how soon its reset is noticed while
 /// nothing is written.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Whether a request of a connection is being answered.
+/// How far a connection is with its requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Rc<Cell<bool>>);
+pub(super) struct Answering(Rc<Cell<Phase>>);
 
 impl Answering {
     /// A request came.
     pub(super) fn begin(&self) {
-        self.0.set(true);
+        self.0.set(Phase::Asked);
     }
 
-    /// The body of its answer; when this is dropped, the request is answered.
-    pub(super) fn until_end_of<B>(&self, body: B) -> Answer<B> {
+    /// The body of its answer; when this is dropped, the request is answered. `is_last` if the
+    /// client is told that it is the last one.
+    pub(super) fn until_end_of<B>(&self, body: B, is_last: bool) -> Answer<B> {
+        if !is_last {
+            self.0.set(Phase::Untold);
+        }
         Answer {
             body,
             answering: self.clone(),
         }
+    }
+
+    /// How far it is.
+    pub(super) fn phase(&self) -> Phase {
+        self.0.get()
+    }
+
+    /// Whether a request is being answered.
+    fn is_answering(&self) -> bool {
+        matches!(self.phase(), Phase::Asked | Phase::Untold)
     }
 }
 
@@ -55,7 +71,7 @@ pub(super) struct Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        self.answering.0.set(false);
+        self.answering.0.set(Phase::Rest);
     }
 }
 
@@ -159,7 +175,7 @@ impl<S: AsyncWrite + Unpin> HalfClosing<S> {
             .end
             .get_or_insert_with(|| Box::new(End::new(deadlines.add(), grace)));
         loop {
-            if !self.answering.0.get() {
+            if !self.answering.is_answering() {
                 return Poll::Ready(Ok(()));
             }
             ready!(end.next_look.poll_passed(cx));

@@ -9,6 +9,7 @@ pub mod connection;
 mod half_close;
 mod http2;
 mod introduction;
+mod last_call;
 pub mod listener;
 pub mod proxy_protocol;
 mod quiet;

@@ -1,5 +1,6 @@
 //! The running program is replaced by another, and no request notices.
 
+mod crossing;
 mod failing;
 mod load;
 mod systemd;
@@ -70,7 +71,8 @@ async fn sigusr2_replaces_the_process_under_load_and_no_request_is_lost() {
     load.goes_on(300).await;
     assert_eq!(proxy.ended().await.code(), Some(0), "the old one leaves");
     load.goes_on(300).await;
-    load.ends_without_loss().await;
+    let answered = load.ends_without_loss().await;
+    assert_eq!(upstream.received().len(), answered, "none was run twice");
     proxy
         .counts(1.0, "cutover_handovers_total", &[("result", "taken_over")])
         .await;

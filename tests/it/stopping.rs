@@ -1,5 +1,7 @@
 //! How the program ends: what is under way is finished, and only then, or when time is up, it goes.
 
+mod last_requests;
+
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;

@@ -5,6 +5,7 @@
 //! request that was never sent is sent on the next one. A request that was sent and not answered is
 //! what the program must not lose; it is counted, and not repeated.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +39,8 @@ enum Kind {
     Multiplexed,
     /// HTTP/1.1, a connection for each request.
     Fresh,
+    /// HTTP/2, the same.
+    FreshMultiplexed,
 }
 
 /// GETs that go on until they are ended.
@@ -81,7 +84,12 @@ impl Load {
     fn with_trust(address: SocketAddr, connectors: Vec<TlsConnector>) -> Self {
         let rate = std::env::var("CUTOVER_TEST_RATE").ok();
         let rate = rate.and_then(|rate| rate.parse().ok()).unwrap_or(RATE);
-        let kinds = [Kind::KeptAlive, Kind::Multiplexed, Kind::Fresh];
+        let kinds = [
+            Kind::KeptAlive,
+            Kind::Multiplexed,
+            Kind::Fresh,
+            Kind::FreshMultiplexed,
+        ];
         let pace = Duration::from_secs(1) * u32::try_from(kinds.len() * CALLERS).expect("few")
             / u32::try_from(rate).expect("tests are modest");
         let is_over = Arc::new(AtomicBool::new(false));
@@ -116,8 +124,8 @@ impl Load {
         .await;
     }
 
-    /// Ends it, and says that nothing was lost.
-    pub(super) async fn ends_without_loss(self) {
+    /// Ends it, and says that nothing was lost; so many requests were answered.
+    pub(super) async fn ends_without_loss(self) -> usize {
         self.is_over.store(true, Ordering::SeqCst);
         let mut all = Tally::default();
         for caller in self.callers {
@@ -127,6 +135,7 @@ impl Load {
             all.wrong.extend(tally.wrong);
         }
         assert!(all.lost.is_empty() && all.wrong.is_empty(), "{all:?}");
+        all.answered
     }
 }
 
@@ -176,7 +185,7 @@ impl Caller {
             }
             self.answered.fetch_add(1, Ordering::SeqCst);
             let is_told = answer.field("connection") == Some("close");
-            if is_told || matches!(self.kind, Kind::Fresh) {
+            if is_told || matches!(self.kind, Kind::Fresh | Kind::FreshMultiplexed) {
                 client = self.connect().await;
             }
         }
@@ -184,7 +193,7 @@ impl Caller {
     }
 
     async fn connect(&self) -> Client {
-        let is_multiplexed = matches!(self.kind, Kind::Multiplexed);
+        let is_multiplexed = matches!(self.kind, Kind::Multiplexed | Kind::FreshMultiplexed);
         match self.connectors.get(usize::from(is_multiplexed)) {
             Some(connector) => Client::over_tls(self.address, connector).await,
             None if is_multiplexed => Client::http2(self.address).await,
@@ -195,7 +204,7 @@ impl Caller {
 
 enum Sent {
     Answered(Response<Incoming>),
-    /// The connection had ended, or was announced to.
+    /// The connection had ended, or was announced to; nobody has looked at the request.
     Never,
     /// The connection ended before an answer came.
     Lost(hyper::Error),
@@ -227,7 +236,17 @@ async fn send(client: &mut Client, target: &str) -> Sent {
         Ok(response) => Sent::Answered(response),
         Err(mut error) => match error.take_message() {
             Some(_unsent) => Sent::Never,
+            None if is_refused(error.error()) => Sent::Never,
             None => Sent::Lost(error.into_error()),
         },
     }
+}
+
+/// Whether GOAWAY says of a request that it was not looked at, be it that the client sent it too late
+/// or not at all. Whoever is cut after GOAWAY sees another error.
+fn is_refused(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &h2::Error| {
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+    })
 }

@@ -10,6 +10,7 @@ use cutover::control::protocol::Status;
 
 use super::load::{Load, echo};
 use super::{Heir, plain};
+use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client};
 use crate::harness::eventually;
 use crate::harness::proxy::Site;
@@ -105,19 +106,38 @@ impl Drop for Supervisor {
 
 #[tokio::test]
 async fn a_restart_under_load_with_sockets_of_systemd_loses_no_request() {
+    restarts_under_load(None).await;
+}
+
+#[tokio::test]
+async fn a_restart_under_load_with_sockets_of_systemd_loses_no_request_over_tls() {
+    restarts_under_load(Some(Certificate::new())).await;
+}
+
+async fn restarts_under_load(certificate: Option<Certificate>) {
     let upstream = echo();
-    let site = Site::new();
+    let mut site = Site::new();
+    let mut tls = "";
+    if let Some(certificate) = &certificate {
+        tls = ", tls: {certificate: edge.pem, key: edge.key}";
+        site = site
+            .file("edge.pem", &certificate.certificate_pem)
+            .file("edge.key", &certificate.key_pem);
+    }
     let mut supervisor = Supervisor::begin(&site);
     let (traffic, admin) = (supervisor.traffic, supervisor.admin);
     let beginning = format!(
-        "listeners: [{{address: '{traffic}'}}]\nadmin: {{address: '{admin}'}}\nstate: {{directory: \
-         state}}\nworkers: 2\ndrain: {{delay: 500ms}}\n"
+        "listeners: [{{address: '{traffic}'{tls}}}]\nadmin: {{address: '{admin}'}}\nstate: \
+         {{directory: state}}\nworkers: 2\ndrain: {{delay: 500ms}}\n"
     );
     let site = site.beginning(&beginning);
     site.configure(&plain(&upstream));
     supervisor.start();
     let first = Heir(supervisor.process().await.expect("it has started"));
-    let load = Load::begin(traffic);
+    let load = match &certificate {
+        Some(certificate) => Load::over_tls(traffic, &[certificate]),
+        None => Load::begin(traffic),
+    };
     load.goes_on(200).await;
     let killed = Command::new("kill").arg(first.0.to_string()).status();
     assert!(killed.expect("there is a kill").success());

@@ -67,7 +67,12 @@ impl Client {
 
     /// TLS by this connector, with whatever protocol the server picks of those it offers.
     pub(crate) async fn over_tls(address: SocketAddr, connector: &TlsConnector) -> Self {
-        let connecting = connector.connect(Certificate::name(), connect(address).await);
+        Self::shaking_hands(connect(address).await, connector).await
+    }
+
+    /// The same, over a connection that was opened earlier.
+    pub(crate) async fn shaking_hands(stream: TcpStream, connector: &TlsConnector) -> Self {
+        let connecting = connector.connect(Certificate::name(), stream);
         let stream = in_time("a TLS handshake", connecting)
             .await
             .expect("TLS is spoken");

@@ -22,6 +22,8 @@ pub(crate) const CONTINUATION: u8 = 9;
 /// Flags of frames.
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+/// Of PING and SETTINGS: it answers one.
+pub(crate) const ACK: u8 = 1;
 
 /// Error codes (RFC 9113 §7).
 pub(crate) const PROTOCOL_ERROR: u32 = 1;
@@ -122,6 +124,20 @@ impl Frames {
             stream: u32::from_be_bytes([s, t, u, v]),
             payload,
         })
+    }
+
+    /// Goes along with the proxy's farewell, until streams beyond `last` are taken no more.
+    pub(crate) async fn is_refused_from(&mut self, last: u32) {
+        while let Some(frame) = self.next().await {
+            match frame.kind {
+                PING if frame.flags & ACK == 0 => {
+                    self.write(self::frame(PING, ACK, 0, &frame.payload)).await;
+                }
+                GOAWAY if frame.payload[..4] == last.to_be_bytes() => return,
+                _ => {}
+            }
+        }
+        panic!("the connection ended without a farewell");
     }
 
     /// What becomes of the request on `stream`; what is said of others is lost.

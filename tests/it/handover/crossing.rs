@@ -1,0 +1,146 @@
+//! What crosses with a handover: new connections over TLS, clients that ignore their farewell, and
+//! whoever stops a process that leaves already.
+
+use crate::harness::certificate::Certificate;
+use crate::harness::client::{Answer, get};
+use crate::harness::frames::{Frames, GOAWAY, Outcome, get as asking};
+use crate::harness::migration;
+use crate::harness::proxy::Site;
+use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
+
+use super::load::{Load, echo};
+use super::{Heir, plain};
+
+/// Far beyond the patience of any test.
+const PATIENT: &str = "drain: {deadline: 10m}\n";
+
+/// Waits at the gate for `/slow`, and answers all else.
+fn slow(name: &str, gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::start(name, move |request| {
+        let reply = Step::Answer(Reply::new(200));
+        match request.target.as_str() {
+            "/slow" => Script::of([Step::Wait(gate.clone()), reply]),
+            _ => Script::of([reply]),
+        }
+    })
+}
+
+#[tokio::test]
+async fn new_connections_over_tls_lose_nothing_when_the_process_is_replaced() {
+    let upstream = echo();
+    let certificate = Certificate::new();
+    let site = Site::new()
+        .linked()
+        .file("edge.pem", &certificate.certificate_pem)
+        .file("edge.key", &certificate.key_pem);
+    let listeners = "[{address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
+    // Shorter than usual, so that the load lasts until nobody is waited for any more.
+    let configuration = format!("drain: {{deadline: 3s}}\n{}", plain(&upstream));
+    let mut proxy = site.start_on(listeners, &configuration).await;
+    let load = Load::over_tls(proxy.address(), &[&certificate]);
+    load.goes_on(100).await;
+    proxy.signal("USR2");
+    let heir = Heir::of(&proxy, proxy.process()).await;
+    load.goes_on(100).await;
+    assert_eq!(proxy.ended().await.code(), Some(0), "the old one leaves");
+    load.goes_on(100).await;
+    let answered = load.ends_without_loss().await;
+    assert_eq!(upstream.received().len(), answered, "none was run twice");
+    drop(heir);
+}
+
+#[tokio::test]
+async fn a_first_signal_to_a_process_that_was_replaced_cuts_nobody_and_a_second_does() {
+    for is_cut in [false, true] {
+        let gate = Gate::new();
+        let upstream = slow("api", &gate);
+        let configuration = format!("{PATIENT}{}", plain(&upstream));
+        let mut proxy = Site::new().linked().start(&configuration).await;
+        let mut client = proxy.client().await;
+        let slow = tokio::spawn(async move {
+            let response = client.begin(get("/slow", "")).await;
+            match response {
+                Ok(response) => Some(Answer::read(response).await.status),
+                Err(_) => None,
+            }
+        });
+        upstream.has_received("/slow").await;
+        proxy.signal("USR2");
+        let heir = Heir::of(&proxy, proxy.process()).await;
+        proxy.says(1, "draining: another process serves").await;
+        proxy.signal("TERM");
+        proxy.says(1, "a second signal cuts").await;
+        assert!(!slow.is_finished());
+        if is_cut {
+            proxy.signal("TERM");
+        } else {
+            gate.open();
+        }
+        let status = slow.await.expect("the client does not panic");
+        assert_eq!(status, if is_cut { None } else { Some(200) });
+        assert_eq!(proxy.ended().await.code(), Some(0));
+        drop(heir);
+    }
+}
+
+#[tokio::test]
+async fn http2_that_acknowledges_goaway_and_asks_on_is_assigned_nothing_by_the_old_process() {
+    let gate = Gate::new();
+    let (legacy, new) = (slow("legacy", &gate), slow("new", &gate));
+    let settings = "share: 100%, rollback: off";
+    let configuration = migration(legacy.address(), new.address(), settings);
+    let proxy = Site::new()
+        .linked()
+        .start(&format!("{PATIENT}{configuration}"))
+        .await;
+    let mut client = Frames::connect(proxy.address()).await;
+    client.ask(1, &of("/slow", "anyone")).await;
+    new.has_received("/slow").await;
+    proxy.signal("USR2");
+    let heir = Heir::of(&proxy, proxy.process()).await;
+    client.is_refused_from(1).await;
+    let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
+    assert!(lowered.status.success(), "{lowered:?}");
+    client.ask(3, &of("/late", "anyone")).await;
+    gate.open();
+    assert!(matches!(client.outcome(1).await, Outcome::Answered(200, _)));
+    assert_eq!(client.outcome(3).await, Outcome::Gone(None));
+    let late = |upstream: &Upstream| upstream.count(|request| request.target == "/late");
+    assert_eq!((late(&legacy), late(&new)), (0, 0));
+    drop(heir);
+}
+
+#[tokio::test]
+async fn http2_that_does_not_even_acknowledge_goaway_is_assigned_as_the_successor_says() {
+    let gate = Gate::new();
+    let (legacy, new) = (slow("legacy", &gate), slow("new", &gate));
+    let settings = "share: 100%, rollback: off";
+    let configuration = migration(legacy.address(), new.address(), settings);
+    let proxy = Site::new()
+        .linked()
+        .start(&format!("{PATIENT}{configuration}"))
+        .await;
+    let mut client = Frames::connect(proxy.address()).await;
+    client.ask(1, &of("/slow", "anyone")).await;
+    new.has_received("/slow").await;
+    proxy.signal("USR2");
+    let heir = Heir::of(&proxy, proxy.process()).await;
+    while client.next().await.expect("it stays open").kind != GOAWAY {}
+    // All that its successor began with.
+    proxy.says(1, "obeying the successor").await;
+    let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
+    assert!(lowered.status.success(), "{lowered:?}");
+    proxy.says(2, "obeying the successor").await;
+    client.ask(3, &of("/late", "anyone")).await;
+    assert!(matches!(client.outcome(3).await, Outcome::Answered(200, _)));
+    legacy.has_received("/late").await;
+    drop(heir);
+}
+
+/// The fields of a GET of `target` with a session key.
+fn of<'text>(target: &'text str, key: &'text str) -> Vec<(&'text str, &'text [u8])> {
+    let mut fields = asking(target);
+    fields.push(("x-user", key.as_bytes()));
+    fields
+}
