@@ -376,5 +376,9 @@ fn edge(edge: raw::Edge) -> Edge {
         max_fields: edge.max_fields,
         max_target: edge.max_target.0.0,
         via: edge.via.and_then(|Written(name)| Via::new(&name.0)),
+        min_rate: edge
+            .min_rate
+            .map(|Written(Size(bytes))| bytes as u64)
+            .filter(|bytes| *bytes > 0),
     }
 }

@@ -243,6 +243,9 @@ pub struct Edge {
     pub header_timeout: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Bytes a second that a client must deliver of a body, or take of an answer, while it is waited
+    /// for; above 0, and judged over [`SLOWNESS_SPAN`] at least.
+    pub min_rate: Option<u64>,
     /// Bytes of a request's head, 431 above it. Default 32 KiB.
     pub max_head: usize,
     /// Fields of a request's head, 431 above it. Default 100.
@@ -292,6 +295,10 @@ pub enum TraceContext {
     /// As `Trusted`; where none is left, a new trace begins.
     Start,
 }
+
+/// Time of waiting after which it is judged whether a client keeps [`Edge::min_rate`]: long enough
+/// for a telephone that changes its cell.
+pub const SLOWNESS_SPAN: Duration = Duration::from_secs(10);
 
 /// A named set of endpoints that answer alike.
 #[derive(Clone, Debug, PartialEq)]

@@ -322,6 +322,11 @@ pub(crate) struct Edge {
     /// The name under which `Via` tells both sides that cutover stands between them. Absent: it is
     /// not told.
     pub(crate) via: Option<Written<Pseudonym>>,
+    /// What a client must deliver of a body each second until it is answered, or take of an answer,
+    /// on average over 10 s of waiting for it (over more below 7KiB). Too slow a body is answered
+    /// 408, too slow a reader is cut; connections that have switched protocols are spared. Absent or
+    /// 0B: no such limit.
+    pub(crate) min_rate: Option<Written<Size>>,
     /// Requests per client address (IPv6 by its /64), 429 above it. Absent: no limit.
     pub(crate) rate_limit: Option<RateLimit>,
     /// Bytes of a request's body, 413 above it; a route may have a limit of its own. Absent: no limit.

@@ -15,6 +15,7 @@ pub mod duration;
 pub mod fallback;
 pub mod judge;
 pub mod key;
+pub mod pace;
 pub mod plan;
 pub mod rate;
 pub mod rollout;

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SplitId, Target};
+use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SLOWNESS_SPAN, SplitId, Target};
 use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
@@ -22,6 +22,7 @@ use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::excess;
 use crate::upstream::http1::upload::RequestBody;
+use crate::upstream::watch::Watch;
 
 use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class};
@@ -142,7 +143,7 @@ impl Call {
             Protocol::Http1 => 0,
             Protocol::Http2 => KEPT_FOR_ANOTHER_CONNECTION,
         };
-        let body = RequestBody::incoming(incoming, &self.parts, limit, route.max_body);
+        let body = self.body(incoming, limit, route.max_body);
         match self.attempt(self.try_without_fallback(backend), body).await {
             Ok(answer) => self.pass(answer, None, None),
             Err(unanswered) => self.give_up(&unanswered),
@@ -187,7 +188,7 @@ impl Call {
         };
         let record = Record::begin(&self.worker, subject, started);
         let kept = split.fallback.body_limit;
-        let body = RequestBody::incoming(incoming, &self.parts, kept, route.max_body);
+        let body = self.body(incoming, kept, route.max_body);
         let mut response = match assignment.arm {
             Arm::Legacy => self.ask_legacy(split, body, record).await,
             Arm::New => {
@@ -209,6 +210,20 @@ impl Call {
             issue(response.headers_mut(), cookie);
         }
         response
+    }
+
+    /// The request's body, of which up to `limit` bytes are kept for another attempt, and which
+    /// breaks off after `most` if it does not say how long it is.
+    fn body(&self, incoming: Incoming, limit: usize, most: u64) -> RequestBody {
+        let body = RequestBody::incoming(incoming, &self.parts, limit, most);
+        match self.view.snapshot.routing.edge.min_rate {
+            Some(rate) => {
+                let deadline = self.worker.deadlines.add();
+                let watch = Watch::new(rate, SLOWNESS_SPAN, deadline);
+                body.watched(watch)
+            }
+            None => body,
+        }
     }
 
     async fn ask_legacy(
@@ -257,7 +272,7 @@ impl Call {
             return self.switch(answer, record, leash);
         }
         // This answer stands; what is still being uploaded need not be kept.
-        answer.exchange.body_mut().stop_keeping();
+        answer.exchange.body_mut().is_answered();
         let is_read = answer.exchange.body_mut().is_read();
         let headers = std::mem::take(&mut answer.head.headers);
         let status = answer.head.status;

@@ -35,7 +35,7 @@ use super::last_call::{LAST_CALL, LastCall, Phase};
 use super::listener::Accepted;
 use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
-use super::stream::ClientStream;
+use super::stream::{ClientStream, ToClient};
 
 /// Fields for which hyper has room without being told. Any other number costs it more.
 const HYPERS_FIELDS: usize = 100;
@@ -84,6 +84,7 @@ pub async fn serve(
     let Ok(_place) = entrance.place(peer) else {
         return close(&worker, peer, Closure::AddressConnections);
     };
+    let stream = ClientStream::new(stream, &worker);
     let ended = match tls {
         // Boxed, here and below, so that an idle connection has room for what it is, and not for
         // the largest of what it could have been.
@@ -142,7 +143,7 @@ async fn serve_tls(
     worker: &Rc<Worker>,
     entrance: &Entrance,
     peer: Peer,
-    stream: TcpStream,
+    stream: ClientStream,
     tls: Arc<rustls::ServerConfig>,
 ) -> Result<(), ConnectionError> {
     let patience = worker.view().snapshot.routing.edge.handshake_timeout;
@@ -159,7 +160,6 @@ async fn serve_tls(
         }
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = client_stream(worker, Vec::new(), stream);
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
@@ -171,7 +171,7 @@ async fn serve_plain(
     worker: &Rc<Worker>,
     entrance: &Entrance,
     peer: Peer,
-    mut stream: TcpStream,
+    mut stream: ClientStream,
 ) -> Result<(), ConnectionError> {
     let sniffed = match in_time(worker, sniff(&mut stream)).await {
         Ok(sniffed) => sniffed,
@@ -182,18 +182,12 @@ async fn serve_plain(
         }
     };
     let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
-    let stream = client_stream(worker, read, stream);
+    stream.unread(read);
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
         serve_http1(worker, entrance, peer, stream).await
     }
-}
-
-/// The stream of a client that must take something of its answers now and then.
-fn client_stream<S>(worker: &Worker, ahead: Vec<u8>, stream: S) -> ClientStream<S> {
-    let patience = worker.view().snapshot.routing.edge.header_timeout;
-    ClientStream::new(ahead, stream, patience, worker.deadlines.add())
 }
 
 async fn serve_http1<S>(
@@ -203,7 +197,7 @@ async fn serve_http1<S>(
     stream: S,
 ) -> Result<(), ConnectionError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + ToClient + Unpin + 'static,
 {
     let most = most_requests(&worker.view().snapshot.routing.edge);
     let connections = Rc::clone(&worker.connections);
@@ -257,11 +251,13 @@ where
 }
 
 /// Serves a client whose connection has switched protocols; `body` is what came with the 101.
-async fn pass_through<S>(mut body: CountedBody, stream: S, ahead: Bytes)
+async fn pass_through<S>(mut body: CountedBody, mut stream: S, ahead: Bytes)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + ToClient + Unpin,
 {
     if let Some(tunnel) = body.take_tunnel() {
+        // What is said there, and when, is no matter of ours.
+        stream.stop_watching();
         tunnel.run(stream, ahead).await;
     }
 }
@@ -473,7 +469,7 @@ struct Sniffed {
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2: for all but `P…`, one byte tells.
-async fn sniff(stream: &mut TcpStream) -> io::Result<Sniffed> {
+async fn sniff(stream: &mut ClientStream) -> io::Result<Sniffed> {
     let mut read = Vec::with_capacity(PREFACE.len());
     loop {
         let is_end = stream.read_buf(&mut read).await? == 0;

@@ -3,68 +3,144 @@
 //! A client that asks for much and takes nothing would hold an upstream's connection, a permit and
 //! the kernel's buffers for ever, and nobody would notice: while the socket takes no more, the
 //! answer's body is not polled, so its own deadline has nobody to strike. So the time is kept
-//! where the waiting is, in the writes.
+//! where the waiting is, in the writes; and below TLS, since what TLS has taken to encrypt, the
+//! client has not. One that takes a little now and then is found by the rate, where there is one.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
+use crate::config::model::SLOWNESS_SPAN;
+use crate::proxy::worker::Worker;
+use crate::telemetry::edge::Closure;
 use crate::upstream::deadline::Deadline;
+use crate::upstream::watch::Watch;
+
+/// Bytes that may lie in the kernel unsent, where a rate is to be kept. Without a bound the kernel
+/// takes megabytes at once and then nothing for minutes, and a slow client looks like a dead one.
+const UNSENT: u32 = 32 * 1024;
+
+/// A stream that leads to a client, through TLS or not.
+pub trait ToClient {
+    /// From now on the client need not keep any rate.
+    fn stop_watching(&mut self);
+}
+
+impl ToClient for ClientStream {
+    fn stop_watching(&mut self) {
+        self.watch = None;
+    }
+}
+
+impl ToClient for TlsStream<ClientStream> {
+    fn stop_watching(&mut self) {
+        self.get_mut().0.stop_watching();
+    }
+}
 
 /// A client's stream.
 #[derive(Debug)]
-pub struct ClientStream<S> {
+pub struct ClientStream {
     /// Read already, to find out what is spoken.
     ahead: Vec<u8>,
-    stream: S,
+    tcp: TcpStream,
+    worker: Rc<Worker>,
     /// How long a write may wait for the client to take something.
-    patience: Duration,
     deadline: Deadline,
     is_stuck: bool,
+    is_cut: bool,
+    watch: Option<Box<Watch>>,
 }
 
-impl<S> ClientStream<S> {
-    /// A stream of which `ahead` has been read, whose client must take something of an answer
-    /// within `patience`.
-    pub const fn new(ahead: Vec<u8>, stream: S, patience: Duration, deadline: Deadline) -> Self {
+impl ClientStream {
+    /// The stream of a client that must take something of an answer within `header_timeout`, and at
+    /// `min_rate`.
+    pub fn new(tcp: TcpStream, worker: &Rc<Worker>) -> Self {
+        let view = worker.view();
+        let watch = view.snapshot.routing.edge.min_rate.map(|rate| {
+            // Without it the rate is only judged more coarsely.
+            let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
+            let deadline = worker.deadlines.add();
+            Box::new(Watch::new(rate, span(rate), deadline))
+        });
         Self {
-            ahead,
-            stream,
-            patience,
-            deadline,
+            ahead: Vec::new(),
+            tcp,
+            worker: Rc::clone(worker),
+            deadline: worker.deadlines.add(),
             is_stuck: false,
+            is_cut: false,
+            watch,
         }
     }
 
-    /// What a write has come to, unless it has been waiting for too long.
-    fn in_time<T>(
+    /// Has `bytes`, which were read from it, read once more.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        self.ahead = bytes;
+    }
+
+    /// What a write has come to, unless the client takes too long with it.
+    fn in_time(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = &written {
             self.is_stuck = false;
+            if let (Some(watch), Ok(count)) = (&mut self.watch, result) {
+                watch.moved(*count);
+            }
             return written;
         }
         if !std::mem::replace(&mut self.is_stuck, true) {
-            self.deadline.set(self.patience);
+            let view = self.worker.view();
+            self.deadline.set(view.snapshot.routing.edge.header_timeout);
         }
-        let passed = self.deadline.poll_passed(cx);
-        passed.map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let is_stuck = self.deadline.poll_passed(cx).is_ready();
+        let is_too_slow = match &mut self.watch {
+            Some(watch) => watch.poll_too_slow(cx).is_ready(),
+            None => false,
+        };
+        if is_stuck || is_too_slow {
+            return Poll::Ready(Err(self.cut()));
+        }
+        Poll::Pending
+    }
+
+    fn cut(&mut self) -> io::Error {
+        if !std::mem::replace(&mut self.is_cut, true) {
+            self.worker.edge.closed(Closure::SlowReader);
+            // The close is a reset: an end could pass for the answer's, and the kernel would keep
+            // what it has for a client that does not take it. Where this fails, that is so.
+            let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+        }
+        io::ErrorKind::TimedOut.into()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
+/// Time of waiting over which a reader is judged: no shorter than it takes to empty the kernel's
+/// buffer twice, or somebody who keeps the rate could seem to take nothing.
+fn span(bytes_per_second: u64) -> Duration {
+    let twice = 2 * u64::from(UNSENT);
+    let seconds = twice.checked_div(bytes_per_second).unwrap_or_default();
+    SLOWNESS_SPAN.max(Duration::from_secs(seconds))
+}
+
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            return Pin::new(&mut self.tcp).poll_read(cx, buffer);
         }
         let count = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..count]);
@@ -77,13 +153,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
         self.in_time(cx, written)
     }
 
@@ -92,21 +168,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, slices);
         self.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.tcp.is_write_vectored()
     }
 
+    // A socket has nothing to flush and waits for nobody when it is shut down.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.in_time(cx, flushed)
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.in_time(cx, shut)
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

@@ -97,17 +97,20 @@ pub enum Closure {
     AddressConnections,
     /// Over HTTP/2, it withdrew most of its many requests.
     AbandonedRequests,
+    /// It took nothing of an answer in time, or less than it must.
+    SlowReader,
 }
 
 impl Closure {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 6] = [
+    pub const LABELS: [&'static str; 7] = [
         "tls_handshake",
         "no_request",
         "proxy_protocol_stranger",
         "proxy_protocol_invalid",
         "address_connections",
         "abandoned_requests",
+        "slow_reader",
     ];
 
     /// Label value.

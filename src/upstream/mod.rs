@@ -17,3 +17,4 @@ pub mod http2;
 mod lookup;
 pub mod pool;
 pub mod probe;
+pub mod watch;

@@ -4,6 +4,7 @@
 mod exhaustion;
 mod introductions;
 mod numbers;
+mod pace;
 mod silence;
 
 use crate::harness::proxy::Proxy;

@@ -62,6 +62,7 @@ impl From<BrokenOff> for HeadOutcome {
     fn from(broken_off: BrokenOff) -> Self {
         match broken_off {
             BrokenOff::Early => HeadOutcome::ClientGone,
+            BrokenOff::TooSlow => HeadOutcome::ClientStalled,
             BrokenOff::TooLong => HeadOutcome::ClientExceeded,
         }
     }

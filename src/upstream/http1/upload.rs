@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
 use crate::upstream::connect::Stream;
+use crate::upstream::watch::Watch;
 
 use super::excess;
 
@@ -51,6 +52,8 @@ pub struct RequestBody {
     is_whole: bool,
     /// What followed a chunked body, once it was read. Few requests have any.
     trailers: Option<Box<HeaderMap>>,
+    /// Where the client must deliver at some rate, until there is an answer.
+    watch: Option<Box<Watch>>,
 }
 
 /// What the client may still deliver of its body.
@@ -91,6 +94,7 @@ impl RequestBody {
             position: 0,
             is_whole: true,
             trailers: None,
+            watch: None,
         }
     }
 
@@ -115,6 +119,14 @@ impl RequestBody {
             framing,
             limit,
             ..Self::empty()
+        }
+    }
+
+    /// The same body, whose client must deliver it as fast as `watch` says.
+    pub fn watched(self, watch: Watch) -> Self {
+        RequestBody {
+            watch: Some(Box::new(watch)),
+            ..self
         }
     }
 
@@ -146,8 +158,10 @@ impl RequestBody {
         self.position = 0;
     }
 
-    /// Forgets what was kept: no further attempt will be made.
-    pub fn stop_keeping(&mut self) {
+    /// Its answer has begun: no further attempt will be made, so what was kept is forgotten; and the
+    /// client may take its time, for it may be waiting for something in the answer.
+    pub fn is_answered(&mut self) {
+        self.watch = None;
         self.limit = 0;
         let has_kept = !self.kept.is_empty() || !self.tail.is_empty();
         if self.position == self.kept.len() && has_kept {
@@ -191,9 +205,20 @@ impl RequestBody {
             return Poll::Ready(None);
         };
         loop {
-            match ready!(Pin::new(&mut *source).poll_frame(cx)) {
+            let polled = Pin::new(&mut *source).poll_frame(cx);
+            if let Some(watch) = &mut self.watch
+                && polled.is_pending()
+                && watch.poll_too_slow(cx).is_ready()
+            {
+                self.is_broken = true;
+                return Poll::Ready(Some(Err(BrokenOff::TooSlow)));
+            }
+            match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => {
+                        if let Some(watch) = &mut self.watch {
+                            watch.moved(piece.len());
+                        }
                         let length = piece.len() as u64;
                         self.due = match self.due {
                             Due::Announced(due) => Due::Announced(due.saturating_sub(length)),
@@ -290,6 +315,9 @@ pub enum BrokenOff {
     /// It is longer than is allowed.
     #[error("the client's body is too long")]
     TooLong,
+    /// The client delivered it more slowly than it must.
+    #[error("the client's body came too slowly")]
+    TooSlow,
 }
 
 /// A request on its way to one upstream.

@@ -258,6 +258,11 @@ impl Raw {
         }
     }
 
+    /// Whether the other side has said anything, or ended, as far as is known by now.
+    pub(crate) fn has_heard(&mut self) -> bool {
+        self.has_ended() || !self.ahead.is_empty()
+    }
+
     /// Says as much of this as is taken until nothing more is for a while.
     pub(crate) async fn write_until_stuck(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
