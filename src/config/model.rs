@@ -226,8 +226,7 @@ pub struct Edge {
     pub allow: Vec<ipnet::IpNet>,
     /// Open client connections over all listeners; more wait in the kernel. Default 10 000.
     pub max_connections: usize,
-    /// Open connections of one client address (IPv6 by its /64) that is no trusted proxy's; more
-    /// are closed at once.
+    /// Open connections of one client address (IPv6 by its /64) but a trusted proxy's.
     pub max_connections_per_address: Option<usize>,
     /// Requests after which a client is asked to connect anew.
     pub max_requests_per_connection: Option<u64>,
@@ -243,8 +242,7 @@ pub struct Edge {
     pub header_timeout: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Bytes a second that a client must deliver of a body, or take of an answer, while it is waited
-    /// for; above 0, and judged over [`SLOWNESS_SPAN`] at least.
+    /// Bytes a second that a client must deliver of a body, or take of an answer; above 0.
     pub min_rate: Option<u64>,
     /// Bytes of a request's head, 431 above it. Default 32 KiB.
     pub max_head: usize,
@@ -295,10 +293,6 @@ pub enum TraceContext {
     /// As `Trusted`; where none is left, a new trace begins.
     Start,
 }
-
-/// Time of waiting after which it is judged whether a client keeps [`Edge::min_rate`]: long enough
-/// for a telephone that changes its cell.
-pub const SLOWNESS_SPAN: Duration = Duration::from_secs(10);
 
 /// A named set of endpoints that answer alike.
 #[derive(Clone, Debug, PartialEq)]

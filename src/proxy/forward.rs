@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SLOWNESS_SPAN, SplitId, Target};
+use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SplitId, Target};
 use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
@@ -22,7 +22,7 @@ use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::excess;
 use crate::upstream::http1::upload::RequestBody;
-use crate::upstream::watch::Watch;
+use crate::upstream::watch::{self, Watch};
 
 use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_class};
@@ -219,7 +219,7 @@ impl Call {
         match self.view.snapshot.routing.edge.min_rate {
             Some(rate) => {
                 let deadline = self.worker.deadlines.add();
-                let watch = Watch::new(rate, SLOWNESS_SPAN, deadline);
+                let watch = Watch::new(rate, watch::SPAN, deadline);
                 body.watched(watch)
             }
             None => body,

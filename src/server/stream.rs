@@ -17,11 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::model::SLOWNESS_SPAN;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::Closure;
 use crate::upstream::deadline::Deadline;
-use crate::upstream::watch::Watch;
+use crate::upstream::watch::{self, Watch};
 
 /// Bytes that may lie in the kernel unsent, where a rate is to be kept. Without a bound the kernel
 /// takes megabytes at once and then nothing for minutes, and a slow client looks like a dead one.
@@ -130,7 +129,7 @@ impl ClientStream {
 fn span(bytes_per_second: u64) -> Duration {
     let twice = 2 * u64::from(UNSENT);
     let seconds = twice.checked_div(bytes_per_second).unwrap_or_default();
-    SLOWNESS_SPAN.max(Duration::from_secs(seconds))
+    watch::SPAN.max(Duration::from_secs(seconds))
 }
 
 impl AsyncRead for ClientStream {

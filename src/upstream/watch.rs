@@ -10,6 +10,10 @@ use crate::policy::pace::Pace;
 
 use super::deadline::Deadline;
 
+/// Time of waiting after which it is judged whether a client is too slow: long enough for a telephone
+/// that changes its cell.
+pub const SPAN: Duration = Duration::from_secs(10);
+
 /// A client that must move so many bytes a second while it is waited for.
 #[derive(Debug)]
 pub struct Watch {
