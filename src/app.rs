@@ -315,10 +315,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             spawn_local(obey(heir, control));
             stop_all(listeners);
             let quiet = drain.deadline / QUIET;
-            let farewell = async {
-                admin.end().await;
-                all_left(&workers).await;
-            };
+            let farewell = async { tokio::join!(admin.end(), all_left(&workers)) };
             let again = signals.unless_again(timeout(quiet, farewell)).await;
             (again.is_none(), drain.deadline.saturating_sub(quiet))
         }

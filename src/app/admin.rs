@@ -1,16 +1,28 @@
 //! The admin API from its socket to its end.
+//!
+//! axum stops accepting and ends what is open in one step, and so closes a connection in the face
+//! of whoever has connected and is about to ask. Here the door is closed first, and a little later
+//! the connections.
 
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use axum::serve::Listener;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::admin::{self, AdminState};
+
+/// Time for the first request of whoever has just connected.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// The admin API, at work.
 pub(super) struct Admin {
     pub(super) address: SocketAddr,
-    end: oneshot::Sender<()>,
+    is_closed: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -19,11 +31,17 @@ impl Admin {
         let address = socket.local_addr()?;
         socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        let (end, ended) = oneshot::channel();
-        let serving = axum::serve(socket, admin::service(state)).with_graceful_shutdown(async {
+        let (is_closed, mut closing) = watch::channel(false);
+        let door = Door {
+            socket,
+            is_closed: closing.clone(),
+        };
+        let last_call = async move {
             // Whoever never ends it drops it only at the end of the process.
-            let _ = ended.await;
-        });
+            let _ = closing.wait_for(|is_closed| *is_closed).await;
+            sleep(LAST_CALL).await;
+        };
+        let serving = axum::serve(door, admin::service(state)).with_graceful_shutdown(last_call);
         let served = tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the admin API has ended");
@@ -31,7 +49,7 @@ impl Admin {
         });
         Ok(Self {
             address,
-            end,
+            is_closed,
             served,
         })
     }
@@ -39,7 +57,32 @@ impl Admin {
     /// Takes no further connections; resolves when what was asked is answered.
     pub(super) async fn end(self) {
         // It may have ended already.
-        let _ = self.end.send(());
+        let _ = self.is_closed.send(true);
         let _ = self.served.await;
+    }
+}
+
+/// Where the admin API takes connections, until it is closed.
+struct Door {
+    socket: tokio::net::TcpListener,
+    is_closed: watch::Receiver<bool>,
+}
+
+impl Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        tokio::select! {
+            biased;
+            _ = self.is_closed.wait_for(|is_closed| *is_closed) => {}
+            accepted = Listener::accept(&mut self.socket) => return accepted,
+        }
+        // axum gives this up once it ends the connections.
+        pending().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
     }
 }

@@ -1,8 +1,10 @@
 //! What crosses with a handover: new connections over TLS, clients that ignore their farewell, and
 //! whoever stops a process that leaves already.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::certificate::Certificate;
-use crate::harness::client::{Answer, get};
+use crate::harness::client::{Answer, Client, get};
 use crate::harness::frames::{Frames, GOAWAY, Outcome, get as asking};
 use crate::harness::migration;
 use crate::harness::proxy::Site;
@@ -13,6 +15,11 @@ use super::{Heir, plain};
 
 /// Far beyond the patience of any test.
 const PATIENT: &str = "drain: {deadline: 10m}\n";
+
+/// The time that a client is given that has connected and not asked yet.
+const GIVEN: Duration = Duration::from_millis(500);
+/// Attempts that a machine under load may spoil.
+const ATTEMPTS: usize = 5;
 
 /// Waits at the gate for `/slow`, and answers all else.
 fn slow(name: &str, gate: &Gate) -> Upstream {
@@ -48,6 +55,28 @@ async fn new_connections_over_tls_lose_nothing_when_the_process_is_replaced() {
     let answered = load.ends_without_loss().await;
     assert_eq!(upstream.received().len(), answered, "none was run twice");
     drop(heir);
+}
+
+#[tokio::test]
+async fn a_request_to_the_admin_api_that_crosses_with_the_handover_is_answered() {
+    let upstream = echo();
+    for _ in 0..ATTEMPTS {
+        let proxy = Site::new().linked().start(&plain(&upstream)).await;
+        let mut client = Client::http1(proxy.admin()).await;
+        // It is accepted before the one that is answered.
+        assert_eq!(proxy.ask("/livez").await.status, 200);
+        let asked = Instant::now();
+        proxy.signal("USR2");
+        proxy.says(1, "draining: another process serves").await;
+        let answer = client.begin(get("/livez", "")).await;
+        let is_late = asked.elapsed() >= GIVEN;
+        drop(Heir::of(&proxy, proxy.process()).await);
+        if answer.is_ok() || !is_late {
+            assert_eq!(answer.expect("a request in time is answered").status(), 200);
+            return;
+        }
+    }
+    panic!("the machine is too slow for this test");
 }
 
 #[tokio::test]
