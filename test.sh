@@ -25,7 +25,7 @@ need wrk wrk
 need h2load nghttp2-client
 need node nodejs
 need_library() { # LIBRARY PACKAGE
-  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "$1" || packages+=("$2")
+  compgen -G "/usr/lib/*/$1" >/dev/null || packages+=("$2")
 }
 # Names that move, without touching the machine's own.
 need_library libnss_wrapper.so libnss-wrapper

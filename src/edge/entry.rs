@@ -88,7 +88,7 @@ impl Entry {
     pub(super) fn answered<B>(&mut self, response: &mut Response<B>) {
         self.first_byte = self.started.elapsed();
         self.status = Some(response.status());
-        if self.method == Method::HEAD {
+        if self.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED {
             // Its body is not asked for.
             self.end = End::Complete;
         }

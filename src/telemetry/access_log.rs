@@ -24,6 +24,9 @@ use self::line::Line;
 /// Bytes that a worker gathers before it hands them on; less waits for its next tick.
 const BATCH: usize = 32 * 1024;
 
+/// Time for a file to be opened.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The access log of the process.
 #[derive(Debug)]
 pub struct AccessLog {
@@ -73,16 +76,34 @@ pub struct Output {
 }
 
 impl Output {
-    /// Opens what `settings` name.
+    /// Opens what `settings` name. A file on a disk that hangs, or a pipe that nobody reads, would
+    /// keep its caller for ever: so a thread of its own opens it, and is waited for at most
+    /// [`PATIENCE`].
     ///
     /// # Errors
     /// A sentence that names the file.
     pub fn open(settings: &model::AccessLog) -> Result<Self, String> {
+        let (reply, opened) = channel();
+        let wanted = settings.clone();
+        let opening = thread::Builder::new()
+            .name("access-log-open".to_owned())
+            // Nobody may be waiting any more.
+            .spawn(move || drop(reply.send(Self::open_patiently(&wanted))));
+        opening.map_err(|error| error.to_string())?;
+        opened.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let destination = &settings.destination;
+            Err(format!(
+                "the access log {destination} cannot be opened: nothing answers"
+            ))
+        })
+    }
+
+    fn open_patiently(settings: &model::AccessLog) -> Result<Self, String> {
         let file = match &settings.destination {
             LogDestination::Stdout => None,
             LogDestination::File(path) => Some(open(path).map_err(|error| {
-                let path = path.display();
-                format!("the access log {path} cannot be opened: {error}")
+                let destination = &settings.destination;
+                format!("the access log {destination} cannot be opened: {error}")
             })?),
         };
         Ok(Self {
@@ -213,6 +234,7 @@ impl Scribe {
         }
         let text = std::mem::take(&mut *text);
         if self.jobs.send(Job::Write { text, lines }).is_err() {
+            counts.waiting.fetch_sub(length, Ordering::Relaxed);
             counts.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }

@@ -169,6 +169,17 @@ async fn an_answer_that_breaks_off_says_so() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_body_is_whole() {
+    let new = Upstream::start("new", |_| {
+        Script::write("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n")
+    });
+    let scene = Scene::with_new(LOG, new).await;
+    let mut client = scene.proxy.client().await;
+    assert_eq!(client.get("/api", &key_of(Arm::New)).await.status, 304);
+    assert_eq!(scene.entries(1).await[0]["end"], "complete");
+}
+
+#[tokio::test]
 async fn a_log_that_is_rotated_goes_on_in_a_new_file_and_a_reload_changes_its_format() {
     let scene = Scene::start(LOG).await;
     let mut client = scene.proxy.client().await;

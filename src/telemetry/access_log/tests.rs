@@ -119,3 +119,13 @@ fn after_a_rotation_lines_go_to_the_new_file() {
     log.flush(PATIENCE);
     assert_eq!((lines(&rotated), lines(&path)), (2, 3));
 }
+
+#[test]
+fn a_pipe_that_nobody_reads_keeps_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo is there").success());
+    let refused = Output::open(&settings(&path, 1 << 20)).expect_err("nobody reads");
+    assert!(refused.contains("nothing answers"), "{refused}");
+}
