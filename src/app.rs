@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use self::admin::Admin;
+use self::admin::{Admin, AdminSocket};
 use self::signals::Signals;
 use self::sockets::{describe, doorstep, listen, stop_all};
 use self::succession::Succession;
@@ -220,30 +220,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         options.config,
         watcher,
     );
-    controller.settle(effects).await;
-    // From here on nothing can fail any more but what ends a process; until here the old one can
-    // still go on. What arrives before we accept waits in the queue that we share with it.
-    if let Some(predecessor) = predecessor {
-        if let Parting::Leaves(old) = predecessor.relieve().await? {
-            spawn_local(old.guide(Arc::clone(&published), clock));
-        }
-        handovers.took_over();
-        tracing::info!("taken over from the old process");
-    }
-    let (upgrades, wishes) = Upgrades::channel();
-    let sockets_of_admin = Arc::new(admin_socket.try_clone()?);
-    let admin = Admin::serve(
-        admin_socket,
-        AdminState {
-            control: control.clone(),
-            tokens,
-            readiness: readiness.clone(),
-            upgrades,
-        },
-    )?;
-    let (stop, stopped) = oneshot::channel();
-    let mut controller = spawn_local(controller.run(messages, stopped));
-
+    let admin_socket = AdminSocket::prepare(admin_socket)?;
     let openings = openings.into_iter().enumerate();
     let listeners = sockets.into_iter().zip(openings);
     let listeners = listeners.map(|(socket, (index, opening))| {
@@ -254,9 +231,34 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             published: Arc::clone(&published),
             edge: Arc::clone(&edge),
         };
-        Listener::start(socket, reception)
+        Listener::prepare(socket, reception)
     });
     let listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
+    // From here on nothing can fail any more but what ends a process; until here the old one can
+    // still go on, and nothing is written that it did not decide. What arrives before we accept
+    // waits in the queue that we share with it.
+    if let Some(predecessor) = predecessor {
+        if let Parting::Leaves(old) = predecessor.relieve().await? {
+            spawn_local(old.guide(Arc::clone(&published), clock));
+        }
+        handovers.took_over();
+        tracing::info!("taken over from the old process");
+    }
+    controller.settle(effects).await;
+    let (upgrades, wishes) = Upgrades::channel();
+    let sockets_of_admin = admin_socket.shared();
+    let admin = Admin::serve(
+        admin_socket,
+        AdminState {
+            control: control.clone(),
+            tokens,
+            readiness: readiness.clone(),
+            upgrades,
+        },
+    );
+    let (stop, stopped) = oneshot::channel();
+    let mut controller = spawn_local(controller.run(messages, stopped));
+    listeners.iter().for_each(Listener::open);
     announce(&listeners, &certificates.load(), admin.address);
     readiness.advance(Stage::Ready);
     notify::notify(&format!(
@@ -277,8 +279,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     };
 
     let heir = tokio::select! {
-        () = signals.stop_asked() => None,
-        heir = succession.heir() => Some(heir),
+        heir = succession.heir(signals.stop_asked()) => heir,
         ended = &mut controller => {
             return Err(ended.map_err(broken)?.err().map_or_else(
                 || ServeError::Broken("the control plane has ended".to_owned()),

@@ -207,8 +207,12 @@ pub(super) async fn upgrade(
     let asked = state.upgrades.ask(caller.actor, body.reason).await;
     let process =
         asked.map_err(|because| Refused::Precondition(format!("not upgraded: {because}")))?;
+    let who = process.map_or_else(
+        || "Another process".to_owned(),
+        |process| format!("Process {process}"),
+    );
     Ok(Json(Upgraded {
-        sentence: format!("Process {process} serves now; this one leaves."),
+        sentence: format!("{who} serves now; this one leaves."),
         process,
     }))
 }

@@ -139,8 +139,9 @@ pub struct Upgrade {
 pub struct Upgraded {
     /// What is now true.
     pub sentence: String,
-    /// The successor's number among the machine's processes.
-    pub process: u32,
+    /// The successor's number among the machine's processes; absent where the system does not tell
+    /// it, as between the process namespaces of two containers.
+    pub process: Option<u32>,
 }
 
 /// Declares or clears an emergency.

@@ -7,6 +7,7 @@
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
@@ -19,6 +20,14 @@ use crate::admin::{self, AdminState};
 /// Time for the first request of whoever has just connected.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
+/// A socket on which the admin API can be served, and nothing about it can fail any more.
+pub(super) struct AdminSocket {
+    address: SocketAddr,
+    socket: tokio::net::TcpListener,
+    /// The same, for a successor.
+    shared: Arc<TcpListener>,
+}
+
 /// The admin API, at work.
 pub(super) struct Admin {
     pub(super) address: SocketAddr,
@@ -26,11 +35,27 @@ pub(super) struct Admin {
     served: tokio::task::JoinHandle<()>,
 }
 
-impl Admin {
-    pub(super) fn serve(socket: TcpListener, state: AdminState) -> io::Result<Self> {
-        let address = socket.local_addr()?;
+impl AdminSocket {
+    pub(super) fn prepare(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpListener::from_std(socket)?;
+        Ok(Self {
+            address: socket.local_addr()?,
+            shared: Arc::new(socket.try_clone()?),
+            socket: tokio::net::TcpListener::from_std(socket)?,
+        })
+    }
+
+    /// The socket, for another process to serve on as well.
+    pub(super) fn shared(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Admin {
+    pub(super) fn serve(socket: AdminSocket, state: AdminState) -> Self {
+        let AdminSocket {
+            address, socket, ..
+        } = socket;
         let (is_closed, mut closing) = watch::channel(false);
         let door = Door {
             socket,
@@ -47,11 +72,11 @@ impl Admin {
                 tracing::error!(%error, "the admin API has ended");
             }
         });
-        Ok(Self {
+        Self {
             address,
             is_closed,
             served,
-        })
+        }
     }
 
     /// Takes no further connections; resolves when what was asked is answered.

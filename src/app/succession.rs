@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(super) struct Succession {
     pub(super) tally: Arc<HandoverTally>,
 }
 
-type Reply = oneshot::Sender<Result<u32, String>>;
+type Reply = oneshot::Sender<Result<Option<u32>, String>>;
 
 enum Asked {
     /// Somebody wants an upgrade, and may wait for it.
@@ -44,32 +45,104 @@ enum Asked {
     Candidate(Candidate),
 }
 
+/// What an attempt to be succeeded has begun. Whatever ends the attempt, a wish that this process
+/// stops included, it is either an heir's or undone: a successor that was told to open the store
+/// and then heard nothing more would take us for dead.
+#[derive(Default)]
+struct Attempt {
+    child: Option<Started>,
+    candidate: Option<Candidate>,
+    /// Whether the state store may be closed for it.
+    is_released: bool,
+}
+
+/// A process that we have started. It ends with its owner here, unless it is the heir.
+struct Started {
+    child: Child,
+    is_heir: bool,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if !self.is_heir {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+        }
+    }
+}
+
 impl Succession {
-    /// Resolves when another process has taken over.
-    pub(super) async fn heir(mut self) -> Heir {
+    /// Resolves when another process has taken over; with none when this one is to stop before.
+    pub(super) async fn heir(mut self, stop: impl Future<Output = ()>) -> Option<Heir> {
+        let mut stop = pin!(stop);
         loop {
-            let (result, reply) = match self.asked().await {
-                Asked::Upgrade(reply) => (self.upgrade().await, reply),
-                Asked::Candidate(candidate) => (self.hand_over(candidate, None).await, None),
+            let asked = tokio::select! {
+                () = &mut stop => return None,
+                asked = self.asked() => asked,
             };
-            let told = match &result {
-                Ok(heir) => Ok(heir.process().unwrap_or_default()),
+            let mut attempt = Attempt::default();
+            // Whoever says the last word is an heir at once: nothing is awaited behind it.
+            let ended = tokio::select! {
+                () = &mut stop => None,
+                ended = self.attempt(&mut attempt, asked) => Some(ended),
+            };
+            let Some((result, reply)) = ended else {
+                let because = "the old process was asked to stop".to_owned();
+                self.undo(attempt, because).await;
+                return None;
+            };
+            let (told, heir) = match result {
+                Ok(heir) => {
+                    if let Some(child) = &mut attempt.child {
+                        child.is_heir = true;
+                    }
+                    (Ok(heir.process()), Some(heir))
+                }
                 Err(because) => {
-                    self.tally.failed();
-                    tracing::error!(%because, "not replaced; this process goes on");
-                    Err(because.clone())
+                    self.undo(attempt, because.clone()).await;
+                    (Err(because), None)
                 }
             };
             if let Some(reply) = reply {
                 // Whoever asked may have gone.
                 let _ = reply.send(told);
             }
-            if let Ok(heir) = result {
+            if let Some(heir) = heir {
                 if let Some(doorstep) = self.doorstep {
                     doorstep.bequeath();
                 }
-                return heir;
+                return Some(heir);
             }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        attempt: &mut Attempt,
+        asked: Asked,
+    ) -> (Result<Heir, String>, Option<Reply>) {
+        match asked {
+            Asked::Upgrade(reply) => (self.upgrade(attempt).await, reply),
+            Asked::Candidate(candidate) => (self.hand_over(attempt, candidate).await, None),
+        }
+    }
+
+    /// Takes back what was given away.
+    async fn undo(&self, attempt: Attempt, because: String) {
+        self.tally.failed();
+        let process = attempt.candidate.as_ref().and_then(Candidate::process);
+        tracing::error!(%because, candidate = process, "not replaced; this process goes on");
+        if let Some(candidate) = attempt.candidate {
+            candidate.refuse(because).await;
+        }
+        // It may hold the store.
+        if let Some(child) = attempt.child {
+            child.end().await;
+        }
+        if attempt.is_released
+            && let Ok(Err(error)) = self.control.resume().await
+        {
+            tracing::error!(%error, "the state store is not back yet; going on in memory");
         }
     }
 
@@ -97,7 +170,14 @@ impl Succession {
     }
 
     /// Starts a successor and hands over to it.
-    async fn upgrade(&self) -> Result<Heir, String> {
+    async fn upgrade(&self, attempt: &mut Attempt) -> Result<Heir, String> {
+        if std::process::id() == 1 {
+            return Err(
+                "this is the first process of a container, which would end with it: \
+                        replace the container instead"
+                    .to_owned(),
+            );
+        }
         if self.doorstep.is_none() {
             return Err(
                 "there is no socket to hand over through; the log of the start says why, \
@@ -109,21 +189,19 @@ impl Succession {
         let program =
             program.map_err(|error| format!("it is not known what runs here: {error}"))?;
         let path = program.path().display();
-        let mut child = program
+        let child = program
             .start()
             .map_err(|error| format!("cannot start {path}: {error}"))?;
         tracing::info!(process = child.id(), program = %path, "a successor is started");
-        let candidate = match self.first_to_knock(&mut child).await {
-            Ok(candidate) => candidate,
-            Err(because) => {
-                bury(&mut child).await;
-                return Err(because);
-            }
-        };
-        self.hand_over(candidate, Some(&mut child)).await
+        let child = attempt.child.insert(Started {
+            child,
+            is_heir: false,
+        });
+        let candidate = self.first_to_knock(child).await?;
+        self.hand_over(attempt, candidate).await
     }
 
-    async fn first_to_knock(&self, child: &mut Child) -> Result<Candidate, String> {
+    async fn first_to_knock(&self, child: &mut Started) -> Result<Candidate, String> {
         let knocking = async {
             loop {
                 match knocked(self.doorstep.as_ref()).await {
@@ -135,60 +213,52 @@ impl Succession {
         };
         tokio::select! {
             candidate = knocking => Ok(candidate),
-            ended = ended(child) => Err(format!(
+            ended = child.ended() => Err(format!(
                 "the new process ended at once ({ended}); its last words are in the log"
             )),
             () = sleep(START) => Err(format!("the new process asked for nothing within {START:?}")),
         }
     }
 
-    async fn hand_over(
-        &self,
-        mut candidate: Candidate,
-        child: Option<&mut Child>,
-    ) -> Result<Heir, String> {
+    async fn hand_over(&self, attempt: &mut Attempt, candidate: Candidate) -> Result<Heir, String> {
         tracing::info!(
             version = candidate.version(),
+            process = candidate.process(),
             "a successor asks to take over"
         );
         let failed = |error| format!("the new process does not take over: {error}");
-        let equipped = candidate.equip(&self.sockets).await.map_err(failed);
-        if let Err(because) = equipped {
-            drop(candidate);
-            bury_if_ours(child).await;
-            return Err(because);
+        let candidate = attempt.candidate.insert(candidate);
+        candidate.equip(&self.sockets).await.map_err(failed)?;
+        attempt.is_released = true;
+        match self.control.release().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("the state cannot be handed over: {error}")),
+            Err(error) => return Err(error.to_string()),
         }
-        if let Err(because) = self.release().await {
-            candidate.refuse(because.clone()).await;
-            bury_if_ours(child).await;
-            return Err(because);
-        }
-        let heir = match candidate.install().await {
-            Ok(()) => candidate.confirm().await,
-            Err(error) => {
-                drop(candidate);
-                Err(error)
-            }
-        };
-        match heir.map_err(failed) {
-            Ok(heir) => Ok(heir),
-            Err(because) => {
-                // It may hold the store.
-                bury_if_ours(child).await;
-                if let Ok(Err(error)) = self.control.resume().await {
-                    tracing::error!(%error, "the state store is not back yet; going on in memory");
-                }
-                Err(because)
+        candidate.install().await.map_err(failed)?;
+        candidate.confirm().await.map_err(failed)?;
+        let candidate = attempt.candidate.take();
+        let candidate = candidate.expect("it was put there above");
+        Ok(Heir::from(candidate))
+    }
+}
+
+impl Started {
+    async fn ended(&mut self) -> String {
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status.to_string(),
+                Ok(None) => sleep(LOOK).await,
+                Err(error) => return error.to_string(),
             }
         }
     }
 
-    async fn release(&self) -> Result<(), String> {
-        match self.control.release().await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("the state cannot be handed over: {error}")),
-            Err(error) => Err(error.to_string()),
-        }
+    /// Ends it; returns when it holds nothing any more.
+    async fn end(mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = timeout(START, self.ended()).await;
     }
 }
 
@@ -197,27 +267,4 @@ async fn knocked(doorstep: Option<&Doorstep>) -> Result<Candidate, Unheard> {
         Some(doorstep) => doorstep.knocked().await,
         None => std::future::pending().await,
     }
-}
-
-async fn ended(child: &mut Child) -> String {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return status.to_string(),
-            Ok(None) => sleep(LOOK).await,
-            Err(error) => return error.to_string(),
-        }
-    }
-}
-
-async fn bury_if_ours(child: Option<&mut Child>) {
-    if let Some(child) = child {
-        bury(child).await;
-    }
-}
-
-/// Ends a process that is of no use; returns when it holds nothing any more.
-async fn bury(child: &mut Child) {
-    // It may have ended by itself.
-    let _ = child.kill();
-    let _ = timeout(START, ended(child)).await;
 }

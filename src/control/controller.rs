@@ -171,7 +171,12 @@ impl Controller {
                     self.conclude_reload(loaded).await;
                 }
                 _ = sweeps.tick() => self.sweep(),
-                _ = saves.tick(), if self.charge.is_held() => self.remember(),
+                _ = saves.tick(), if self.charge.is_held() => {
+                    if let Err(error) = self.keeper.reopen() {
+                        tracing::error!(%error, "nothing can be saved yet; trying on");
+                    }
+                    self.remember();
+                }
             }
         }
         if !self.charge.is_held() {
@@ -356,9 +361,9 @@ impl Controller {
     }
 
     fn publish_but_for(&mut self, warmed: Option<&str>) {
-        let rising = self.world.rising_splits(&self.published.load());
         let mut snapshot = self.world.snapshot();
         self.charge.hold(&mut snapshot);
+        let rising = World::rising_splits(&self.published.load(), &snapshot);
         let routing = Arc::clone(&snapshot.routing);
         let mut cold = Vec::new();
         for split in rising {

@@ -148,16 +148,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// Begins again after [`Keeper::close`]: the next write opens the store, as it does after a
-    /// failure.
+    /// Begins again after [`Keeper::close`], if there is a store and it was closed: the next write
+    /// opens it, as it does after a failure.
     ///
     /// # Errors
-    /// Those of making a thread.
+    /// Those of making a thread; the store is not healthy until a later call succeeds.
     pub fn reopen(&mut self) -> std::io::Result<()> {
-        match self.file.clone() {
+        let begun = match self.file.clone() {
             Some(file) if self.writes.is_none() => self.begin(Writer::closed(file)),
-            _ => Ok(()),
+            _ => return Ok(()),
+        };
+        if begun.is_err() {
+            self.condition.is_healthy.store(false, Ordering::Relaxed);
         }
+        begun
     }
 
     /// Whether the last write succeeded.

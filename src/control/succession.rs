@@ -67,9 +67,9 @@ impl Controller {
     pub(super) async fn resume(&mut self) -> Result<(), NotKept> {
         self.charge = Charge::Held;
         let reopened = self.keeper.reopen();
-        reopened.map_err(|error| NotKept(error.to_string()))?;
         let saved = self.keeper.save(self.memory(), Vec::new());
         self.publish();
+        reopened.map_err(|error| NotKept(error.to_string()))?;
         saved.await
     }
 

@@ -388,18 +388,18 @@ impl World {
         }
     }
 
-    /// Splits whose share rises from nothing.
-    pub fn rising_splits(&self, before: &Snapshot) -> Vec<SplitId> {
+    /// Splits whose share rises from nothing, as `after` has it: it may be held to less than was
+    /// decided here.
+    pub fn rising_splits(before: &Snapshot, after: &Snapshot) -> Vec<SplitId> {
         let share_before = |split: &str| {
             let plans = &before.routing.splits;
             let index = plans.iter().position(|plan| plan.name == split);
             index.map_or(Share::ZERO, |index| before.standings[index].share)
         };
         (0_u16..)
-            .zip(&self.splits)
-            .filter(|(_, state)| {
-                state.rollout.standing().share > Share::ZERO
-                    && share_before(state.rollout.split()) == Share::ZERO
+            .zip(after.routing.splits.iter().zip(&after.standings))
+            .filter(|(_, (plan, standing))| {
+                standing.share > Share::ZERO && share_before(&plan.name) == Share::ZERO
             })
             .map(|(index, _)| SplitId(index))
             .collect()

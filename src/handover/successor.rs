@@ -118,6 +118,11 @@ impl Candidate {
         }
     }
 
+    /// Its number among the machine's processes.
+    pub fn process(&self) -> Option<u32> {
+        self.process.and_then(|process| u32::try_from(process).ok())
+    }
+
     /// The version of its program.
     pub fn version(&self) -> &str {
         &self.version
@@ -155,22 +160,26 @@ impl Candidate {
         }
     }
 
-    /// Leaves the rest to it.
+    /// Leaves the rest to it: once this has returned, it is the heir.
     ///
     /// # Errors
     /// [`WireError`]: it was not told, so it will not go on.
-    pub async fn confirm(mut self) -> Result<Heir, WireError> {
-        self.wire.say(&FromOld::Yours).await?;
-        let process = self.process.and_then(|process| u32::try_from(process).ok());
-        Ok(Heir {
-            wire: self.wire,
-            process,
-        })
+    pub async fn confirm(&mut self) -> Result<(), WireError> {
+        self.wire.say(&FromOld::Yours).await
     }
 
     /// Tells it why not.
     pub async fn refuse(mut self, because: String) {
         refuse(&mut self.wire, because).await;
+    }
+}
+
+impl From<Candidate> for Heir {
+    fn from(candidate: Candidate) -> Self {
+        Self {
+            process: candidate.process(),
+            wire: candidate.wire,
+        }
     }
 }
 

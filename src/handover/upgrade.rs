@@ -12,8 +12,9 @@ pub struct Wish {
     pub actor: String,
     /// Why; may be empty.
     pub reason: String,
-    /// Receives the successor's number among the machine's processes, or why there is none.
-    pub reply: oneshot::Sender<Result<u32, String>>,
+    /// Receives the successor's number among the machine's processes, where the system tells it, or
+    /// why there is no successor.
+    pub reply: oneshot::Sender<Result<Option<u32>, String>>,
 }
 
 /// The way to whoever carries upgrades out. Cheap to clone.
@@ -28,11 +29,11 @@ impl Upgrades {
     }
 
     /// Has this process replaced; returns the successor's number among the machine's processes once
-    /// it serves.
+    /// it serves, where the system tells it.
     ///
     /// # Errors
     /// A sentence that says why there is no successor.
-    pub async fn ask(&self, actor: String, reason: String) -> Result<u32, String> {
+    pub async fn ask(&self, actor: String, reason: String) -> Result<Option<u32>, String> {
         let (reply, answer) = oneshot::channel();
         let wish = Wish {
             actor,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,8 @@ pub struct Listener {
     address: SocketAddr,
     socket: Arc<TcpListener>,
     is_stopping: Arc<AtomicBool>,
-    acceptor: Option<JoinHandle<()>>,
+    opened: SyncSender<()>,
+    acceptor: JoinHandle<()>,
 }
 
 /// An address cannot be listened on.
@@ -93,11 +95,12 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 impl Listener {
-    /// Starts accepting on `socket`.
+    /// Makes all ready to accept on `socket`; what arrives waits until [`Listener::open`]. One that
+    /// is dropped before has accepted nothing.
     ///
     /// # Errors
     /// Those of making a thread.
-    pub fn start(socket: TcpListener, reception: Reception) -> io::Result<Self> {
+    pub fn prepare(socket: TcpListener, reception: Reception) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
         // A shutdown of the socket would wake the thread too, but reset what is queued on it.
@@ -109,15 +112,25 @@ impl Listener {
             reception,
             is_stopping: Arc::clone(&is_stopping),
         };
-        let acceptor = thread::Builder::new()
-            .name(name)
-            .spawn(move || acceptor.run())?;
+        let (opened, opening) = mpsc::sync_channel(1);
+        let acceptor = thread::Builder::new().name(name).spawn(move || {
+            if opening.recv().is_ok() {
+                acceptor.run();
+            }
+        })?;
         Ok(Self {
             address,
             socket,
             is_stopping,
-            acceptor: Some(acceptor),
+            opened,
+            acceptor,
         })
+    }
+
+    /// Begins to accept.
+    pub fn open(&self) {
+        // There is room for one; a second call, or a thread that has ended, changes nothing.
+        let _ = self.opened.try_send(());
     }
 
     /// The address bound, its port known even where the configuration left it to the system.
@@ -136,11 +149,10 @@ impl Listener {
     }
 
     /// Hands over what is queued already, takes no further connections and closes the socket.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.begin_to_stop();
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
+        drop(self.opened);
+        let _ = self.acceptor.join();
     }
 }
 

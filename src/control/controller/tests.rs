@@ -352,6 +352,28 @@ async fn a_share_that_waits_for_connections_keeps_nobody_and_a_later_decision_wi
 }
 
 #[tokio::test]
+async fn a_share_that_a_successor_keeps_at_nothing_does_not_rise_with_each_order() {
+    in_a_local_set(async {
+        let store = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(store.path()).expect("it is writable");
+        let keeper = Keeper::start(Some(store)).expect("threads can be made");
+        let mut site = Site::new("share: 10%", "share: 10%", keeper);
+        site.controller.release().await.expect("the store is fine");
+        let told = |split: &str| {
+            let text = format!(
+                r#"[{{"split": "{split}", "share": "0%", "emergency": false, "streams_end_in": null}}]"#
+            );
+            serde_json::from_str::<Vec<_>>(&text).expect("that is how it is told")
+        };
+        site.controller.obey(&told("a"));
+        site.controller.obey(&told("b"));
+        assert_eq!(site.shares(), ["0%", "0%"]);
+        assert!(site.warm_ups.borrow().is_empty(), "nothing has risen");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_arm_that_gets_another_backend_is_counted_and_cut_off_afresh() {
     in_a_local_set(async {
         let mut site = Site::new("share: 50%", "share: 50%", without_a_store());

@@ -168,6 +168,80 @@ async fn a_successor_that_hangs_with_the_sockets_in_its_hands_is_not_waited_for(
 }
 
 #[tokio::test]
+async fn who_is_asked_to_stop_during_a_handover_leaves_no_successor_behind() {
+    let upstream = Upstream::ok("api");
+    let mut proxy = Site::new().linked().start(&plain(&upstream)).await;
+    let hangs = proxy.site().path().join("hangs");
+    let number = proxy.site().path().join("number");
+    let text = format!(
+        "#!/bin/sh\necho $$ > {}\nexec sleep 600\n",
+        number.display()
+    );
+    script(&hangs, &text);
+    relink(proxy.site(), &hangs);
+    proxy.signal("USR2");
+    let mut started = String::new();
+    eventually("a successor is started", async || {
+        started = fs::read_to_string(&number).unwrap_or_default();
+        started.ends_with('\n')
+    })
+    .await;
+    // Whoever knocks first is meant.
+    let mut released = Stranger::knock(proxy.site()).await;
+    released.ask().await;
+    released.be_released().await;
+    proxy.signal("TERM");
+    let told = released.hear().await;
+    assert_eq!(told["say"], "refused", "{told}");
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    let process = Path::new("/proc").join(started.trim());
+    assert!(!process.exists(), "what was started has ended");
+    relink(proxy.site(), env!("CARGO_BIN_EXE_cutover"));
+    let proxy = proxy.kill().start(&plain(&upstream)).await;
+    assert!(proxy.status().await.store_healthy);
+}
+
+#[tokio::test]
+async fn a_successor_that_is_refused_at_the_last_moment_has_decided_nothing() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let configuration = |settings: &str| {
+        migration(
+            legacy.address(),
+            new.address(),
+            &format!("share: 50%, {settings}"),
+        )
+    };
+    let before = "rollback: off, rollout: {id: first}";
+    let proxy = Site::new().start(&configuration(before)).await;
+    let rolled_back = proxy.cutover(&["rollback", "api", "--reason", "r"]).await;
+    assert!(rolled_back.status.success(), "{rolled_back:?}");
+    let decided = proxy.split("api").await.revision;
+    let site = proxy.kill();
+    site.configure(&configuration("rollback: off, rollout: {id: second}"));
+    let path = site.path().join("state/handover.sock");
+    fs::remove_file(&path).expect("a killed process leaves it behind");
+    let socket = UnixListener::bind(path).expect("it is writable");
+    let refusing = tokio::spawn(async move {
+        let (stream, _) = socket.accept().await.expect("somebody asks");
+        let mut asking = Stranger(stream);
+        asking.hear().await;
+        asking.say(r#"{"say": "sockets", "sockets": []}"#).await;
+        assert_eq!(asking.hear().await["say"], "ready");
+        asking.say(r#"{"say": "released"}"#).await;
+        assert_eq!(asking.hear().await["say"], "serving");
+        let no = r#"{"say": "refused", "because": "it is too late"}"#;
+        asking.say(no).await;
+        socket
+    });
+    let refused = site.refusal(&["--take-over"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("it is too late"), "{said}");
+    refusing.await.expect("the test's side does not panic");
+    let proxy = site.start(&configuration(before)).await;
+    assert_eq!(proxy.split("api").await.revision, decided);
+}
+
+#[tokio::test]
 async fn a_successor_whose_predecessor_dies_on_the_way_starts_all_the_same() {
     let upstream = Upstream::ok("api");
     for point in ["asked", "gave its sockets", "released"] {
