@@ -56,8 +56,19 @@ pub struct InvalidHost;
 /// Whether this could be a host and a port. A user's name before it is none of them, and means
 /// another host to whoever reads carelessly (RFC 9110 §4.2.4).
 fn is_plausible_host(host: &str) -> bool {
-    host.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+;=%".contains(&byte))
+    let is_port =
+        |port: &str| port.is_empty() || port.parse::<u16>().is_ok_and(|_| !port.starts_with('+'));
+    if let Some(literal) = host.strip_prefix('[') {
+        let Some((address, rest)) = literal.split_once(']') else {
+            return false;
+        };
+        let is_address = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
+        return address.bytes().all(is_address)
+            && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
+    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()+;=".contains(&byte);
+    name.bytes().all(is_name) && is_port(port)
 }
 
 /// What the upstream is told beyond the client's own fields.
@@ -544,10 +555,22 @@ mod tests {
             authority_of(request().header("host", "b.example")),
             Err(InvalidHost)
         );
-        assert_eq!(
-            authority_of(Request::get("/").header("host", "a, b")),
-            Err(InvalidHost)
-        );
+        for host in [
+            "a, b", "[::1", "a:8a", "a:99999", "a:+1", "a:1:2", "a%00b", "*", "[::1]x",
+        ] {
+            let request = Request::get("/").header("host", host);
+            assert_eq!(authority_of(request), Err(InvalidHost), "{host}");
+        }
+        for host in [
+            "a",
+            "a.example:80",
+            "a_b:",
+            "[2001:db8::1]:8443",
+            "192.0.2.1",
+        ] {
+            let request = Request::get("/").header("host", host);
+            assert_eq!(authority_of(request), Ok(host.to_owned()));
+        }
         assert_eq!(
             authority_of(Request::get("http://b.example/").header("host", "a.example")),
             Ok("b.example".to_owned())

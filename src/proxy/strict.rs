@@ -18,14 +18,10 @@ pub fn is_unambiguous(parts: &Parts, has_length: bool) -> bool {
 /// Whether the target is a path, or `*` where that is allowed (RFC 9112 §3.2).
 fn is_plain_target(parts: &Parts) -> bool {
     let is_web = |scheme: &str| matches!(scheme, "http" | "https");
-    match parts.uri.scheme_str() {
-        Some(scheme) => is_web(scheme),
-        // Of an authority alone, which is for CONNECT, the path is empty.
-        None => {
-            let path = parts.uri.path();
-            path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS)
-        }
-    }
+    // Of an authority alone, which is for CONNECT, the path is empty.
+    let path = parts.uri.path();
+    parts.uri.scheme_str().is_none_or(is_web)
+        && (path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS))
 }
 
 /// Whether `chunked` is the only coding and is said once. hyper looks only at the last one, as if

@@ -148,7 +148,7 @@ fn plain(mut wire: &[u8]) -> Vec<Seen> {
             break;
         }
         // What its sender says about the connection may end it.
-        let is_last = !seen.values("connection").is_empty();
+        let is_last = !seen.values("connection").is_empty() || !seen.trailers.is_empty();
         plain.push(seen);
         wire = &wire[length..];
         if is_last {
