@@ -109,9 +109,11 @@ impl Denials {
     }
 }
 
+/// Those that were denied before. None of them is let in for being one too many: the limit is for
+/// those that are added.
 impl FromIterator<(IpNet, Denial)> for Denials {
     fn from_iter<I: IntoIterator<Item = (IpNet, Denial)>>(denials: I) -> Self {
-        Self(denials.into_iter().take(Self::MAX).collect())
+        Self(denials.into_iter().collect())
     }
 }
 

@@ -4,7 +4,7 @@
 //! where that cannot execute it twice: nothing of it was sent, or it is safe and went down a
 //! kept-alive connection that the upstream had already closed. Each of the two is forgiven once, and
 //! neither uses up the other: a server that is gone must not make the stale connection to its
-//! neighbour visible. The outcome is the last try's.
+//! neighbour visible. The outcome is that of the last try that took place.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -146,13 +146,16 @@ impl Call {
                 body,
             });
         };
+        let mut earlier = None;
         loop {
-            let failed = match self.try_endpoint(plan, how, index, chance, body).await {
+            let tried = self.try_endpoint(plan, how, index, chance, body).await;
+            let is_heard = matches!(tried, Err(Unsuccessful::Heard(_)));
+            let failed = match tried {
                 Ok(answer) => {
                     self.report_answer(plan, index, &answer);
                     return Ok(answer);
                 }
-                Err(Unsuccessful::Failed(failed)) => failed,
+                Err(Unsuccessful::Failed(failed) | Unsuccessful::Heard(failed)) => failed,
                 Err(Unsuccessful::NotTried(diversion, unsent)) => {
                     if let Some(other) = chance.without_endpoint(index)
                         && let Some(next) = self.pick(plan, how, other)
@@ -160,9 +163,16 @@ impl Call {
                         (index, chance, body) = (next, other, unsent);
                         continue;
                     }
-                    return Err(Unanswered::Diverted {
-                        diversion,
-                        body: unsent,
+                    return Err(match earlier {
+                        Some(failure) => Unanswered::Failed {
+                            failure,
+                            sent: false,
+                            body: unsent,
+                        },
+                        None => Unanswered::Diverted {
+                            diversion,
+                            body: unsent,
+                        },
                     });
                 }
                 Err(Unsuccessful::Client(fault)) => return Err(Unanswered::Client(fault)),
@@ -171,8 +181,10 @@ impl Call {
             // A connection that the upstream had closed as idle says nothing about the endpoint.
             if !(failed.stale && next.is_some()) {
                 plan.attempts.attempt(self.worker.id, Err(failed.failure));
-                let now = self.worker.deadlines.now();
-                plan.backend.report(index, false, now);
+                if !is_heard {
+                    let now = self.worker.deadlines.now();
+                    plan.backend.report(index, false, now);
+                }
             }
             let Some(next) = next else {
                 return Err(Unanswered::Failed {
@@ -182,6 +194,10 @@ impl Call {
                 });
             };
             plan.attempts.retried(self.worker.id);
+            if !failed.stale {
+                // Only what was never sent comes here.
+                earlier = Some(failed.failure);
+            }
             (index, chance) = next;
             body = failed.body;
             body.rewind();
@@ -218,9 +234,12 @@ impl Call {
         if !is_harmless || !failed.body.is_replayable() {
             return None;
         }
+        let elsewhere = chance.without_endpoint(index);
         let next = match failed.stale {
-            true => chance.with_fresh_connections(index),
-            false => chance.without_endpoint(index),
+            true => chance
+                .with_fresh_connections(index)
+                .or_else(|| elsewhere.filter(|_| !failed.sent)),
+            false => elsewhere,
         }?;
         self.pick(plan, how, next).map(|index| (index, next))
     }
@@ -236,15 +255,6 @@ impl Call {
         let pool = &self.view.pools(how.backend)[index];
         let timeouts = &plan.backend.settings.timeouts;
         let pending = pool.endpoint().begin();
-        let forwarding = Forwarding {
-            peer: self.peer,
-            trusted_proxies: &self.view.snapshot.routing.edge.trusted_proxies,
-            authority: headers::authority(&self.parts).unwrap_or_default(),
-            framing: body.framing(),
-            via: self.view.snapshot.routing.edge.via.as_ref(),
-            is_replay: how.is_replay,
-            upgrade: None,
-        };
         let mut exchange = match plan.backend.settings.protocol {
             Protocol::Http1 => {
                 let connection = match self.connect(plan, pool, chance).await {
@@ -259,7 +269,7 @@ impl Call {
                 };
                 let forwarding = Forwarding {
                     upgrade: upgrade.as_deref(),
-                    ..forwarding
+                    ..self.forwarding(how, body.framing())
                 };
                 let head = headers::write_request(&self.parts, forwarding);
                 let method = self.parts.method.clone();
@@ -268,7 +278,7 @@ impl Call {
             }
             // Few upstreams speak it, so its future must not weigh on every request's.
             Protocol::Http2 => {
-                let beginning = self.begin_stream(plan, pool, chance, forwarding, body);
+                let beginning = self.begin_stream(plan, pool, how, chance, body);
                 Exchange::Http2(Box::pin(beginning).await?)
             }
         };
@@ -294,6 +304,21 @@ impl Call {
         }
     }
 
+    /// What the upstream is told. Large, so it is made where it is written, and not kept while a
+    /// connection is being opened.
+    pub(super) fn forwarding(&self, how: Try, framing: Framing) -> Forwarding<'_> {
+        let edge = &self.view.snapshot.routing.edge;
+        Forwarding {
+            peer: self.peer,
+            trusted_proxies: &edge.trusted_proxies,
+            authority: headers::authority(&self.parts).unwrap_or_default(),
+            framing,
+            via: edge.via.as_ref(),
+            is_replay: how.is_replay,
+            upgrade: None,
+        }
+    }
+
     /// A connection that rested, or a new one.
     async fn connect(
         &self,
@@ -313,6 +338,7 @@ impl Call {
         // every request's.
         let opening = Box::pin(async {
             let (stream, permit) = self.open(plan, pool).await?;
+            pool.endpoint().set_reachable(true);
             let now = self.worker.deadlines.now();
             Ok(Connection::new(stream, permit, now))
         });
@@ -321,7 +347,8 @@ impl Call {
         Ok(connection)
     }
 
-    /// Opens a connection, within the time that the backend allows for it.
+    /// Opens a connection, within the time that the backend allows for it. Whether one that opens
+    /// makes the endpoint reachable depends on what is to be spoken on it, so the caller says that.
     pub(super) async fn open(
         &self,
         plan: &BackendPlan,
@@ -335,10 +362,7 @@ impl Call {
         let opening = connect(endpoint, plan.backend.tls.as_ref());
         let opened = within(&self.deadline, opening).await;
         let failure = match opened {
-            Some(Ok(stream)) => {
-                endpoint.set_reachable(true);
-                return Ok((stream, permit));
-            }
+            Some(Ok(stream)) => return Ok((stream, permit)),
             Some(Err(failure)) => failure.failure(),
             None => Some(Failure::ConnectTimeout),
         };
@@ -428,6 +452,8 @@ struct HeadClock {
 /// How a try ended that brought no answer.
 pub(super) enum Unsuccessful {
     Failed(ExchangeFailed),
+    /// The connection that somebody else was opening failed, who reports it on the endpoint.
+    Heard(ExchangeFailed),
     NotTried(Diversion, RequestBody),
     Client(ClientFault),
 }
@@ -437,19 +463,26 @@ pub(super) enum NotOpened {
     /// The endpoint was not even asked.
     NotTried(Diversion),
     Failed(Failure),
+    /// Somebody else failed to open it.
+    Heard(Failure),
 }
 
 impl NotOpened {
     pub(super) fn with(self, body: RequestBody) -> Unsuccessful {
         match self {
             NotOpened::NotTried(diversion) => Unsuccessful::NotTried(diversion, body),
-            NotOpened::Failed(failure) => Unsuccessful::Failed(ExchangeFailed {
-                failure,
-                sent: false,
-                stale: false,
-                body,
-            }),
+            NotOpened::Failed(failure) => Unsuccessful::Failed(unsent(failure, body)),
+            NotOpened::Heard(failure) => Unsuccessful::Heard(unsent(failure, body)),
         }
+    }
+}
+
+const fn unsent(failure: Failure, body: RequestBody) -> ExchangeFailed {
+    ExchangeFailed {
+        failure,
+        sent: false,
+        stale: false,
+        body,
     }
 }
 

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::config::model::Via;
 use crate::upstream::http1::request::HeadWriter;
-use crate::upstream::http1::reserved::is_claim;
+use crate::upstream::http1::reserved::{is_claim, is_disguised};
 use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
 
@@ -235,6 +235,7 @@ fn is_dropped(name: &HeaderName) -> bool {
                     "http2-settings" | X_FORWARDED_FOR | X_FORWARDED_PROTO | X_FORWARDED_HOST
                 )
                 || is_own(name)
+                || is_disguised(name.as_str())
         }
     }
 }
@@ -277,11 +278,13 @@ impl<'map> Nominated<'map> {
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
-        // The request's name is not the client's to nominate away; the edge has written it.
-        let is_ours = name.as_str() == "x-request-id";
-        let Some(headers) = self.lines.filter(|_| !is_ours) else {
+        let Some(headers) = self.lines else {
             return false;
         };
+        // What the edge has written is not the client's to nominate away.
+        if matches!(name.as_str(), "x-request-id" | "traceparent" | "tracestate") {
+            return false;
+        }
         headers.get_all(header::CONNECTION).iter().any(|line| {
             line.as_bytes().split(|byte| *byte == b',').any(|option| {
                 option
@@ -417,9 +420,11 @@ mod tests {
         let request = request()
             .header(
                 "connection",
-                "close, X-Mine, Host, Content-Length, X-Request-Id",
+                "close, X-Mine, Host, Content-Length, X-Request-Id, Traceparent, Tracestate",
             )
             .header("x-request-id", "7")
+            .header("traceparent", "00-1-2-01")
+            .header("tracestate", "a=1")
             .header("x-mine", "1")
             .header("keep-alive", "5")
             .header("proxy-connection", "keep-alive")
@@ -432,7 +437,8 @@ mod tests {
             .expect("a request");
         assert_eq!(
             written(request, &[]),
-            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\nContent-Length: 0\r\nX-Kept: 2\r\n\
+            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\nTraceparent: 00-1-2-01\r\nTracestate: a=1\r\n\
+             Content-Length: 0\r\nX-Kept: 2\r\n\
              X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
              X-Forwarded-Host: a.example\r\nTe: trailers\r\nConnection: TE\r\n\r\n"
         );

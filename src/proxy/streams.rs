@@ -16,8 +16,8 @@ use crate::upstream::http2::connections::Demand;
 use crate::upstream::http2::exchange::Exchange;
 use crate::upstream::pool::Pool;
 
-use super::attempt::{Call, Chance, ClientFault, NotOpened, Unsuccessful, within};
-use super::headers::{self, Forwarding};
+use super::attempt::{Call, Chance, ClientFault, NotOpened, Try, Unsuccessful, within};
+use super::headers;
 
 impl Call {
     /// Begins the request on a stream of a connection to the pool's endpoint.
@@ -25,8 +25,8 @@ impl Call {
         &self,
         plan: &BackendPlan,
         pool: &Rc<Pool>,
+        how: Try,
         chance: Chance,
-        forwarding: Forwarding<'_>,
         body: RequestBody,
     ) -> Result<Box<Exchange>, Unsuccessful> {
         let scheme = match plan.backend.tls {
@@ -34,6 +34,7 @@ impl Call {
             None => Scheme::HTTP,
         };
         let without_host = pool.endpoint().address();
+        let forwarding = self.forwarding(how, body.framing());
         let head = headers::http2_request(&self.parts, forwarding, scheme, without_host);
         let Ok(head) = head else {
             return Err(Unsuccessful::Client(ClientFault::Host));
@@ -72,8 +73,8 @@ impl Call {
             };
             match within(&self.deadline, opening.ended()).await {
                 Some(Ok(())) => {}
-                Some(Err(failure)) => return Err(NotOpened::Failed(failure)),
-                None => return Err(NotOpened::Failed(Failure::ConnectTimeout)),
+                Some(Err(failure)) => return Err(NotOpened::Heard(failure)),
+                None => return Err(NotOpened::Heard(Failure::ConnectTimeout)),
             }
         }
         let opener = pool.shared().begin();
@@ -86,7 +87,7 @@ impl Call {
                 opener.failed(failure);
                 Err(NotOpened::Failed(failure))
             }
-            Err(not_tried @ NotOpened::NotTried(_)) => Err(not_tried),
+            Err(not_tried) => Err(not_tried),
         }
     }
 
@@ -97,13 +98,16 @@ impl Call {
     ) -> Result<Rc<Connection>, NotOpened> {
         let (stream, permit) = self.open(plan, pool).await?;
         let opening = Connection::open(stream, permit, &self.worker.deadlines);
-        match within(&self.deadline, opening).await {
+        let opened = match within(&self.deadline, opening).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(failure)) => {
                 tracing::debug!(endpoint = pool.endpoint().address(), %failure, "not connected");
                 Err(NotOpened::Failed(failure.failure()))
             }
             None => Err(NotOpened::Failed(Failure::ConnectTimeout)),
-        }
+        };
+        // Something else may listen there, and accepting a connection alone says nothing.
+        pool.endpoint().set_reachable(opened.is_ok());
+        opened
     }
 }

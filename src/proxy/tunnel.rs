@@ -37,7 +37,7 @@ use super::worker::Worker;
 
 /// Bytes moved at once.
 const PIECE: usize = 16 * 1024;
-/// Once one end has ended, time for the other to say the rest and end as well.
+/// Once one end has ended, how long the other may be silent before it is taken to have said all.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The protocols that a client properly offers to switch to, without those in which HTTP goes on:
@@ -158,8 +158,13 @@ impl Tunnel {
                 if has_failed || are_both_over {
                     return Poll::Ready(end);
                 }
-                if is_news {
-                    deadline.set(FAREWELL);
+                if is_news || has_moved {
+                    // What waits for a slow reader has been said already.
+                    let holds_words = up.holds_words() || down.holds_words();
+                    deadline.set(match holds_words {
+                        true => idle,
+                        false => FAREWELL.min(idle),
+                    });
                 }
             } else if has_moved {
                 deadline.set(idle);
@@ -205,7 +210,12 @@ impl Way {
         }
     }
 
-    /// Whether anything was read since the last time somebody asked.
+    /// Whether something was read that the other side has not taken yet.
+    fn holds_words(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether anything was read or taken since the last time somebody asked.
     fn has_moved(&mut self) -> bool {
         std::mem::take(&mut self.has_moved)
     }
@@ -227,6 +237,7 @@ impl Way {
                     return Poll::Ready(Err(Broken::Target));
                 };
                 self.pending.advance(count);
+                self.has_moved = true;
                 self.is_flush_due = true;
             }
             self.pending = BytesMut::new();

@@ -28,10 +28,11 @@ use crate::upstream::endpoint::Endpoint;
 /// When the kernel starts asking a silent peer whether it is still there. Idle connections are
 /// closed long before; this ends the ones that wait for an answer from a host that lost power.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// The name of HTTP/2 over TLS.
-const HTTP2: &[u8] = b"h2";
 /// Between two such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The name of HTTP/2 over TLS.
+const HTTP2: &[u8] = b"h2";
 
 /// How long one address of a name is waited for before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -220,12 +221,13 @@ async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
     let mut untried = addresses.iter().copied();
     let mut attempts = JoinSet::new();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure: Option<io::Error> = None;
     loop {
         if let Some(address) = untried.next() {
             attempts.spawn(TcpStream::connect(address));
         } else if attempts.is_empty() {
-            return Err(failure);
+            let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(failure.unwrap_or_else(unknown));
         }
         let ended = match untried.len() {
             0 => attempts.join_next().await,
@@ -235,7 +237,14 @@ async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         };
         match ended {
             Some(Ok(Ok(tcp))) => return Ok(tcp),
-            Some(Ok(Err(error))) => failure = error,
+            // One address of a family that this machine does not have must not excuse a peer that
+            // refused us at another.
+            Some(Ok(Err(error))) => {
+                failure = match failure {
+                    Some(peers) if is_own_exhaustion(&error) => Some(peers),
+                    _ => Some(error),
+                };
+            }
             // Nothing has happened yet. That an attempt panics is not foreseen; it is none.
             Some(Err(_)) | None => {}
         }

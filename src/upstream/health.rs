@@ -112,13 +112,21 @@ impl Subject {
         };
         let mut progress = Progress::new(self.endpoint.passes_checks());
         let mut first = true;
+        let mut is_excused = false;
         loop {
             let result = self.ask(check).await;
-            if result.as_ref().is_err_and(CheckFailure::is_our_own) {
-                // The endpoint was not asked, so it has neither passed nor failed.
+            let own = result.as_ref().err().filter(|failure| failure.is_our_own());
+            if let Some(reason) = own {
+                // The endpoint was not asked, so it has neither passed nor failed. It may stay so
+                // for ever, where this machine has no address to ask from.
+                if !std::mem::replace(&mut is_excused, true) {
+                    let (backend, endpoint) = (&self.backend, self.endpoint.address());
+                    tracing::warn!(%backend, endpoint, %reason, "endpoint cannot be checked");
+                }
                 sleep(check.interval).await;
                 continue;
             }
+            is_excused = false;
             match &result {
                 Ok(()) => self.endpoint.set_reachable(true),
                 Err(CheckFailure::Connect(_)) => self.endpoint.set_reachable(false),

@@ -6,8 +6,6 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::reserved::is_disguised;
-
 /// A request head being written.
 #[derive(Debug)]
 pub struct HeadWriter {
@@ -30,14 +28,9 @@ impl HeadWriter {
         Self { out }
     }
 
-    /// Adds a field of the client's, unless its name passes for one that the client may not use.
+    /// Adds a field of the client's.
     pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let start = self.out.len();
-        let has_underscore = write_name(&mut self.out, name.as_str());
-        if has_underscore && is_disguised(name.as_str()) {
-            self.out.truncate(start);
-            return;
-        }
+        write_name(&mut self.out, name.as_str());
         write_value(&mut self.out, value.as_bytes());
     }
 
@@ -64,21 +57,17 @@ pub fn write_trailers(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     out.put_slice(b"\r\n");
 }
 
-/// Writes a name with the first letter of each word in upper case. Returns whether there is an
-/// underscore in it, since it looks at each letter anyway.
-fn write_name(out: &mut BytesMut, name: &str) -> bool {
+/// Writes a name with the first letter of each word in upper case.
+fn write_name(out: &mut BytesMut, name: &str) {
     let start = out.len();
     out.put_slice(name.as_bytes());
     let mut starts_word = true;
-    let mut has_underscore = false;
     for byte in &mut out[start..] {
         if starts_word {
             byte.make_ascii_uppercase();
         }
         starts_word = *byte == b'-';
-        has_underscore |= *byte == b'_';
     }
-    has_underscore
 }
 
 fn write_value(out: &mut BytesMut, value: &[u8]) {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::policy::class::Failure;
 use crate::upstream::http1::decode::Decoder;
 use crate::upstream::http1::exchange::{BodyPart, ExchangeFailed, HeadOutcome, Truncated};
+use crate::upstream::http1::reserved::may_trail;
 use crate::upstream::http1::response::{ResponseHead, is_own};
 use crate::upstream::http1::upload::{Framing, RequestBody};
 
@@ -111,7 +112,8 @@ impl Exchange {
             Ok(response) => self.take_head(response),
             Err(error) => {
                 self.is_refused = is_refusal(&error);
-                if self.is_refused {
+                // A server may refuse one request and take the next.
+                if self.is_refused && error.is_go_away() {
                     self.place.retire();
                 }
                 Err(failure_of(&error))
@@ -191,7 +193,7 @@ impl Exchange {
         }
         let trailers = ready!(answer.poll_trailers(cx)?);
         Poll::Ready(Ok(trailers.map_or(BodyPart::End, |mut trailers| {
-            keep_end_to_end(&mut trailers);
+            remove(&mut trailers, |name| !may_trail(name));
             BodyPart::Trailers(trailers)
         })))
     }
@@ -213,7 +215,8 @@ impl Exchange {
             return Err(Failure::InvalidResponse);
         }
         let mut headers = parts.headers;
-        keep_end_to_end(&mut headers);
+        // Those that concern an HTTP/1 connection were refused with the whole answer.
+        remove(&mut headers, |name| *name == header::TE || is_own(name));
         let is_bodiless = self.is_head
             || matches!(
                 parts.status,
@@ -281,14 +284,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Removes fields that an upstream must not set. Those that concern an HTTP/1 connection were
-/// refused with the whole answer.
-fn keep_end_to_end(fields: &mut HeaderMap) {
-    fields.remove(header::TE);
-    if fields.keys().any(is_own) {
-        let own: Vec<HeaderName> = fields.keys().filter(|name| is_own(name)).cloned().collect();
-        for name in own {
-            fields.remove(name);
-        }
+/// Removes fields that an upstream must not set, of which there usually are none.
+fn remove(fields: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted = fields.keys().filter(|name| is_unwanted(name));
+    let unwanted: Vec<HeaderName> = unwanted.cloned().collect();
+    for name in unwanted {
+        fields.remove(name);
     }
 }
