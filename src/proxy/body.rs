@@ -146,8 +146,9 @@ struct Streaming {
     _pending: PendingGuard,
     deadline: Deadline,
     idle: Duration,
-    /// Whether the upstream was found to have nothing more at present.
-    is_waiting: bool,
+    /// Where the upstream was found to have nothing more at present: how much of the request it had
+    /// been sent by then.
+    waiting: Option<u64>,
     record: Option<Record>,
     /// Of an answer of `new` that obeys the share.
     leash: Option<Leash>,
@@ -222,7 +223,7 @@ impl ResponseBody {
                 _pending: pending,
                 deadline,
                 idle,
-                is_waiting: false,
+                waiting: None,
                 record,
                 leash,
             })));
@@ -337,17 +338,24 @@ impl Streaming {
         }
         match self.exchange.poll_body(cx, &mut self.decoder) {
             Poll::Ready(part) => {
-                self.is_waiting = false;
+                self.waiting = None;
                 Poll::Ready(part)
             }
             Poll::Pending => {
                 // The time runs from when the upstream was found wanting. While the client does
-                // not read, nobody asks, and the upstream is not to blame.
-                if !std::mem::replace(&mut self.is_waiting, true) {
+                // not read, nobody asks, and the upstream is not to blame. While the request still
+                // moves, the upstream may well be waiting for its end.
+                let waiting = Some(self.exchange.progress());
+                if std::mem::replace(&mut self.waiting, waiting) != waiting {
                     self.deadline.set(self.idle);
                 }
                 self.deadline.poll_passed(cx).map(|()| {
                     self.exchange.stalled();
+                    if self.exchange.awaits_client() {
+                        // Nobody can tell who keeps whom waiting. Dropping the record books that
+                        // the client has left.
+                        self.record = None;
+                    }
                     Err(Truncated)
                 })
             }
@@ -355,9 +363,12 @@ impl Streaming {
     }
 
     fn broke_off(mut self) {
-        if self.exchange.body_mut().has_exceeded() {
+        let body = self.exchange.body_mut();
+        if body.has_broken_off() {
             // The client's fault. Dropping the record books that it has left.
-            if let Some(worker) = &self.limited_by {
+            if body.has_exceeded()
+                && let Some(worker) = &self.limited_by
+            {
                 worker.edge.refused(EdgeRefusal::BodyTooLarge);
             }
         } else if let Some(record) = self.record.take() {

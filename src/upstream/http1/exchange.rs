@@ -178,10 +178,11 @@ impl Exchange {
         cx: &mut Context<'_>,
         decoder: &mut Decoder,
     ) -> Poll<Result<BodyPart, Truncated>> {
-        // A failing upload no longer matters once there is an answer; only its progress does. But
-        // the upstream must not answer on and on to a body that is too long.
+        // An upload that the upstream does not take no longer matters once there is an answer. But
+        // where the client broke it off, the upstream would wait for the rest, or answer on and on
+        // to a body that is too long.
         let _ = self.poll_upload(cx);
-        if self.body_mut().has_exceeded() {
+        if self.body_mut().has_broken_off() {
             return Poll::Ready(Err(Truncated));
         }
         loop {

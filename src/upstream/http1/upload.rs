@@ -27,6 +27,8 @@ use super::reserved::may_trail;
 /// Pieces up to this size are copied behind the head into one write; larger ones are gathered,
 /// because copying 64 KiB costs more than a second slice of a vectored write.
 const COPY_LIMIT: usize = 4096;
+/// What TLS can put into one record at most (RFC 8446 §5.1).
+const LARGEST_RECORD: usize = 16 * 1024;
 /// Pieces below this size are collected before they are kept.
 const SMALL_PIECE: usize = 512;
 
@@ -167,6 +169,11 @@ impl RequestBody {
         if self.position == self.kept.len() && has_kept {
             self.forget();
         }
+    }
+
+    /// Whether the client has not delivered it as it must, so that its end will never come.
+    pub const fn has_broken_off(&self) -> bool {
+        self.is_broken
     }
 
     /// Whether the client has been heard to its end, and that end is beyond doubt. Else its HTTP/1
@@ -337,6 +344,11 @@ pub struct Upload {
     is_body_ended: bool,
     /// Bytes that the connection has taken.
     written: u64,
+    /// Whether TLS may hold back some of them: it takes more than the socket does, and nothing but
+    /// a flush moves the rest.
+    is_flush_due: bool,
+    /// A failed write may have sent a part of what it was given.
+    has_failed_midway: bool,
 }
 
 /// Why a request could not be sent.
@@ -362,12 +374,14 @@ impl Upload {
             awaits_body: !is_body_ended,
             is_body_ended,
             written: 0,
+            is_flush_due: false,
+            has_failed_midway: false,
         }
     }
 
-    /// Whether any byte has left this process.
+    /// Whether anything that the upstream can understand may have left this process.
     pub const fn is_sent(&self) -> bool {
-        self.written > 0
+        self.written > 0 || self.has_failed_midway
     }
 
     /// Bytes that the connection has taken so far; grows while there is progress.
@@ -375,15 +389,16 @@ impl Upload {
         self.written
     }
 
-    /// Whether everything has been written.
+    /// Whether everything has been written, and nothing of it is held back.
     pub fn is_finished(&self) -> bool {
-        self.is_body_ended && self.out.is_empty() && self.piece.is_empty()
+        self.is_body_ended && self.out.is_empty() && self.piece.is_empty() && !self.is_flush_due
     }
 
     /// Whether everything that the client has delivered has been written, and there is more to
     /// come.
     pub fn awaits_client(&self) -> bool {
-        !self.is_body_ended && self.piece.is_empty() && (self.out.is_empty() || self.awaits_body)
+        let is_written = self.out.is_empty() && self.piece.is_empty() && !self.is_flush_due;
+        !self.is_body_ended && (is_written || self.awaits_body)
     }
 
     /// Gives the body back, for another attempt.
@@ -408,12 +423,12 @@ impl Upload {
         loop {
             let is_starved = self.gather(cx)?;
             if self.out.is_empty() && self.piece.is_empty() {
-                if !self.is_body_ended {
-                    return Poll::Pending;
-                }
-                return Pin::new(stream)
-                    .poll_flush(cx)
-                    .map_err(UploadError::Upstream);
+                ready!(self.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
+                return if self.is_body_ended {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
+                };
             }
             if is_starved && self.awaits_body {
                 // The first piece usually came in the same packet as the head, but hyper hands it
@@ -424,11 +439,10 @@ impl Upload {
                 return Poll::Pending;
             }
             ready!(self.poll_write(cx, stream)).map_err(UploadError::Upstream)?;
-            if is_starved && self.out.is_empty() && self.piece.is_empty() {
-                // What was gathered has left. TLS may still hold it back.
-                if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
-                    return Poll::Ready(Err(UploadError::Upstream(error)));
-                }
+            if is_starved {
+                // What was gathered has left, but for what is held back; and the client need not be
+                // asked twice for more.
+                ready!(self.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
                 return Poll::Pending;
             }
         }
@@ -492,21 +506,44 @@ impl Upload {
         stream: &mut Stream,
     ) -> Poll<std::io::Result<()>> {
         while !(self.out.is_empty() && self.piece.is_empty()) {
-            let stream = Pin::new(&mut *stream);
-            let count = if self.piece.is_empty() {
-                ready!(stream.poll_write(cx, &self.out))?
+            let mut stream = Pin::new(&mut *stream);
+            let polled = if self.piece.is_empty() {
+                stream.as_mut().poll_write(cx, &self.out)
             } else {
                 let slices = [IoSlice::new(&self.out), IoSlice::new(&self.piece)];
-                ready!(stream.poll_write_vectored(cx, &slices))?
+                stream.as_mut().poll_write_vectored(cx, &slices)
             };
+            let count = ready!(polled).inspect_err(|_| {
+                // A record that broke off is nothing to the upstream. One that is whole may have
+                // been sent before the next one failed, and nobody says so.
+                let is_tls = matches!(*stream, Stream::Tls(_));
+                let length = self.out.len() + self.piece.len();
+                self.has_failed_midway = is_tls && length > LARGEST_RECORD;
+            })?;
             if count == 0 {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             self.written += count as u64;
+            self.is_flush_due = true;
             let from_out = count.min(self.out.len());
             self.out.advance(from_out);
             self.piece.advance(count - from_out);
         }
         Poll::Ready(Ok(()))
     }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<std::io::Result<()>> {
+        if self.is_flush_due {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.is_flush_due = false;
+        }
+        Poll::Ready(Ok(()))
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,9 +144,10 @@ impl Exchange {
     /// # Errors
     /// [`Truncated`] when the answer broke off.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
-        // A failing upload no longer matters once there is an answer; only its progress does.
+        // An upload that the upstream does not take no longer matters once there is an answer. One
+        // that the client broke off has cancelled the stream.
         let _ = self.upload.poll(cx);
-        if self.body_mut().has_exceeded() {
+        if self.body_mut().has_broken_off() {
             return Poll::Ready(Err(Truncated));
         }
         let part = match ready!(self.poll_answer(cx)) {

@@ -189,3 +189,69 @@ async fn an_upstream_that_does_not_take_the_upload_is_a_failure_of_the_arm() {
     attempted(&proxy, "first_byte_timeout", 1.0).await;
     booked(&proxy, "transport", 1.0).await;
 }
+
+/// Answers at once, but says the rest only when the upload has ended.
+fn early() -> Upstream {
+    Upstream::start("new", |_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nfour";
+        Script::of([
+            Step::Write(head.into()),
+            Step::ReadBody,
+            Step::Write("more".into()),
+        ])
+    })
+}
+
+/// A client that has sent `beginning` of a body framed by `framing`, and got the answer's head.
+async fn uploading(proxy: &Proxy, framing: &str, beginning: &str) -> Raw {
+    let mut client = Raw::connect(proxy.address()).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nX-User: alice\r\n{framing}\r\n\r\n");
+    client.write(head + beginning).await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    client
+}
+
+#[tokio::test]
+async fn an_answer_may_wait_for_an_upload_for_as_long_as_that_moves() {
+    let (legacy, new) = (Upstream::ok("legacy"), early());
+    let address = new.address().to_string();
+    let proxy = with_timeouts(&legacy, &address, "body_idle: 1s").await;
+    let mut client = uploading(&proxy, "Content-Length: 16", "x").await;
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write("x").await;
+    }
+    assert_eq!(client.read(8).await, b"fourmore");
+    booked(&proxy, "success", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_its_upload_after_the_answers_head_is_blamed_on_no_arm() {
+    let (legacy, new) = (Upstream::ok("legacy"), early());
+    let address = new.address().to_string();
+    let proxy = with_timeouts(&legacy, &address, "body_idle: 100ms").await;
+    let mut client = uploading(&proxy, "Content-Length: 9", "four").await;
+    assert_eq!(client.read_to_end().await, b"four");
+    booked(&proxy, "cancelled", 1.0).await;
+    new.was_departed("/").await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_its_upload_after_the_answers_head_is_blamed_on_no_arm() {
+    for is_malformed in [true, false] {
+        let (legacy, new) = (Upstream::ok("legacy"), early());
+        let address = new.address().to_string();
+        let proxy = with_timeouts(&legacy, &address, "body_idle: 60s").await;
+        let chunk = "4\r\nfour\r\n";
+        let mut client = uploading(&proxy, "Transfer-Encoding: chunked", chunk).await;
+        if is_malformed {
+            client.write("no length\r\n").await;
+        } else {
+            client.finish().await;
+        }
+        assert_eq!(client.read_to_end().await, b"four", "{is_malformed}");
+        booked(&proxy, "cancelled", 1.0).await;
+        new.was_departed("/").await;
+    }
+}

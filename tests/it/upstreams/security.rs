@@ -1,12 +1,13 @@
 //! TLS to endpoints: whom the proxy trusts, by which name, and what becomes of requests to others.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{backend, start};
 use crate::harness::certificate::Certificate;
 use crate::harness::client::request;
 use crate::harness::proxy::{Proxy, Site};
-use crate::harness::upstream::{Script, Upstream};
+use crate::harness::upstream::{Reply, Script, Step, Upstream};
 
 /// A legacy in clear and a `new` at `endpoint` with these TLS settings; `roots.pem` is there.
 async fn start_tls(site: Site, legacy: &Upstream, endpoint: &str, tls: &str) -> Proxy {
@@ -118,4 +119,28 @@ async fn an_upstream_that_cannot_prove_its_name_gets_no_request_and_legacy_answe
         );
         assert!(server.received().is_empty(), "{what}");
     }
+}
+
+#[tokio::test]
+async fn large_uploads_arrive_whole_at_an_upstream_that_reads_slowly() {
+    let certificate = Certificate::new();
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start_tls("new", &certificate, |_| {
+        let slowly = [Step::ReadSome, Step::Pause(Duration::from_millis(5))];
+        let beginning = slowly.into_iter().cycle().take(100);
+        Script::of(beginning.chain([Step::Answer(Reply::new(200))]))
+    });
+    let site = Site::new().file("roots.pem", &certificate.certificate_pem);
+    let address = by_name(new.address());
+    let proxy = start_tls(site, &legacy, &address, "{roots: roots.pem}").await;
+    let mut client = proxy.client().await;
+    let lengths = [2 << 20, (4 << 20) + 1, 6 << 20];
+    for length in lengths {
+        let upload = request("POST", "/", "alice", vec![b'x'; length]);
+        let answer = client.send(upload).await;
+        assert_eq!((answer.status, answer.served_by()), (200, Some("new")));
+    }
+    let received = new.received();
+    let received = received.iter().map(|request| request.body.len());
+    assert!(received.eq(lengths), "every byte came");
 }
