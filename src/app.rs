@@ -300,7 +300,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             }
             let delay = sleep(drain.delay);
             let again = !signals.is_hasty && signals.unless_again(delay).await.is_none();
-            stop_all(listeners);
+            stop_all(listeners).await;
             (again, drain.deadline)
         }
         Some(heir) => {
@@ -314,7 +314,8 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
                 notify::notify(&notify::main_process(process));
             }
             spawn_local(obey(heir, control));
-            stop_all(listeners);
+            listeners.iter().for_each(Listener::leave_queue);
+            stop_all(listeners).await;
             let quiet = drain.deadline / QUIET;
             let farewell = async { tokio::join!(admin.end(), all_left(&workers)) };
             let again = signals.unless_again(timeout(quiet, farewell)).await;

@@ -75,6 +75,8 @@ const fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::InvalidConfig => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorKind::StoreFailed | ErrorKind::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::StoreFailed | ErrorKind::Stopping | ErrorKind::HandingOver => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }

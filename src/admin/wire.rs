@@ -244,7 +244,7 @@ pub struct ErrorDetail {
     pub message: String,
 }
 
-/// Why a request to the admin API failed; the first six are those of [`Refused`].
+/// Why a request to the admin API failed; the first six and the last are those of [`Refused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
@@ -280,6 +280,8 @@ pub enum ErrorKind {
     ContentType,
     /// The process is about to exit.
     Stopping,
+    /// Another process is taking over, and neither decides at the moment: ask again.
+    HandingOver,
 }
 
 impl From<&Refused> for ErrorKind {
@@ -291,6 +293,7 @@ impl From<&Refused> for ErrorKind {
             Refused::RevisionMismatch(_) => ErrorKind::RevisionMismatch,
             Refused::InvalidConfig(_) => ErrorKind::InvalidConfig,
             Refused::StoreFailed(_) => ErrorKind::StoreFailed,
+            Refused::HandingOver(_) => ErrorKind::HandingOver,
         }
     }
 }

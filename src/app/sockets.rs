@@ -3,7 +3,9 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use super::ServeError;
+use tokio::time::sleep;
+
+use super::{LOOK, ServeError};
 use crate::config::model::Config;
 use crate::handover::inherited::Inherited;
 use crate::handover::successor::{Described, Door, Doorstep};
@@ -60,11 +62,10 @@ pub(super) fn doorstep(state_directory: &Path) -> Option<Doorstep> {
         .ok()
 }
 
-pub(super) fn stop_all(listeners: Vec<Listener>) {
-    for listener in &listeners {
-        listener.begin_to_stop();
-    }
-    for listener in listeners {
-        listener.stop();
+/// Takes no further connections; returns when the sockets are closed.
+pub(super) async fn stop_all(listeners: Vec<Listener>) {
+    listeners.iter().for_each(Listener::begin_to_stop);
+    while !listeners.iter().all(Listener::has_stopped) {
+        sleep(LOOK).await;
     }
 }

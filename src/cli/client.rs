@@ -1,7 +1,7 @@
 //! How the CLI reaches the admin API: one request, one connection, and every way it can fail told
 //! in a sentence.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
@@ -25,6 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The control plane answers within milliseconds; a change that must be on disk first waits for the
 /// disk, and a failing disk is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For an upgrade under way: while neither process decides, an order is asked again.
+const HANDOVER: Duration = Duration::from_secs(20);
+/// Between two such questions.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A backup holds up to ten thousand decisions, each with every criterion as it stood. A recording
 /// ends at 64 MiB.
@@ -89,15 +93,25 @@ impl Connection {
             .map_err(|error| {
                 Failure::new(Exit::Failure, format!("cannot start a runtime: {error}"))
             })?;
-        let (status, text) = runtime.block_on(self.exchange(method, path, body))?;
-        if status.is_success() {
-            Ok(text)
-        } else {
-            let body: ErrorBody =
-                serde_json::from_slice(&text).map_err(|_| self.not_cutover(status))?;
-            let message = without_controls(&body.error.message);
-            Err(Failure::new(exit_for(body.error.kind), message))
-        }
+        runtime.block_on(async {
+            let begun = Instant::now();
+            loop {
+                let exchange = self.exchange(method.clone(), path, body.clone());
+                let (status, text) = exchange.await?;
+                if status.is_success() {
+                    return Ok(text);
+                }
+                let answer: ErrorBody =
+                    serde_json::from_slice(&text).map_err(|_| self.not_cutover(status))?;
+                let kind = answer.error.kind;
+                if kind == ErrorKind::HandingOver && begun.elapsed() < HANDOVER {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    continue;
+                }
+                let message = without_controls(&answer.error.message);
+                return Err(Failure::new(exit_for(kind), message));
+            }
+        })
     }
 
     async fn exchange(
@@ -188,7 +202,8 @@ fn exit_for(kind: ErrorKind) -> Exit {
         | ErrorKind::BodyTooLarge
         | ErrorKind::BodyTimeout
         | ErrorKind::ContentType
-        | ErrorKind::Stopping => Exit::Failure,
+        | ErrorKind::Stopping
+        | ErrorKind::HandingOver => Exit::Failure,
     }
 }
 

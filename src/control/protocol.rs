@@ -42,6 +42,10 @@ pub enum Refused {
     /// The state store failed; nothing was promised. HTTP 503, exit code 1.
     #[error("{0}")]
     StoreFailed(String),
+    /// Another process is taking over, and neither decides at the moment: ask again, and whoever
+    /// does by then answers. HTTP 503, exit code 1; `cutover` itself asks again.
+    #[error("{0}")]
+    HandingOver(String),
 }
 
 /// Says that there is no split `name`, and which there are.

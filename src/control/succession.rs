@@ -31,7 +31,7 @@ impl Charge {
     /// Why nothing can be ordered here, if nothing can.
     pub(super) fn refusal(&self) -> Option<Refused> {
         let because = "another process is taking over: ask again in a moment";
-        (!self.is_held()).then(|| Refused::Precondition(because.to_owned()))
+        (!self.is_held()).then(|| Refused::HandingOver(because.to_owned()))
     }
 
     /// Holds a snapshot to what the successor has told.

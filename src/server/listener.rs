@@ -28,6 +28,8 @@ const OVER: Duration = Duration::from_secs(60);
 
 /// Time between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// For emptying the queue at the end. Who still comes then comes as often as the queue is emptied.
+const EMPTYING: Duration = Duration::from_secs(1);
 
 /// A connection and where it came in.
 #[derive(Debug)]
@@ -63,6 +65,7 @@ pub struct Listener {
     address: SocketAddr,
     socket: Arc<TcpListener>,
     is_stopping: Arc<AtomicBool>,
+    leaves_queue: Arc<AtomicBool>,
     opened: SyncSender<()>,
     acceptor: JoinHandle<()>,
 }
@@ -103,6 +106,7 @@ impl Listener {
     pub fn prepare(socket: TcpListener, reception: Reception) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
+        let leaves_queue = Arc::new(AtomicBool::new(false));
         // A shutdown of the socket would wake the thread too, but reset what is queued on it.
         SockRef::from(&socket).set_read_timeout(Some(LOOK))?;
         let name = format!("accept-{}", reception.index);
@@ -111,6 +115,7 @@ impl Listener {
             socket: Arc::clone(&socket),
             reception,
             is_stopping: Arc::clone(&is_stopping),
+            leaves_queue: Arc::clone(&leaves_queue),
         };
         let (opened, opening) = mpsc::sync_channel(1);
         let acceptor = thread::Builder::new().name(name).spawn(move || {
@@ -122,6 +127,7 @@ impl Listener {
             address,
             socket,
             is_stopping,
+            leaves_queue,
             opened,
             acceptor,
         })
@@ -143,16 +149,20 @@ impl Listener {
         Arc::clone(&self.socket)
     }
 
-    /// Has it stop soon; [`Listener::stop`] waits until it has.
+    /// Leaves what is queued when it stops to another process, which accepts on the same socket.
+    pub fn leave_queue(&self) {
+        self.leaves_queue.store(true, Ordering::Release);
+    }
+
+    /// Has it hand over what is queued already and take no further connections, soon. The socket is
+    /// closed when this has stopped and is dropped.
     pub fn begin_to_stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// Hands over what is queued already, takes no further connections and closes the socket.
-    pub fn stop(self) {
-        self.begin_to_stop();
-        drop(self.opened);
-        let _ = self.acceptor.join();
+    /// Whether it has stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.acceptor.is_finished()
     }
 }
 
@@ -160,6 +170,7 @@ struct Acceptor {
     socket: Arc<TcpListener>,
     reception: Reception,
     is_stopping: Arc<AtomicBool>,
+    leaves_queue: Arc<AtomicBool>,
 }
 
 impl Acceptor {
@@ -195,7 +206,10 @@ impl Acceptor {
     /// Another process may accept on the same socket. So it is not made non-blocking, which would
     /// have that process spin; if it is quicker, this waits as long as for any other look.
     fn empty_queue(&self) {
-        while self.is_anyone_queued()
+        let begun = Instant::now();
+        while !self.leaves_queue.load(Ordering::Acquire)
+            && begun.elapsed() < EMPTYING
+            && self.is_anyone_queued()
             && let Ok((stream, peer)) = self.socket.accept()
         {
             self.hand_over(stream, peer);

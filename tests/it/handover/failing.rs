@@ -132,7 +132,7 @@ async fn a_successor_that_dies_at_any_point_leaves_a_process_that_judges() {
     released.ask().await;
     released.be_released().await;
     let order = proxy.change("/api/v1/reload", "{}").await;
-    assert_eq!(order.status, 409, "nobody decides at the moment");
+    assert_eq!(order.status, 503, "nobody decides at the moment");
     assert_eq!(proxy.client().await.get("/", "").await.status, 200);
     drop(released);
     eventually("it decides again", async || {
