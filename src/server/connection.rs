@@ -384,10 +384,8 @@ where
             }
             is_told = true;
             shut_down(connection.as_mut());
-            if let Some(quiet) = quiet
-                && !quiet.was_asked()
-            {
-                quiet.wait(FAREWELL);
+            if let Some(quiet) = quiet {
+                quiet.tell(FAREWELL);
             }
         }
         if let Some(quiet) = quiet
@@ -406,8 +404,9 @@ where
                 quiet.wait(FAREWELL);
                 // Whoever polls is woken, and this was not ready to wake.
                 let _ = quiet.poll_passed(cx);
-            } else if !quiet.was_asked() {
-                // Nothing can be lost, and before its preface a client hears no farewell.
+            } else {
+                // Before its preface a client hears no farewell; later it had the time to go along
+                // with it and to take what was left for it.
                 return Poll::Ready(Ok(()));
             }
         }

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::upstream::deadline::{Deadline, Deadlines};
 
 use super::last_call::Phase;
+use super::stream::ToClient;
 
 /// Between two looks at a client that has said everything: how soon its reset is noticed while
 /// nothing is written.
@@ -167,7 +168,7 @@ impl<S> HalfClosing<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> HalfClosing<S> {
+impl<S: ToClient> HalfClosing<S> {
     /// Ready once the client that has said everything is to be believed gone.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (deadlines, grace) = (&self.deadlines, self.grace);
@@ -186,16 +187,15 @@ impl<S: AsyncWrite + Unpin> HalfClosing<S> {
             if end.silent_for >= grace {
                 return Poll::Ready(Ok(()));
             }
-            // Writing nothing tells whether a reset has come since.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_write(cx, &[]) {
-                return Poll::Ready(Err(error));
-            }
+            // A write of nothing would not do: TLS would not pass it on, and where it is passed on, it
+            // would look like something that the client has taken.
+            self.stream.check()?;
             end.wait(grace);
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for HalfClosing<S> {
+impl<S: AsyncRead + ToClient + Unpin> AsyncRead for HalfClosing<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

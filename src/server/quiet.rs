@@ -10,6 +10,10 @@
 //! for nothing. Clients do withdraw requests (a page is left, a search goes on being typed), but
 //! not hundreds, and not most of them.
 //!
+//! A client that is told to leave may stay until it has taken what was sent to it. hyper leaves the
+//! last piece of an answer to the connection, where no window opens by itself. So the time goes on
+//! when a request has been answered, told or not, and when it is over so is the connection.
+//!
 //! Whoever counts the requests also knows when they were as many as `max_requests_per_connection`.
 
 use std::cell::Cell;
@@ -79,6 +83,16 @@ impl Quiet {
     /// Gives it this much longer.
     pub(super) fn wait(&self, span: Duration) {
         self.deadline.set(span);
+    }
+
+    /// The client is told to leave. What was sent to it last may lie in the connection still, where
+    /// nobody sees it: so it gets the time for another request, but only `farewell` without any.
+    pub(super) fn tell(&self, farewell: Duration) {
+        if !self.was_asked() {
+            self.wait(farewell);
+        } else if self.answering.get() == 0 && !self.is_abused() {
+            self.wait(self.patience);
+        }
     }
 
     /// Whether a request ever came.

@@ -30,17 +30,31 @@ const UNSENT: u32 = 32 * 1024;
 pub trait ToClient {
     /// From now on the client need not keep any rate.
     fn stop_watching(&mut self);
+
+    /// Asks the socket itself whether it works, even while nobody reads or writes.
+    ///
+    /// # Errors
+    /// Why it does not, such as a reset that has come; the socket says so once.
+    fn check(&self) -> io::Result<()>;
 }
 
 impl ToClient for ClientStream {
     fn stop_watching(&mut self) {
         self.watch = None;
     }
+
+    fn check(&self) -> io::Result<()> {
+        self.tcp.take_error()?.map_or(Ok(()), Err)
+    }
 }
 
 impl ToClient for TlsStream<ClientStream> {
     fn stop_watching(&mut self) {
         self.get_mut().0.stop_watching();
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.get_ref().0.check()
     }
 }
 

@@ -3,7 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw, get};
+use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
@@ -145,4 +152,83 @@ async fn a_client_that_says_no_more_between_two_requests_is_let_go_at_once() {
     assert_eq!(client.read(3).await, b"api");
     client.finish().await;
     assert_eq!(client.read_to_end().await, b"");
+}
+
+/// More than the sockets between a server and a client hold.
+const LARGE: usize = 32 << 20;
+
+/// A proxy for plain clients and for others, who may rest for as long as they like.
+async fn before_both(upstream: &Upstream, certificate: &Certificate) -> Proxy {
+    let address = upstream.address();
+    let configuration = format!(
+        "edge: {{half_close_grace: 10m, header_timeout: 600ms}}
+backends: {{api: {{endpoints: ['{address}']}}}}
+routes: [{{backend: api}}]
+"
+    );
+    Site::new()
+        .file("edge.pem", &certificate.certificate_pem)
+        .file("edge.key", &certificate.key_pem)
+        .start_on(
+            "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
+            &configuration,
+        )
+        .await
+}
+
+/// A client that has asked over TLS, and said that it will say no more.
+async fn half_closed(proxy: &Proxy, certificate: &Certificate) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(proxy.addresses()[1]).await;
+    let stream = stream.expect("somebody listens");
+    let connector = certificate.connector(&["http/1.1"]);
+    let shaken = connector.connect(Certificate::name(), stream).await;
+    let mut stream = shaken.expect("TLS is spoken");
+    stream.write_all(GET.as_bytes()).await.expect("it is read");
+    stream.shutdown().await.expect("it is there");
+    stream
+}
+
+#[tokio::test]
+async fn a_half_closed_client_that_takes_nothing_is_cut_with_tls_and_without() {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+    let upstream = Upstream::start("api", move |_| {
+        Script::write(head.clone()).then(Step::Flood(LARGE))
+    });
+    let certificate = Certificate::new();
+    let proxy = before_both(&upstream, &certificate).await;
+    let mut plain = Raw::connect(proxy.address()).await;
+    plain.write(GET).await;
+    plain.finish().await;
+    let _secured = half_closed(&proxy, &certificate).await;
+    eventually("both are being answered", async || {
+        upstream.received_for("/").len() == 2
+    })
+    .await;
+    proxy
+        .counts(2.0, "cutover_refused_total", &[("reason", "slow_reader")])
+        .await;
+    eventually("the connections are given up", async || {
+        upstream.open_connections() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_half_closed_client_that_resets_is_not_waited_for_with_tls_and_without() {
+    for is_secured in [false, true] {
+        let upstream = Upstream::start("api", |_| Script::hang());
+        let certificate = Certificate::new();
+        let proxy = before_both(&upstream, &certificate).await;
+        if is_secured {
+            let client = half_closed(&proxy, &certificate).await;
+            upstream.has_received("/").await;
+            let linger = SockRef::from(client.get_ref().0).set_linger(Some(Duration::ZERO));
+            linger.expect("TCP has this option");
+        } else {
+            let mut client = waiting(&proxy, &upstream).await;
+            client.finish().await;
+            client.reset();
+        }
+        upstream.was_departed("/").await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw};
+use crate::harness::frames::{Frames, get};
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, in_time};
@@ -99,4 +100,15 @@ async fn an_http2_connection_is_not_quiet_while_an_answer_is_awaited_or_streams(
     assert_eq!((waiting.status, waiting.is_whole), (200, true));
     let streaming = streaming.await.expect("it does not panic");
     assert_eq!(&streaming.body[..], b"halfhalf");
+}
+
+#[tokio::test]
+async fn a_client_that_never_takes_the_last_pieces_of_its_answers_keeps_no_connection() {
+    let upstream = Upstream::ok("api");
+    let proxy = start(&upstream, &Certificate::new()).await;
+    let mut client = Frames::with_window(proxy.address(), 1).await;
+    for stream in [1, 3, 5] {
+        client.ask(stream, &get("/")).await;
+    }
+    client.stays_to_the_end().await;
 }

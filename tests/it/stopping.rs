@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::client::{Answer, Client, Raw, get};
 use crate::harness::eventually;
+use crate::harness::frames::{DATA, Frames};
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
@@ -129,6 +130,27 @@ async fn the_deadline_cuts_whoever_takes_longer_and_not_sooner() {
     assert!(asked.elapsed() >= Duration::from_millis(300));
     assert!(!Answer::read(streaming).await.is_whole);
     proxy.says(1, "cutting what is left").await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_takes_the_last_piece_of_its_answer_is_not_waited_for() {
+    let upstream = Upstream::ok("api");
+    let endpoint = upstream.address();
+    let mut proxy = Site::new()
+        .start(&format!(
+            "drain: {{delay: 0s, deadline: {NEVER}}}
+edge: {{header_timeout: 2s}}
+backends: {{api: {{endpoints: ['{endpoint}']}}}}
+routes: [{{backend: api}}]
+"
+        ))
+        .await;
+    let mut client = Frames::with_window(proxy.address(), 1).await;
+    client.ask(1, &crate::harness::frames::get("/")).await;
+    while client.next().await.expect("it is answered").kind != DATA {}
+    proxy.signal("TERM");
+    client.stays_to_the_end().await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -140,6 +140,15 @@ impl Frames {
         panic!("the connection ended without a farewell");
     }
 
+    /// Answers the proxy's pings and nothing else, until the connection ends.
+    pub(crate) async fn stays_to_the_end(&mut self) {
+        while let Some(frame) = self.next().await {
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                self.write(self::frame(PING, ACK, 0, &frame.payload)).await;
+            }
+        }
+    }
+
     /// What becomes of the request on `stream`; what is said of others is lost.
     pub(crate) async fn outcome(&mut self, stream: u32) -> Outcome {
         let mut answered = None;
