@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use cutover::clock::Clock;
 use cutover::config;
 use cutover::edge::{Entrance, Shared};
@@ -28,6 +29,7 @@ use cutover::snapshot::Snapshot;
 use cutover::snapshot::registry::Registry;
 use cutover::telemetry::WorkerId;
 use http::{HeaderValue, Request, Response, header};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -91,8 +93,8 @@ async fn answer() -> Response<ResponseBody> {
     response
 }
 
-fn request() -> Request<()> {
-    let mut request = Request::new(());
+fn request() -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
     for name in [
         header::HOST,
         header::USER_AGENT,
@@ -133,11 +135,11 @@ fn layered(edge: &str) -> u64 {
 
 fn measure<S, B>(service: S) -> u64
 where
-    S: Service<Request<()>, Response = Response<B>, Error = Infallible> + Clone,
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
 {
     let mut fastest = Duration::MAX;
     for _ in 0..BATCHES {
-        let requests: Vec<Request<()>> = (0..BATCH).map(|_| request()).collect();
+        let requests: Vec<Request<Empty<Bytes>>> = (0..BATCH).map(|_| request()).collect();
         let started = Instant::now();
         for request in requests {
             // Each request of a connection gets a clone of its service.

@@ -31,7 +31,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -46,6 +48,7 @@ use crate::proxy::worker::{View, Worker};
 use crate::snapshot::limiter::Limiter;
 use crate::telemetry::access_log::{AccessLog, Scribe};
 use crate::telemetry::edge::EdgeRefusal;
+use crate::upstream::http1::excess::ClientBody;
 
 use self::access::Access;
 use self::entry::Entry;
@@ -196,6 +199,7 @@ impl Entrance {
     > + Clone
     + use<B, H, A>
     where
+        B: Body<Data = Bytes> + Unpin + 'static,
         H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A + Clone,
         A: Future<Output = Response<ResponseBody>>,
     {
@@ -220,6 +224,7 @@ async fn answer<B, H, A>(
     arrival: Arrival<B>,
 ) -> Result<Response<CountedBody>, Infallible>
 where
+    B: Body<Data = Bytes> + Unpin + 'static,
     H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A,
     A: Future<Output = Response<ResponseBody>>,
 {
@@ -238,10 +243,10 @@ where
         Some(refusal) => {
             local.worker.edge.refused(refusal);
             let mut response = respond::refused(refusal);
-            // A body that nobody reads, unless it is empty.
-            let has = |name| request.headers().contains_key(name);
-            if has(header::CONTENT_LENGTH) || has(header::TRANSFER_ENCODING) {
-                respond::end_connection(&mut response, request.version());
+            let (parts, body) = request.into_parts();
+            let unread = ClientBody::new(body, parts.version, &parts.headers);
+            if !unread.is_end_stream() {
+                respond::end_connection(&mut response, parts.version);
             }
             response
         }

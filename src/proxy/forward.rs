@@ -20,7 +20,7 @@ use crate::snapshot::route_limits::Known;
 use crate::snapshot::{RoutePlan, SplitPlan};
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::exchange::Exchange;
-use crate::upstream::http1::excess;
+use crate::upstream::http1::excess::ClientBody;
 use crate::upstream::http1::upload::RequestBody;
 use crate::upstream::watch::{self, Watch};
 
@@ -53,6 +53,7 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let (parts, incoming) = request.into_parts();
+    let incoming = ClientBody::new(incoming, parts.version, &parts.headers);
     let refuse = |refusal| {
         worker.edge.refused(refusal);
         respond::refused(refusal)
@@ -86,10 +87,7 @@ pub async fn handle(
     };
     let route = &routing.routes[index.0];
     if incoming.size_hint().lower() > route.max_body {
-        // Who waits for leave to send has sent nothing, and reading would give that leave.
-        if !parts.headers.contains_key(http::header::EXPECT) {
-            excess::discard(incoming);
-        }
+        incoming.discard();
         return refuse_last(EdgeRefusal::BodyTooLarge);
     }
     let mut place = None;
@@ -135,7 +133,7 @@ impl Call {
         &self,
         backend: BackendId,
         route: &RoutePlan,
-        incoming: Incoming,
+        incoming: ClientBody,
     ) -> Response<ResponseBody> {
         let plan = self.view.snapshot.routing.backend(backend);
         // An upstream that says goodbye over HTTP/2 refuses requests, and those are to be sent again.
@@ -154,7 +152,7 @@ impl Call {
         &self,
         id: SplitId,
         route: &RoutePlan,
-        incoming: Incoming,
+        incoming: ClientBody,
         started: Instant,
     ) -> Response<ResponseBody> {
         let snapshot = &self.view.snapshot;
@@ -214,7 +212,7 @@ impl Call {
 
     /// The request's body, of which up to `limit` bytes are kept for another attempt, and which
     /// breaks off after `most` if it does not say how long it is.
-    fn body(&self, incoming: Incoming, limit: usize, most: u64) -> RequestBody {
+    fn body(&self, incoming: ClientBody, limit: usize, most: u64) -> RequestBody {
         let body = RequestBody::incoming(incoming, &self.parts, limit, most);
         match self.view.snapshot.routing.edge.min_rate {
             Some(rate) => {

@@ -13,14 +13,12 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
 use crate::upstream::connect::Stream;
 use crate::upstream::watch::Watch;
 
-use super::excess;
-
+use super::excess::ClientBody;
 use super::request::write_trailers;
 use super::reserved::may_trail;
 
@@ -35,7 +33,7 @@ const SMALL_PIECE: usize = 512;
 /// A request's body: what of it was already read from the client, and the rest.
 #[derive(Debug)]
 pub struct RequestBody {
-    source: Option<Incoming>,
+    source: Option<ClientBody>,
     framing: Framing,
     due: Due,
     /// Whether it comes over HTTP/2.
@@ -102,7 +100,7 @@ impl RequestBody {
 
     /// The body of a client's request, of which up to `limit` bytes are kept for a replay. One whose
     /// length is not announced breaks off after `most` bytes; what is announced has been judged.
-    pub fn incoming(source: Incoming, request: &Parts, limit: usize, most: u64) -> Self {
+    pub fn incoming(source: ClientBody, request: &Parts, limit: usize, most: u64) -> Self {
         if source.is_end_stream() {
             return Self::empty();
         }
@@ -264,7 +262,7 @@ impl RequestBody {
         // No part of it may be sent again as if it were the whole.
         self.forget();
         if let Some(source) = self.source.take() {
-            excess::discard(source);
+            source.discard();
         }
         BrokenOff::TooLong
     }
