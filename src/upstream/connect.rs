@@ -237,17 +237,19 @@ async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         };
         match ended {
             Some(Ok(Ok(tcp))) => return Ok(tcp),
-            // One address of a family that this machine does not have must not excuse a peer that
-            // refused us at another.
-            Some(Ok(Err(error))) => {
-                failure = match failure {
-                    Some(peers) if is_own_exhaustion(&error) => Some(peers),
-                    _ => Some(error),
-                };
-            }
+            Some(Ok(Err(error))) => failure = Some(telling(failure, error)),
             // Nothing has happened yet. That an attempt panics is not foreseen; it is none.
             Some(Err(_)) | None => {}
         }
+    }
+}
+
+/// Which of two addresses' errors tells more. An address of a family that this machine does not have
+/// must not excuse a peer that refused us at another.
+fn telling(before: Option<io::Error>, error: io::Error) -> io::Error {
+    match before {
+        Some(before) if is_own_exhaustion(&error) => before,
+        _ => error,
     }
 }
 

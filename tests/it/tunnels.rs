@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cutover::policy::arm::Arm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::Raw;
@@ -275,6 +275,46 @@ async fn a_tunnel_in_which_nothing_moves_is_closed_and_a_busy_one_is_not() {
     proxy
         .counts(1.0, "cutover_tunnels_ended_total", &ended)
         .await;
+}
+
+#[tokio::test]
+async fn who_has_ended_one_direction_hears_the_other_for_as_long_as_it_speaks() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                if !matches!(stream.read(&mut head).await, Ok(1..)) {
+                    return;
+                }
+                let _ = stream.write_all(SWITCH.as_bytes()).await;
+                // It speaks only to who has ended, and for longer than anybody's silence may last.
+                let _ = stream.read(&mut head).await;
+                let mut pace = tokio::time::interval(Duration::from_millis(100));
+                for _ in 0..15 {
+                    pace.tick().await;
+                    let _ = stream.write_all(b".").await;
+                }
+            });
+        }
+    });
+    let configuration =
+        format!("backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n");
+    let proxy = Site::new().start(&configuration).await;
+    let mut client = TcpStream::connect(proxy.address())
+        .await
+        .expect("it listens");
+    client
+        .write_all(offer("").as_bytes())
+        .await
+        .expect("it reads");
+    let mut said = vec![0; SWITCH.len()];
+    client.read_exact(&mut said).await.expect("it switches");
+    client.shutdown().await.expect("it is open");
+    client.read_to_end(&mut said).await.expect("it ends");
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.ends_with(&".".repeat(15)), "{said}");
 }
 
 #[tokio::test]

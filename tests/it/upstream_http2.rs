@@ -14,6 +14,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client, Raw, get, request};
@@ -79,7 +80,8 @@ async fn fields_cross_as_they_do_over_http1() {
         .write(
             "GET /a//b?x=%2F HTTP/1.1\r\nHost: a.example\r\nConnection: close, X-Mine\r\n\
              X-Mine: 1\r\nTE: gzip, trailers\r\nCookie: a=1\r\nCutover-Replay: 1\r\n\
-             X-Forwarded-For: 6.6.6.6\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\r\n",
+             X-Forwarded-For: 6.6.6.6\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
+             X_Real_IP: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n",
         )
         .await;
     let head = client.read_head().await;
@@ -103,6 +105,7 @@ async fn fields_cross_as_they_do_over_http1() {
         "replay",
         "upgrade",
         "keep-alive",
+        "6.6.6.6",
     ] {
         let is_there = told.replace("x-forwarded-host\":", "").contains(name);
         assert!(!is_there, "{name} in {told}");
@@ -110,7 +113,7 @@ async fn fields_cross_as_they_do_over_http1() {
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_reach_the_upstream() {
+async fn trailers_cross_both_ways_without_what_must_not_trail() {
     let api = Api::start(async |request, mut respond| {
         let mut body = request.into_body();
         while let Some(data) = body.data().await {
@@ -122,7 +125,12 @@ async fn trailers_of_a_request_reach_the_upstream() {
         let mut answer = respond
             .send_response(http::Response::new(()), false)
             .expect("it is valid");
-        answer.send_data(told.into(), true).expect("it fits");
+        answer.send_data(told.into(), false).expect("it fits");
+        let mut trailers = HeaderMap::new();
+        for name in ["answered", "set-cookie", "x-forwarded-for", "cutover-arm"] {
+            trailers.insert(name, "8".parse().expect("it is valid"));
+        }
+        answer.send_trailers(trailers).expect("they may end it");
     })
     .await;
     let proxy = Site::new().start(&all_to(api.address, "")).await;
@@ -141,6 +149,8 @@ async fn trailers_of_a_request_reach_the_upstream() {
     let answer = sender.send_request(request.expect("it is valid"));
     let answer = in_time("an answer", answer).await.expect("there is one");
     let told = answer.into_body().collect().await.expect("it is whole");
+    let trailers = format!("{:?}", told.trailers());
+    assert_eq!(trailers, r#"Some({"answered": "8"})"#);
     assert_eq!(&told.to_bytes()[..], br#"{"checksum": "7"}"#);
 }
 
@@ -172,6 +182,56 @@ async fn a_request_that_the_upstream_has_not_looked_at_is_sent_again_whatever_it
         let labels = [("backend", "api"), ("result", "reset")];
         proxy.counts(0.0, "cutover_attempts_total", &labels).await;
     }
+}
+
+#[tokio::test]
+async fn a_second_refusal_of_what_nobody_has_looked_at_is_forgiven_too() {
+    let refuse_first = |number, mut connection: frames::Connection| async move {
+        if number > 0 {
+            return connection.answer_all("taken").await;
+        }
+        if let Some(stream) = connection.request().await {
+            connection.reset(stream, REFUSED_STREAM).await;
+            connection.read_to_end().await;
+        }
+    };
+    let one = Server::start(refuse_first).await;
+    let other = Server::start(refuse_first).await;
+    let endpoints = format!("{}', '{}", one.address, other.address);
+    let configuration = all_to(one.address, "").replace(&one.address.to_string(), &endpoints);
+    let proxy = Site::new().start(&configuration).await;
+    let answer = post(&proxy).await;
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"taken"[..]));
+}
+
+#[tokio::test]
+async fn a_connection_that_many_wait_for_fails_its_endpoint_once() {
+    // The kernel accepts for it, and nobody ever greets.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let silent = (silent.local_addr().expect("it is bound"), silent);
+    let server = Server::start(|_, mut connection| async move {
+        connection.answer_all("taken").await;
+    })
+    .await;
+    let settings = ", balance: round_robin, timeouts: {connect: 1s}, \
+                    ejection: {consecutive_failures: 3, duration: 1h}";
+    let endpoints = format!("{}', '{}", silent.0, server.address);
+    let configuration = all_to(server.address, settings);
+    let configuration = configuration.replace(&server.address.to_string(), &endpoints);
+    let site = Site::new().beginning(&one_worker());
+    let proxy = site.start(&configuration).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..20 {
+        let mut client = proxy.client().await;
+        asking.spawn(async move { client.get("/", "somebody").await });
+    }
+    for answer in asking.join_all().await {
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"taken"[..]));
+    }
+    let silent = silent.0.to_string();
+    let labels = [("backend", "api"), ("endpoint", &silent[..])];
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("cutover_endpoint_healthy", &labels), 1.0);
 }
 
 #[tokio::test]

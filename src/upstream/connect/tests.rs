@@ -283,3 +283,13 @@ fn what_this_machine_lacks_is_no_failure_of_an_endpoint() {
     let unknown = ConnectFailure::look_up(io::Error::other("no such name"));
     assert_eq!(unknown.failure(), Some(Failure::Connect));
 }
+
+#[test]
+fn an_address_that_we_cannot_ask_from_excuses_no_peer_that_refused() {
+    let refused = || io::Error::from_raw_os_error(111);
+    let own = || io::Error::from_raw_os_error(99);
+    let is_own = |before, error| is_own_exhaustion(&telling(before, error));
+    assert!(!is_own(Some(refused()), own()));
+    assert!(!is_own(Some(own()), refused()));
+    assert!(is_own(Some(own()), own()) && is_own(None, own()));
+}

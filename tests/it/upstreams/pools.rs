@@ -106,6 +106,35 @@ async fn a_full_pool_diverts_nobody_while_another_endpoint_has_room() {
 }
 
 #[tokio::test]
+async fn a_full_pool_hides_no_neighbour_that_cannot_be_reached() {
+    let gate = Gate::new();
+    let (legacy, server) = (Upstream::ok("legacy"), holding("new", &gate));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = gone.local_addr().expect("it is bound");
+    drop(gone);
+    let settings = "balance: round_robin, pool: {max_connections: 1}";
+    let new = backend([address, server.address()], settings);
+    let proxy = start(Site::new(), &backend([legacy.address()], ""), &new, "").await;
+    let mut clients = clients(&proxy, 2).await;
+    let (mut other, mut first) = (clients.remove(1), clients.remove(0));
+    let held = tokio::spawn(async move { first.get("/held", "alice").await });
+    server.has_received("/held").await;
+    // In whichever order the two are tried.
+    for _ in 0..2 {
+        assert_eq!(
+            other.send(get("/", "bob")).await.served_by(),
+            Some("legacy")
+        );
+    }
+    let failed = [("arm", "new"), ("class", "transport")];
+    proxy.counts(2.0, "cutover_requests_total", &failed).await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("cutover_diverted_total", &[]), 0.0);
+    gate.open();
+    assert_eq!(held.await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn a_full_pool_of_legacy_is_answered_503_with_a_time_to_come_back_and_counted() {
     let gate = Gate::new();
     let (legacy, new) = (holding("legacy", &gate), Upstream::ok("new"));
