@@ -40,7 +40,7 @@ use crate::policy::time::Timestamp;
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Name of the split → [`Record`].
 const ROLLOUTS: TableDefinition<&str, &str> = TableDefinition::new("rollouts");
-/// Network → [`Denial`]. A file of an earlier version has no such table.
+/// Network → `Denial`. A file of an earlier version has no such table.
 const DENIED: TableDefinition<&str, &str> = TableDefinition::new("denied");
 /// Running number → [`Decision`].
 const AUDIT: TableDefinition<u64, &str> = TableDefinition::new("audit");
