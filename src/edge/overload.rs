@@ -14,11 +14,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
-use crate::proxy::body::ResponseBody;
+use crate::proxy::body::{CutOff, ResponseBody};
 use crate::proxy::tunnel::Tunnel;
 use crate::telemetry::access_log::line::End;
 use crate::telemetry::edge::EdgeRefusal;
-use crate::upstream::http1::exchange::Truncated;
 
 use super::entry::Entry;
 use super::{Arrival, Local};
@@ -133,21 +132,22 @@ impl CountedBody {
 
 impl Body for CountedBody {
     type Data = Bytes;
-    type Error = Truncated;
+    type Error = CutOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let Self { body, entry, .. } = &mut *self;
         if let (Poll::Ready(frame), Some(entry)) = (&polled, entry) {
             match frame {
                 Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
-                Some(Err(Truncated)) => entry.ended(End::Truncated),
+                Some(Err(CutOff::Truncated)) => entry.ended(End::Truncated),
+                Some(Err(CutOff::ClientGone)) => entry.ended(End::ClientGone),
                 None => {}
             }
-            if !matches!(frame, Some(Err(Truncated))) && body.is_end_stream() {
+            if !matches!(frame, Some(Err(_))) && body.is_end_stream() {
                 entry.ended(End::Complete);
             }
         }

@@ -112,6 +112,17 @@ pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {
     Some(code.unwrap_or(2))
 }
 
+/// Why the rest of an answer does not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutOff {
+    /// Its upstream broke off, or a decision ended it.
+    #[error("the answer broke off")]
+    Truncated,
+    /// Its client broke off the request that it answers, or does not go on with it.
+    #[error("the client did not deliver all of its request")]
+    ClientGone,
+}
+
 /// The body of an answer to a client.
 #[derive(Debug)]
 pub struct ResponseBody {
@@ -261,12 +272,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Truncated;
+    type Error = CutOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Withheld | Source::Switched(_) | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
@@ -297,9 +308,9 @@ impl Body for ResponseBody {
                         streaming.finish(None);
                         Poll::Ready(None)
                     }
-                    Err(truncated) => {
-                        streaming.broke_off();
-                        Poll::Ready(Some(Err(truncated)))
+                    Err(cut_off) => {
+                        streaming.broke_off(cut_off);
+                        Poll::Ready(Some(Err(cut_off)))
                     }
                 }
             }
@@ -328,18 +339,23 @@ impl Body for ResponseBody {
 }
 
 impl Streaming {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, CutOff>> {
         if self.leash.as_ref().is_some_and(Leash::is_over) {
             // It ends because of a decision.
             if let Some(record) = self.record.take() {
                 record.cut_short();
             }
-            return Poll::Ready(Err(Truncated));
+            return Poll::Ready(Err(CutOff::Truncated));
         }
         match self.exchange.poll_body(cx, &mut self.decoder) {
             Poll::Ready(part) => {
                 self.waiting = None;
-                Poll::Ready(part)
+                Poll::Ready(part.map_err(
+                    |Truncated| match self.exchange.body_mut().has_broken_off() {
+                        true => CutOff::ClientGone,
+                        false => CutOff::Truncated,
+                    },
+                ))
             }
             Poll::Pending => {
                 // The time runs from when the upstream was found wanting. While the client does
@@ -351,28 +367,31 @@ impl Streaming {
                 }
                 self.deadline.poll_passed(cx).map(|()| {
                     self.exchange.stalled();
-                    if self.exchange.awaits_client() {
-                        // Nobody can tell who keeps whom waiting. Dropping the record books that
-                        // the client has left.
-                        self.record = None;
-                    }
-                    Err(Truncated)
+                    // Nobody can tell who keeps whom waiting, so the upstream is not blamed.
+                    Err(match self.exchange.awaits_client() {
+                        true => CutOff::ClientGone,
+                        false => CutOff::Truncated,
+                    })
                 })
             }
         }
     }
 
-    fn broke_off(mut self) {
-        let body = self.exchange.body_mut();
-        if body.has_broken_off() {
-            // The client's fault. Dropping the record books that it has left.
-            if body.has_exceeded()
-                && let Some(worker) = &self.limited_by
-            {
-                worker.edge.refused(EdgeRefusal::BodyTooLarge);
+    fn broke_off(mut self, cut_off: CutOff) {
+        match cut_off {
+            CutOff::Truncated => {
+                if let Some(record) = self.record {
+                    record.truncated();
+                }
             }
-        } else if let Some(record) = self.record.take() {
-            record.truncated();
+            // Dropping the record books that it has left.
+            CutOff::ClientGone => {
+                if self.exchange.body_mut().has_exceeded()
+                    && let Some(worker) = &self.limited_by
+                {
+                    worker.edge.refused(EdgeRefusal::BodyTooLarge);
+                }
+            }
         }
     }
 

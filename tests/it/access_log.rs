@@ -30,7 +30,7 @@ fn configuration(top: &str, legacy: &Upstream, new: &Upstream) -> String {
         "{top}
 backends:
   legacy: {{endpoints: ['{}']}}
-  new: {{endpoints: ['{}']}}
+  new: {{endpoints: ['{}'], timeouts: {{body_idle: 500ms}}}}
 splits:
   api: {{legacy: legacy, new: new, share: 50%, key: [{{header: X-User}}]}}
 routes:
@@ -166,6 +166,52 @@ async fn an_answer_that_breaks_off_says_so() {
     let entries = scene.entries(1).await;
     assert_eq!(entries[0]["end"], "truncated");
     assert_eq!(entries[0]["bytes"], 5);
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_its_upload_after_the_answers_head_is_gone_and_nothing_truncated()
+{
+    for is_malformed in [true, false] {
+        let new = Upstream::start("new", |_| {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nfour";
+            Script::of([Step::Write(head.into()), Step::ReadBody])
+        });
+        let scene = Scene::with_new(LOG, new).await;
+        let mut client = Raw::connect(scene.proxy.address()).await;
+        let key = key_of(Arm::New);
+        let head = format!("POST /api HTTP/1.1\r\nHost: a\r\nX-User: {key}\r\n");
+        let body = "Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n";
+        client.write(head + body).await;
+        let head = client.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        if is_malformed {
+            client.write("no length\r\n").await;
+        } else {
+            client.finish().await;
+        }
+        assert_eq!(client.read_to_end().await, b"four", "{is_malformed}");
+        let entries = scene.entries(1).await;
+        assert_eq!(entries[0]["end"], "client_gone", "{is_malformed}");
+        assert_eq!(entries[0]["status"], 200);
+        let cancelled = [("arm", "new"), ("class", "cancelled")];
+        let name = "cutover_requests_total";
+        scene.proxy.counts(1.0, name, &cancelled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_its_upload_after_the_answers_head_is_gone_and_nothing_truncated() {
+    let new = Upstream::start("new", |_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nfour";
+        Script::of([Step::Write(head.into()), Step::ReadBody])
+    });
+    let scene = Scene::with_new(LOG, new).await;
+    let mut client = Raw::connect(scene.proxy.address()).await;
+    let key = key_of(Arm::New);
+    let head = format!("POST /api HTTP/1.1\r\nHost: a\r\nX-User: {key}\r\n");
+    client.write(head + "Content-Length: 9\r\n\r\nfour").await;
+    client.read_to_end().await;
+    assert_eq!(scene.entries(1).await[0]["end"], "client_gone");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub enum End {
     Complete,
     /// It broke off, because its upstream or a rollback ended it.
     Truncated,
-    /// The client did not want the rest.
+    /// The client did not want the rest, or did not deliver the rest of its request.
     ClientGone,
 }
 
