@@ -32,8 +32,10 @@ const SECONDS: &str = "CUTOVER_CHAOS_SECONDS";
 const SEED: &str = "CUTOVER_CHAOS_SEED";
 
 const CLIENTS: u64 = 24;
-/// Before the storm, so that memory and files are taken that stay.
-const CALM: Duration = Duration::from_secs(2);
+/// Answers before the storm, so that memory and files are taken that stay.
+const CALM: u64 = 2_000;
+/// Between two looks at whether it is alive.
+const WATCH: Duration = Duration::from_millis(100);
 /// The memory that the storm may leave taken: what an allocator does not give back at once, and a
 /// history of some hundred decisions.
 const MEMORY: usize = 32 * 1024 * 1024;
@@ -57,7 +59,10 @@ async fn in_a_storm_sessions_stay_safe_requests_succeed_and_everything_is_counte
     });
     let files = proxy.open_files();
     let mut clients = populate(CLIENTS, proxy.address(), seed, &shared);
-    tokio::time::sleep(CALM).await;
+    eventually("all are served before the storm", async || {
+        shared.ledger.answered.load(Ordering::SeqCst) >= CALM
+    })
+    .await;
     let memory = proxy.memory();
 
     let until = Instant::now() + length;
@@ -80,7 +85,7 @@ async fn in_a_storm_sessions_stay_safe_requests_succeed_and_everything_is_counte
             for path in ["/livez", "/readyz"] {
                 assert_eq!(proxy.ask(path).await.status, 200, "{path}; {SEED}={seed}");
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(WATCH).await;
         }
     };
     let storming = rage(&mut storm, &shared, seed, until);
@@ -124,7 +129,8 @@ async fn rage(storm: &mut Storm, shared: &Shared, seed: u64, until: Instant) {
                 _ => Arm::New,
             };
             storm.change(&mut chance, arm);
-            tokio::time::sleep(Duration::from_millis(50 + chance.below(150))).await;
+            let until_the_next = Duration::from_millis(50 + chance.below(150));
+            tokio::time::sleep(until_the_next).await;
         }
     }
     storm.calm(Arm::Legacy);

@@ -9,8 +9,8 @@ use http_body_util::Full;
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw, get, request};
-use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
+use crate::harness::traffic::halted;
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 /// More than all socket buffers on the way hold, and far more than the proxy may keep.
@@ -56,22 +56,18 @@ async fn begin(proxy: &Proxy, head: &str) -> Raw {
 
 #[tokio::test]
 async fn an_answer_flows_no_faster_than_its_reader_reads() {
-    let upstream = Upstream::start("new", |_| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
-        Script::write(head).then(Step::Flood(LARGE))
+    let upstream = Upstream::start("new", |request| match request.target.as_str() {
+        "/beside" => Script::status(200),
+        _ => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+            Script::write(head).then(Step::Flood(LARGE))
+        }
     });
     let proxy = start(&upstream).await;
     let before = proxy.peak_memory();
     let mut client = begin(&proxy, "GET / HTTP/1.1").await;
     client.read_head().await;
-    let mut flooded = upstream.flooded();
-    eventually("the flood comes to a halt", async || {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let before = flooded;
-        flooded = upstream.flooded();
-        before == flooded
-    })
-    .await;
+    let flooded = halted(&proxy, &upstream).await;
     assert!(
         flooded < ON_ITS_WAY,
         "{flooded} bytes were taken from the server"

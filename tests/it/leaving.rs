@@ -58,10 +58,14 @@ async fn a_half_closed_client_may_wait_as_long_as_the_file_says() {
         Script::of([Step::Wait(held.clone()), Step::Answer(Reply::new(200))])
     });
     let proxy = before(&upstream, "half_close_grace: 10m").await;
+    let impatient = Upstream::start("impatient", |_| Script::hang());
+    let default = before(&impatient, "").await;
     let mut client = waiting(&proxy, &upstream).await;
     client.finish().await;
-    // Longer than by default; what is not waited for enough only makes this test find less.
-    tokio::time::sleep(PROMPTLY).await;
+    // Whoever came later, and waits as long as by default, is given up before.
+    let mut other = waiting(&default, &impatient).await;
+    other.finish().await;
+    impatient.was_departed("/").await;
     gate.open();
     assert!(client.read_head().await.starts_with("HTTP/1.1 200 "));
     let began = Instant::now();

@@ -1,12 +1,11 @@
 //! Clients that are slow, silent or gone in the middle, and what others must not suffer from them.
 
-use std::time::Duration;
-
 use cutover::policy::arm::Arm;
 
 use crate::harness::client::Raw;
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
+use crate::harness::traffic::halted;
 use crate::harness::upstream::{Gate, Script, Step, Upstream};
 use crate::rollback::key_of;
 
@@ -99,24 +98,30 @@ async fn a_client_that_pauses_for_longer_than_the_upstream_may_is_no_fault_of_th
     let gate = Gate::new();
     let held = gate.clone();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", LARGE + 1);
-    let new = Upstream::start("new", move |_| {
-        Script::write(head.clone())
+    let new = Upstream::start("new", move |request| match request.target.as_str() {
+        "/large" => Script::write(head.clone())
             .then(Step::Flood(LARGE))
             .then(Step::Wait(held.clone()))
-            .then(Step::Write("!".into()))
+            .then(Step::Write("!".into())),
+        _ => {
+            Script::write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n").then(Step::AwaitDeparture)
+        }
     });
+    let legacy = Upstream::ok("legacy");
     let backend = "timeouts: {body_idle: 1500ms}";
-    let proxy = start(&Upstream::ok("legacy"), &new, "", backend).await;
+    let proxy = start(&legacy, &new, "", backend).await;
     let mut client = begun(&proxy, "GET /large HTTP/1.1\r\n\r\n").await;
     client.read_head().await;
-    // The pause is what is tested: longer than the time between two pieces.
-    tokio::time::sleep(Duration::from_millis(1800)).await;
+    halted(&proxy, &new).await;
+    // It pauses until a silence of the upstream that began later has been too long.
+    let mut waiting = begun(&proxy, "GET /silent HTTP/1.1\r\n\r\n").await;
+    waiting.read_to_end().await;
     assert_eq!(client.read(LARGE).await.len(), LARGE);
     gate.open();
     assert_eq!(client.read(1).await, b"!");
-    eventually("it is a success of new", async || {
+    eventually("nothing but the silence is an error of new", async || {
         let arms = proxy.split("api").await.arms;
-        (arms.new.requests, arms.new.errors) == (1, 0)
+        (arms.new.requests, arms.new.errors) == (2, 1)
     })
     .await;
 }

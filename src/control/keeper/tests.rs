@@ -9,6 +9,9 @@ use super::*;
 use crate::policy::time::Timestamp;
 use crate::state::tests::{on_a_disk_that_fills, on_a_disk_that_hangs, rollout_at};
 
+/// Writes come now and then; each may find the disk well again.
+const UNTIL_THE_NEXT_WRITE: Duration = Duration::from_millis(50);
+
 /// A keeper whose disk has just become full.
 struct Failed {
     directory: TempDir,
@@ -83,7 +86,7 @@ async fn what_could_not_be_saved_is_saved_with_a_later_write_of_something_else()
         while !failed.keeper.is_healthy() {
             let decisions = vec![decision.clone()];
             failed.keeper.save_in_passing(emergency(), decisions);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(UNTIL_THE_NEXT_WRITE).await;
         }
     };
     let healed = timeout(2 * PATIENCE, healed).await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{nobody_is_left, refused};
 use crate::harness::client::Raw;
 use crate::harness::proxy::{Proxy, Site};
+use crate::harness::traffic::halted;
 use crate::harness::upstream::{Reply, Script, Step, Upstream};
 
 const MIB: usize = 1024 * 1024;
@@ -21,12 +22,19 @@ routes: [{{backend: api}}]
     Site::new().start(&configuration).await
 }
 
-/// An upstream whose answers are this long.
+/// An upstream whose answers are this long, but for those to `/beside`.
 fn flooding(length: usize) -> Upstream {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-    Upstream::start("api", move |_| {
-        Script::write(head.clone()).then(Step::Flood(length))
+    Upstream::start("api", move |request| match request.target.as_str() {
+        "/beside" => Script::status(200),
+        _ => Script::write(head.clone()).then(Step::Flood(length)),
     })
+}
+
+/// A tenth of a second, in which a client under test does nothing. What it does in between is its
+/// pace.
+async fn dawdle() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// Sends a body of this length, `piece` of it ten times a second; the status it gets.
@@ -41,7 +49,7 @@ async fn upload(proxy: &Proxy, length: usize, piece: usize) -> String {
         if !client.try_write(&piece).await || client.has_heard() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        dawdle().await;
     }
     let head = client.read_head().await;
     head.split(' ').nth(1).unwrap_or_default().to_owned()
@@ -78,7 +86,7 @@ async fn read_slowly(client: &mut Raw, piece: usize, condition: impl Fn() -> boo
         if count == 0 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        dawdle().await;
     }
     taken
 }
@@ -153,15 +161,7 @@ async fn clients_that_do_not_read_cost_a_bounded_part_of_what_their_upstream_sen
         client.read_head().await;
         clients.push(client);
     }
-    // Until nothing flows any more: everything that takes anything is full.
-    let mut flooded = 0;
-    let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < Duration::from_secs(1) {
-        if std::mem::replace(&mut flooded, upstream.flooded()) != upstream.flooded() {
-            quiet_since = Instant::now();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let flooded = halted(&proxy, &upstream).await;
     assert!(flooded < CLIENTS * 64 * MIB, "somebody has read");
     let grown = proxy.peak_memory().saturating_sub(before);
     assert!(

@@ -1,6 +1,6 @@
 //! Clients that say nothing, nonsense, or everything very slowly.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{nobody_is_left, refused};
 use crate::harness::certificate::Certificate;
@@ -8,6 +8,7 @@ use crate::harness::client::{Client, Raw};
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::Upstream;
 
+/// What the configuration gives a head, and a handshake.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 async fn start(upstream: &Upstream, certificate: &Certificate) -> Proxy {
@@ -25,24 +26,6 @@ routes: [{{backend: api}}]
             ),
         )
         .await
-}
-
-/// Says `bytes` one by one until the other side has had enough.
-async fn trickle(client: Raw, bytes: &'static [u8]) -> Raw {
-    let mut client = client;
-    let started = Instant::now();
-    for byte in bytes.iter().cycle() {
-        let is_taken = client.try_write(&[*byte]).await;
-        if !is_taken || client.has_ended() {
-            assert!(
-                started.elapsed() >= PATIENCE,
-                "it had less time than it may take"
-            );
-            return client;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    client
 }
 
 #[tokio::test]
@@ -73,7 +56,7 @@ async fn a_head_that_trickles_has_no_more_time_than_any_other() {
     let proxy = start(&upstream, &Certificate::new()).await;
     let mut client = Raw::connect(proxy.address()).await;
     client.write("GET / HTTP/1.1\r\nHost: a\r\n").await;
-    trickle(client, b"X-Slow: yes\r\n").await;
+    assert!(client.trickle(b"X-Slow: yes\r\n").await >= PATIENCE);
     refused(&proxy, "no_request", 1.0).await;
     nobody_is_left(&proxy).await;
     assert!(upstream.received().is_empty());
@@ -112,8 +95,9 @@ async fn a_tls_handshake_that_is_none_or_never_ends_is_over_in_time() {
         client.write(beginning).await;
         client.read_to_end().await;
     }
-    let client = Raw::connect(secured).await;
-    trickle(client, b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03").await;
+    let mut client = Raw::connect(secured).await;
+    let hello = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03";
+    assert!(client.trickle(hello).await >= PATIENCE);
     refused(&proxy, "tls_handshake", beginnings.len() as f64 + 1.0).await;
     nobody_is_left(&proxy).await;
     let mut client = Client::tls(secured, &certificate, &["http/1.1"]).await;

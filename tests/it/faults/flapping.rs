@@ -1,4 +1,4 @@
-//! A `new` that dies and comes back ten times a second, and one that answers nothing but errors, with
+//! A `new` that dies and comes back again and again, and one that answers nothing but errors, with
 //! everything on that is to help: breaker, budget, ejection, checks.
 
 use std::time::Duration;
@@ -6,12 +6,15 @@ use std::time::Duration;
 use crate::harness::proxy::Site;
 use crate::harness::traffic::Traffic;
 use crate::harness::upstream::{Place, Received, Reply, Script, Upstream};
-use crate::harness::{migration, unjudged};
+use crate::harness::{eventually, migration, unjudged};
 
 const CALLERS: usize = 8;
 const PACE: Duration = Duration::from_millis(4);
 /// How often `new` dies.
 const DEATHS: usize = 15;
+/// What it is asked for in each life, and what the callers are answered before the next.
+const SERVED: usize = 20;
+const MISSED: usize = 100;
 
 fn answer(request: &Received) -> Script {
     match request.target.as_str() {
@@ -46,9 +49,12 @@ async fn a_new_arm_that_flaps_is_noticed_by_nobody() {
         let traffic = Traffic::begin(proxy.address(), CALLERS, PACE);
         for _ in 0..DEATHS {
             let alive = place.start("new", answer);
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            eventually("it is found again", async || {
+                alive.count(|request| request.target != "/health") >= SERVED
+            })
+            .await;
             drop(alive);
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            traffic.goes_on(MISSED).await;
         }
         let record = traffic.end().await;
         let failed = record.statuses.iter().filter(|status| **status != 200);

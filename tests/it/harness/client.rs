@@ -2,7 +2,7 @@
 //! raw one that says whatever the test writes.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -248,6 +248,22 @@ impl Raw {
     pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> bool {
         let writing = self.stream.write_all(bytes);
         in_time("the proxy reads", writing).await.is_ok()
+    }
+
+    /// Says this again and again, byte by byte and fifty bytes a second, until the other side has
+    /// had enough; how long that took.
+    pub(crate) async fn trickle(&mut self, bytes: &[u8]) -> Duration {
+        let began = Instant::now();
+        let trickling = async {
+            for byte in bytes.iter().cycle() {
+                if !self.try_write(&[*byte]).await || self.has_ended() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        in_time("the other side has had enough", trickling).await;
+        began.elapsed()
     }
 
     /// Whether the other side has ended the connection, as far as is known by now.

@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use super::client::Client;
 use super::eventually;
 use super::keys::keys;
+use super::proxy::Proxy;
+use super::upstream::Upstream;
 
 /// GETs that go on until they are stopped, of keys of legacy and of new in turn, as they are at half
 /// of the keys of the split `api`.
@@ -89,4 +91,24 @@ impl Traffic {
         }
         all
     }
+}
+
+/// Waits until the floods of `upstream` come to a halt, and says how many bytes they came to.
+///
+/// They have halted when nothing of them is taken while all of many new clients are answered for
+/// `/beside`: whoever could take more of them was awake, since it had others to serve.
+pub(crate) async fn halted(proxy: &Proxy, upstream: &Upstream) -> usize {
+    const CLIENTS: usize = 32;
+    let mut taken = 0;
+    eventually("the floods come to a halt", async || {
+        let before = std::mem::replace(&mut taken, upstream.flooded());
+        let is_same = taken > 0 && before == taken;
+        for _ in 0..CLIENTS {
+            let answer = proxy.client().await.get("/beside", "").await;
+            assert_eq!(answer.status, 200);
+        }
+        is_same && upstream.flooded() == taken
+    })
+    .await;
+    taken
 }

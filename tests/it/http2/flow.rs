@@ -8,6 +8,7 @@ use crate::harness::frames::{
     DATA, END_STREAM, Frames, Outcome, REFUSED_STREAM, RST_STREAM, get, headers,
 };
 use crate::harness::proxy::{Proxy, Site};
+use crate::harness::traffic::halted;
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 /// More than all buffers on the way.
@@ -110,13 +111,7 @@ async fn a_client_that_grants_everything_and_reads_nothing_costs_what_is_stated(
         upstream.received_for("/large").len() == STREAMS as usize
     })
     .await;
-    let mut flooded = 0;
-    eventually("the floods come to a halt", async || {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let before = std::mem::replace(&mut flooded, upstream.flooded());
-        before == flooded
-    })
-    .await;
+    halted(&proxy, &upstream).await;
     let kept = proxy.peak_memory() - before;
     assert!(kept < KEPT, "{kept} bytes of memory");
     assert_eq!(other.get("/beside", "alice").await.status, 200);
@@ -163,7 +158,7 @@ async fn an_answer_of_which_nothing_is_taken_is_given_up_and_one_taken_slowly_is
     let (mut granted, mut taken, mut given_up) = (0, 0, Vec::new());
     while taken < LARGE {
         if taken == granted {
-            // Slow while the others are waited for: each piece is taken in time.
+            // The client is slow while the others are waited for; each piece is taken in time.
             if given_up.len() < 2 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

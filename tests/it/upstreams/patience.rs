@@ -218,8 +218,10 @@ async fn an_answer_may_wait_for_an_upload_for_as_long_as_that_moves() {
     let address = new.address().to_string();
     let proxy = with_timeouts(&legacy, &address, "body_idle: 1s").await;
     let mut client = uploading(&proxy, "Content-Length: 16", "x").await;
+    // The upload is slow, but nowhere as slow as may be; as a whole it takes longer.
     for _ in 0..15 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let between_two_pieces = Duration::from_millis(100);
+        tokio::time::sleep(between_two_pieces).await;
         client.write("x").await;
     }
     assert_eq!(client.read(8).await, b"fourmore");
