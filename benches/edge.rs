@@ -73,6 +73,7 @@ fn worker(edge: &str) -> Rc<Worker> {
     let published = Arc::new(ArcSwap::new(Arc::new(Snapshot {
         generation: 1,
         access: Arc::new(routing.access.clone()),
+        denials: Arc::default(),
         routing: Arc::new(routing),
         standings: Box::new([]),
         streams_end: Box::new([]),

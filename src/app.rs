@@ -239,6 +239,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     // waits in the queue that we share with it.
     if let Some(predecessor) = predecessor {
         if let Parting::Leaves(old) = predecessor.relieve().await? {
+            controller.guide(old.obedience());
             spawn_local(old.guide(Arc::clone(&published), clock));
         }
         handovers.took_over();
@@ -359,8 +360,8 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
 
 /// Does what our successor says, to its end or ours.
 async fn obey(mut heir: Heir, control: ControlHandle) {
-    while let Some(limits) = heir.orders().await {
-        if control.obey(limits).await.is_err() {
+    while let Some(restraint) = heir.orders().await {
+        if control.obey(restraint).await.is_err() || heir.confirm().await.is_err() {
             return;
         }
     }

@@ -17,6 +17,7 @@ use crate::config::model::{BackendId, Edge, FallbackSettings, LogFormat, SplitId
 use crate::identity::identify::Identifier;
 use crate::policy::addresses::AddressRules;
 use crate::policy::arm::PerArm;
+use crate::policy::denials::Denials;
 use crate::policy::rollout::Standing;
 use crate::policy::route::Router;
 use crate::policy::time::Elapsed;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub standings: Box<[Standing]>,
     /// Which client addresses may come in: by the file's lists, and by what somebody has denied.
     pub access: Arc<AddressRules>,
+    /// What of that somebody has denied; told to an old process that still serves.
+    pub denials: Arc<Denials>,
     /// When streams of `new` are closed, where a split was rolled back; indexed by [`SplitId`].
     pub streams_end: Box<[Option<Elapsed>]>,
 }

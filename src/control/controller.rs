@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::handover::predecessor::{Obedience, Unconfirmed};
 use crate::policy::address_key::TypedKey;
 use crate::policy::assign::{Explanation, Question, explain};
 use crate::policy::key::Salt;
@@ -70,6 +71,8 @@ pub struct Controller {
     metrics: Metrics,
     pub(super) last_reload: LastReload,
     pub(super) charge: Charge,
+    /// The process that was relieved by this one, while it obeys what is published.
+    pub(super) old: Option<Obedience>,
 }
 
 /// What was carried out, and what its answer waits for.
@@ -118,6 +121,7 @@ impl Controller {
             announced: Announced::default(),
             signals,
             charge: Charge::default(),
+            old: None,
         }
     }
 
@@ -330,7 +334,13 @@ impl Controller {
             Message::Resume { reply } => {
                 let _ = reply.send(self.resume().await);
             }
-            Message::Obey { limits } => self.obey(&limits),
+            Message::Obey { restraint, reply } => {
+                let obeyed = self.obey(restraint);
+                spawn_local(async {
+                    obeyed.await;
+                    let _ = reply.send(());
+                });
+            }
         }
     }
 
@@ -382,6 +392,9 @@ impl Controller {
         }
         // The workers find the backends by this snapshot.
         self.published.store(Arc::new(snapshot));
+        if let Some(old) = &self.old {
+            old.look();
+        }
         self.warm_ups
             .keep(|split| cold.iter().any(|plan| plan.name == split));
         for plan in cold {
@@ -400,6 +413,12 @@ impl Controller {
             self.announced.count(decision);
         }
         sentences(decisions)
+    }
+
+    /// Answers when what was done is saved, and obeyed by the old process too if there is one.
+    pub(super) fn tell(&self, done: Done, replies: Vec<oneshot::Sender<Result<Outcome, Refused>>>) {
+        let obeyed = self.obeyed();
+        done.tell(obeyed, replies);
     }
 
     /// Forgets what was announced of splits that left the configuration.
@@ -442,13 +461,31 @@ impl Done {
     }
 
     /// Answers in time, without keeping the judge. Whoever asked may have gone.
-    pub(super) fn tell(self, replies: Vec<oneshot::Sender<Result<Outcome, Refused>>>) {
+    fn tell(
+        self,
+        obeyed: impl Future<Output = Result<(), Unconfirmed>> + 'static,
+        replies: Vec<oneshot::Sender<Result<Outcome, Refused>>>,
+    ) {
         spawn_local(async move {
             let mut outcome = self.outcome;
-            if let Err(error) = self.settled.await {
+            let (kept, obeyed) = tokio::join!(self.settled, async {
+                match outcome.dry_run {
+                    true => Ok(()),
+                    false => obeyed.await,
+                }
+            });
+            if let Err(error) = kept {
                 let forgotten = "\nThis is in force, but a restart may forget it: ";
                 outcome.sentence.push_str(forgotten);
                 outcome.sentence.push_str(&error.to_string());
+            }
+            if let Err(error) = obeyed {
+                tracing::warn!("{error}");
+                outcome
+                    .sentence
+                    .push_str("\nThis is in force in this process, but ");
+                outcome.sentence.push_str(&error.to_string());
+                outcome.sentence.push('.');
             }
             for reply in replies {
                 let _ = reply.send(Ok(outcome.clone()));

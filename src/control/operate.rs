@@ -80,7 +80,7 @@ impl Controller {
             }),
         };
         match decided {
-            Ok(done) => done.tell(vec![reply]),
+            Ok(done) => self.tell(done, vec![reply]),
             Err(refused) => {
                 if matches!(refused, Refused::StoreFailed(_)) {
                     // The refused state may still reach the disk, where it must not stay.

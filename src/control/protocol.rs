@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::handover::limits::Limit;
+use crate::handover::restraint::Restraint;
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
 use crate::policy::rollout::{Condition, Decision, Outlook, Phase, Rest};
@@ -116,8 +116,10 @@ pub enum Message {
     },
     /// Obey what the process that decides tells.
     Obey {
-        /// What has sunk.
-        limits: Vec<Limit>,
+        /// What has become stricter.
+        restraint: Restraint,
+        /// Receives word when it is in force.
+        reply: oneshot::Sender<()>,
     },
     /// Report the state of one split.
     Split {
@@ -250,13 +252,12 @@ impl ControlHandle {
         self.ask(|reply| Message::Resume { reply }).await
     }
 
-    /// Holds the shares to what the process that decides tells.
+    /// Holds shares and denials to what the process that decides tells; returns when they are.
     ///
     /// # Errors
     /// [`ControlStopped`] while the process exits.
-    pub async fn obey(&self, limits: Vec<Limit>) -> Result<(), ControlStopped> {
-        let sent = self.messages.send(Message::Obey { limits }).await;
-        sent.map_err(|_| ControlStopped)
+    pub async fn obey(&self, restraint: Restraint) -> Result<(), ControlStopped> {
+        self.ask(|reply| Message::Obey { restraint, reply }).await
     }
 
     async fn ask<T>(

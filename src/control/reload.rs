@@ -210,7 +210,7 @@ impl Controller {
                 warmed.await;
                 Ok(())
             });
-            done.tell(replies);
+            self.tell(done, replies);
         }
     }
 

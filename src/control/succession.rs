@@ -2,11 +2,12 @@
 //!
 //! The state store can be open in one process only, and whoever has it decides. So it is closed
 //! before the successor is told to open it, and from then on nothing here changes a share but what
-//! the successor tells to lower. What is counted meanwhile is kept: should the successor die before
+//! the successor tells to lower, and nobody is denied but whom the successor denies. What is counted meanwhile is kept: should the successor die before
 //! it serves, it is judged as if nothing had happened.
 
-use crate::handover::limits::{Limit, Limits};
-use crate::policy::time::Elapsed;
+use crate::handover::predecessor::{Obedience, Unconfirmed};
+use crate::handover::restraint::{Ceilings, Restraint};
+use crate::policy::denials::{Denial, Denials};
 use crate::snapshot::Snapshot;
 
 use super::controller::Controller;
@@ -20,7 +21,7 @@ pub(super) enum Charge {
     #[default]
     Held,
     /// Another does, and may tell what to obey.
-    Released(Limits),
+    Released(Ceilings),
 }
 
 impl Charge {
@@ -36,14 +37,8 @@ impl Charge {
 
     /// Holds a snapshot to what the successor has told.
     pub(super) fn hold(&self, snapshot: &mut Snapshot) {
-        if let Charge::Released(limits) = self {
-            limits.hold(snapshot);
-        }
-    }
-
-    fn obey(&mut self, limits: &[Limit], now: Elapsed) {
-        if let Charge::Released(obeyed) = self {
-            obeyed.obey(limits, now);
+        if let Charge::Released(ceilings) = self {
+            ceilings.hold(snapshot);
         }
     }
 }
@@ -54,7 +49,7 @@ impl Controller {
         self.look();
         self.keeper.save(self.memory(), Vec::new()).await?;
         // From here on a successor may find the store open.
-        self.charge = Charge::Released(Limits::default());
+        self.charge = Charge::Released(Ceilings::default());
         let closed = self.keeper.close().await;
         if closed.is_err() {
             // It will be closed some time, and the next write opens it then.
@@ -73,10 +68,51 @@ impl Controller {
         saved.await
     }
 
-    /// Lowers what the successor has lowered.
-    pub(super) fn obey(&mut self, limits: &[Limit]) {
-        self.charge.obey(limits, self.world.clock.elapsed());
+    /// Lowers what the successor has lowered, and denies whom it denies. Resolves when this is in
+    /// force, also in a still older process, unless that one has not confirmed in time.
+    pub(super) fn obey(&mut self, restraint: Restraint) -> impl Future<Output = ()> + use<> {
+        tracing::info!(?restraint, "obeying the successor");
+        let Restraint { ceilings, denied } = restraint;
+        if let Charge::Released(obeyed) = &mut self.charge {
+            obeyed.obey(&ceilings, self.world.clock.elapsed());
+            if let Some(denied) = denied {
+                let since = self.world.clock.wall();
+                let denials = denied.into_iter().map(|network| {
+                    let told = Denial {
+                        since,
+                        until: None,
+                        actor: "successor".to_owned(),
+                        reason: String::new(),
+                    };
+                    (network, told)
+                });
+                self.world.deny_only(Denials::from_iter(denials));
+            }
+        }
         self.publish();
-        tracing::info!(?limits, "obeying the successor");
+        let obeyed = self.obeyed();
+        async {
+            if let Err(error) = obeyed.await {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// From now on an old process is to obey what is published here. It is told by whoever guides
+    /// it.
+    pub fn guide(&mut self, old: Obedience) {
+        self.old = Some(old);
+    }
+
+    /// Resolves when an old process, if there is one, obeys all that is published by now.
+    pub(super) fn obeyed(&self) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let generation = self.world.generation();
+        let confirmed = self.old.as_ref().map(|old| old.confirmed(generation));
+        async {
+            match confirmed {
+                Some(confirmed) => confirmed.await,
+                None => Ok(()),
+            }
+        }
     }
 }

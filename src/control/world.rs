@@ -245,6 +245,7 @@ impl World {
             generation: self.generation,
             routing: Arc::clone(&self.routing),
             access: Arc::clone(&self.access),
+            denials: Arc::clone(&self.denials),
             standings: self.standings().collect(),
         }
     }

@@ -32,6 +32,7 @@ fn snapshot(edge: &str) -> Arc<Snapshot> {
     Arc::new(Snapshot {
         generation: 1,
         access: Arc::new(routing.access.clone()),
+        denials: Arc::default(),
         routing: Arc::new(routing),
         standings: Box::new([]),
         streams_end: Box::new([]),

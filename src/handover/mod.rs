@@ -11,15 +11,15 @@
 //!
 //! [`predecessor`] is what the successor sees of the old process and [`successor`] the other way
 //! round; [`wire`] is what they say. [`activation`] takes sockets from systemd instead, [`notify`]
-//! tells it where we stand, and [`program`] knows how to start ourselves again. [`limits`] is what
+//! tells it where we stand, and [`program`] knows how to start ourselves again. [`restraint`] is what
 //! an old process obeys to the end. Why all this is so is in docs/adr/0007-handover.md.
 
 pub mod activation;
 pub mod inherited;
-pub mod limits;
 pub mod notify;
 pub mod predecessor;
 pub mod program;
+pub mod restraint;
 pub mod successor;
 pub mod upgrade;
 mod wire;
@@ -35,5 +35,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// For a successor to open the state store and the connections that its splits want beforehand. So
 /// long nobody judges.
 const SERVE: Duration = Duration::from_secs(10);
+/// A share can sink long after the last one did; no drain takes this long.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// For an old process to confirm that it obeys, before an order's answer goes without that.
+const CONFIRM: Duration = Duration::from_secs(1);
 /// For an old process that is busy with another successor, or with its last save.
 const TURN: Duration = Duration::from_secs(30);

@@ -2,20 +2,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::inherited::Inherited;
-use super::limits::Limits;
+use super::restraint::{Restraint, Told};
 use super::wire::{FromNew, FromOld, Wire, WireError};
-use super::{ANSWER, SOCKET, TURN};
+use super::{ANSWER, CONFIRM, FOREVER, SOCKET, TURN};
 use crate::clock::Clock;
 use crate::snapshot::Published;
-
-/// Time between two looks for shares that have sunk.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A process that is to be relieved.
 #[derive(Debug)]
@@ -36,7 +36,32 @@ pub enum Parting {
 
 /// An old process on its way out.
 #[derive(Debug)]
-pub struct Old(Wire);
+pub struct Old {
+    wire: Wire,
+    wake: Arc<Notify>,
+    /// The generation of the last snapshot that it obeys.
+    obeyed: watch::Sender<u64>,
+}
+
+/// Whether an old process obeys yet, for whoever has given an order.
+#[derive(Debug)]
+pub struct Obedience {
+    wake: Arc<Notify>,
+    obeyed: watch::Receiver<u64>,
+    /// Its number among the machine's processes, where the system tells it.
+    process: Option<i32>,
+}
+
+/// An old process has not confirmed in time that it obeys.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the old process{}, which still serves the connections that it has kept, has not confirmed \
+     within {CONFIRM:?} that it obeys: on those, the earlier order may hold until it does or ends",
+    .process.map_or_else(String::new, |process| format!(" {process}"))
+)]
+pub struct Unconfirmed {
+    process: Option<i32>,
+}
 
 /// The running process was not relieved.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +129,7 @@ impl Predecessor {
             Some(wire) => ask(wire, &FromNew::Serving, ANSWER).await,
         };
         match (self.unless_gone(answered).await?, self.wire) {
-            (Some(FromOld::Yours), Some(wire)) => Ok(Parting::Leaves(Old(wire))),
+            (Some(FromOld::Yours), Some(wire)) => Ok(Parting::Leaves(Old::new(wire))),
             (Some(other), _) => Err(unexpected(other).into()),
             (None, _) => Ok(Parting::Gone),
         }
@@ -127,29 +152,91 @@ impl Predecessor {
 }
 
 impl Old {
-    /// Tells it of every share that sinks, until it has ended.
-    pub async fn guide(self, published: Published, clock: Clock) {
-        let Self(mut wire) = self;
-        let mut told = Limits::default();
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            wake: Arc::default(),
+            obeyed: watch::Sender::new(0),
+        }
+    }
+
+    /// Tells whether it obeys. Until [`Self::guide`] runs, it does not.
+    pub fn obedience(&self) -> Obedience {
+        let peer = self.wire.0.peer_cred().ok();
+        Obedience {
+            wake: Arc::clone(&self.wake),
+            obeyed: self.obeyed.subscribe(),
+            process: peer.and_then(|peer| peer.pid()),
+        }
+    }
+
+    /// Has it obey whatever becomes stricter, until it has ended.
+    pub async fn guide(mut self, published: Published, clock: Clock) {
+        let mut told = Told::default();
         loop {
-            tokio::select! {
-                _ = looks.tick() => {}
-                _ = wire.0.readable() => {
-                    // It has nothing more to say: this is its end, or a false alarm.
-                    match wire.0.try_read(&mut [0]) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        _ => break,
-                    }
+            let snapshot = published.load_full();
+            if let Some(restraint) = told.news(&snapshot, clock.elapsed())
+                && let Err(error) = self.tell(restraint).await
+            {
+                if !error.is_closed() {
+                    tracing::warn!(%error, "the old process is told nothing more until it ends");
+                    self.wire.closed().await;
                 }
-            }
-            let limits = told.sink_to(&published.load(), clock.elapsed());
-            if !limits.is_empty() && wire.say(&FromNew::Obey { limits }).await.is_err() {
                 break;
+            }
+            self.obeyed.send_replace(snapshot.generation);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.wire.closed() => break,
             }
         }
         tracing::info!("the old process has ended");
+    }
+
+    /// Returns when it obeys. One that is stopped or starved may do so late, and is waited for:
+    /// whatever is ordered meanwhile follows then.
+    async fn tell(&mut self, restraint: Restraint) -> Result<(), WireError> {
+        let wire = &mut self.wire;
+        let mut obeyed = pin!(async {
+            wire.say_patiently(&FromNew::Obey(restraint)).await?;
+            match wire.hear(FOREVER).await? {
+                FromOld::Obeyed => Ok(()),
+                other => Err(unexpected(other)),
+            }
+        });
+        if let Ok(obeyed) = timeout(ANSWER, &mut obeyed).await {
+            return obeyed;
+        }
+        tracing::warn!(
+            "the old process has not confirmed for {ANSWER:?} that it obeys; still waiting for it"
+        );
+        obeyed.await?;
+        tracing::info!("the old process has confirmed that it obeys");
+        Ok(())
+    }
+}
+
+impl Obedience {
+    /// A snapshot was published: whatever it makes stricter, the old process is told.
+    pub fn look(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Resolves when the old process obeys the snapshot of this generation, or has ended.
+    ///
+    /// # Errors
+    /// [`Unconfirmed`], soon, if it does neither.
+    pub fn confirmed(
+        &self,
+        generation: u64,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        let (mut obeyed, process) = (self.obeyed.clone(), self.process);
+        async move {
+            let confirmed = obeyed.wait_for(|obeyed| *obeyed >= generation);
+            // Whoever would tell otherwise is gone with the process.
+            let waited = timeout(CONFIRM, confirmed).await;
+            waited.map(drop).map_err(|_| Unconfirmed { process })
+        }
     }
 }
 

@@ -7,18 +7,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
-use super::limits::Limit;
+use super::restraint::Restraint;
 use super::wire::{FromNew, FromOld, Wire, WireError};
-use super::{ANSWER, SERVE, SOCKET};
+use super::{ANSWER, FOREVER, SERVE, SOCKET};
 
 pub use super::wire::{Described, Door, WireError as Unheard};
-
-/// A share can sink long after the last one did; no drain takes this long.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Where successors knock.
 #[derive(Debug)]
@@ -190,11 +186,19 @@ impl Heir {
     }
 
     /// What is to be obeyed next; none once it has ended.
-    pub async fn orders(&mut self) -> Option<Vec<Limit>> {
+    pub async fn orders(&mut self) -> Option<Restraint> {
         match self.wire.hear(FOREVER).await {
-            Ok(FromNew::Obey { limits }) => Some(limits),
+            Ok(FromNew::Obey(restraint)) => Some(restraint),
             Ok(_) | Err(_) => None,
         }
+    }
+
+    /// Tells it that what it has told last is in force.
+    ///
+    /// # Errors
+    /// [`Unheard`]: it has ended, or reads nothing.
+    pub async fn confirm(&mut self) -> Result<(), WireError> {
+        self.wire.say(&FromOld::Obeyed).await
     }
 }
 

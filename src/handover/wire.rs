@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::limits::Limit;
+use super::restraint::Restraint;
 
 /// Rises whenever an older program would misunderstand.
 const VERSION: u8 = 1;
@@ -38,8 +38,8 @@ pub(super) enum FromNew {
     Ready,
     /// I decide, and I accept connections.
     Serving,
-    /// Let no more reach the new arms than this.
-    Obey { limits: Vec<Limit> },
+    /// Let no more through than this, and say when you do.
+    Obey(Restraint),
 }
 
 /// What an old process says.
@@ -52,6 +52,8 @@ pub(super) enum FromOld {
     Released,
     /// From now on you are in charge, and I leave.
     Yours,
+    /// What you have told last is in force here.
+    Obeyed,
     /// I go on instead.
     Refused { because: String },
 }
@@ -120,13 +122,34 @@ impl Wire {
     /// # Errors
     /// [`WireError`], also where the other does not read.
     pub(super) async fn say(&mut self, message: &impl Serialize) -> Result<(), WireError> {
-        let text = serde_json::to_vec(message).map_err(io::Error::from)?;
+        in_time(super::ANSWER, self.say_patiently(message)).await
+    }
+
+    /// Says this, however long the other takes to read it.
+    ///
+    /// # Errors
+    /// The other has gone, or the system fails.
+    pub(super) async fn say_patiently(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(text.len() + 5);
         bytes.push(VERSION);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&text);
-        in_time(super::ANSWER, self.0.write_all(&bytes)).await
+        self.0.write_all(&bytes).await
+    }
+
+    /// Resolves when the other has gone; what it says until then is not heard.
+    pub(super) async fn closed(&self) {
+        use io::ErrorKind::WouldBlock;
+        loop {
+            let is_readable = self.0.readable().await.is_ok();
+            match self.0.try_read(&mut [0]) {
+                Ok(1..) if is_readable => {}
+                Err(error) if is_readable && error.kind() == WouldBlock => {}
+                _ => return,
+            }
+        }
     }
 
     /// Hears what comes within this time. To be dropped before its end only together with the wire.

@@ -144,9 +144,9 @@ async fn the_old_process_obeys_when_its_successor_lowers_a_share() {
     assert_eq!(kept.served_by(), Some("new"), "its share is as it was");
     assert_eq!(kept.field("connection"), Some("close"));
 
+    // The order returns when the old one obeys: nothing is waited for behind it.
     let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
     assert!(lowered.status.success(), "{lowered:?}");
-    proxy.says(2, "obeying the successor").await;
     let obeyed = second.get("/", "anyone").await;
     assert_eq!(obeyed.served_by(), Some("legacy"));
     assert_eq!(
@@ -154,6 +154,68 @@ async fn the_old_process_obeys_when_its_successor_lowers_a_share() {
         Some("close"),
         "the old one has answered"
     );
+    drop(heir);
+}
+
+#[tokio::test]
+async fn who_is_denied_after_an_upgrade_is_denied_by_the_old_process_too() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().linked().start(&plain(&upstream)).await;
+    let mut kept = proxy.client().await;
+    assert_eq!(kept.get("/", "").await.status, 200);
+    let mut pardoned = proxy.client().await;
+    assert_eq!(pardoned.get("/", "").await.status, 200);
+    proxy.signal("USR2");
+    let heir = Heir::of(&proxy, proxy.process()).await;
+    let denied = proxy
+        .cutover(&["deny", "127.0.0.1", "--reason", "a flood"])
+        .await;
+    assert!(denied.status.success(), "{denied:?}");
+    let refused = kept.get("/", "").await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(
+        refused.field("connection"),
+        Some("close"),
+        "the old one has answered"
+    );
+    let ended = proxy.cutover(&["deny", "127.0.0.1", "--remove"]).await;
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(pardoned.get("/", "").await.status, 200);
+    drop(heir);
+}
+
+#[tokio::test]
+async fn an_order_says_plainly_that_a_stopped_old_process_does_not_obey_yet() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let settings = "share: 100%, rollback: off";
+    let configuration = migration(legacy.address(), new.address(), settings);
+    let proxy = Site::new().linked().start(&configuration).await;
+    let mut kept = proxy.client().await;
+    assert_eq!(kept.get("/", "anyone").await.served_by(), Some("new"));
+    proxy.signal("USR2");
+    let heir = Heir::of(&proxy, proxy.process()).await;
+    proxy.says(1, "obeying the successor").await;
+    proxy.signal("STOP");
+    let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
+    assert!(lowered.status.success(), "{lowered:?}");
+    let said = String::from_utf8_lossy(&lowered.stdout).into_owned();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let unconfirmed = format!("but the old process {}", proxy.process());
+    assert!(said.contains(&unconfirmed), "{said}");
+    assert!(said.contains("has not confirmed within 1s"), "{said}");
+    let mut fresh = proxy.client().await;
+    assert_eq!(fresh.get("/", "anyone").await.served_by(), Some("legacy"));
+
+    // It follows as soon as it can, and then the next order need not wait.
+    proxy.signal("CONT");
+    proxy.says(2, "obeying the successor").await;
+    assert_eq!(kept.get("/", "anyone").await.served_by(), Some("legacy"));
+    let declared = proxy
+        .cutover(&["emergency", "--reason", "sure is sure"])
+        .await;
+    let said = String::from_utf8_lossy(&declared.stdout).into_owned();
+    assert!(declared.status.success(), "{declared:?}");
+    assert!(!said.contains("not confirmed"), "{said}");
     drop(heir);
 }
 

@@ -211,7 +211,7 @@ async fn a_disk_that_hangs_delays_no_rollback() {
         site.controller.tick();
 
         let (reply, answer) = oneshot::channel();
-        done.tell(vec![reply]);
+        site.controller.tell(done, vec![reply]);
         let outcome = answer.await.expect("it is answered").expect("it is done");
         assert!(outcome.sentence.contains("a restart may forget it"));
         assert!(!site.controller.keeper.is_healthy());
@@ -361,12 +361,13 @@ async fn a_share_that_a_successor_keeps_at_nothing_does_not_rise_with_each_order
         site.controller.release().await.expect("the store is fine");
         let told = |split: &str| {
             let text = format!(
-                r#"[{{"split": "{split}", "share": "0%", "emergency": false, "streams_end_in": null}}]"#
+                r#"{{"ceilings": [{{"split": "{split}", "share": "0%", "emergency": false,
+                "streams_end_in": null}}]}}"#
             );
-            serde_json::from_str::<Vec<_>>(&text).expect("that is how it is told")
+            serde_json::from_str(&text).expect("that is how it is told")
         };
-        site.controller.obey(&told("a"));
-        site.controller.obey(&told("b"));
+        site.controller.obey(told("a")).await;
+        site.controller.obey(told("b")).await;
         assert_eq!(site.shares(), ["0%", "0%"]);
         assert!(site.warm_ups.borrow().is_empty(), "nothing has risen");
     })
