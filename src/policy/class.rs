@@ -91,6 +91,8 @@ pub enum Failure {
     Reset,
     /// What came back is not HTTP.
     InvalidResponse,
+    /// The answer's body broke off before any of the answer was handed on.
+    Truncated,
     /// The answer's status is one that the split counts as a failure.
     Status(u16),
     /// The answer is a gRPC status, trailers only, that blames the server.
@@ -99,13 +101,14 @@ pub enum Failure {
 
 impl Failure {
     /// Label values in the order of [`Failure::index`].
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "connect",
         "connect_timeout",
         "tls",
         "first_byte_timeout",
         "reset",
         "invalid_response",
+        "truncated",
         "status",
         "grpc",
     ];
@@ -119,8 +122,9 @@ impl Failure {
             Failure::FirstByteTimeout => 3,
             Failure::Reset => 4,
             Failure::InvalidResponse => 5,
-            Failure::Status(_) => 6,
-            Failure::Grpc(_) => 7,
+            Failure::Truncated => 6,
+            Failure::Status(_) => 7,
+            Failure::Grpc(_) => 8,
         }
     }
 
@@ -139,7 +143,7 @@ impl Failure {
         }
     }
 
-    /// Whether the arm did not answer at all, as opposed to answering with an error. Only these
+    /// Whether the arm did not answer, or not to an end, as opposed to answering with an error. Only these
     /// open the breaker.
     pub const fn is_transport(self) -> bool {
         !matches!(self, Failure::Status(_) | Failure::Grpc(_))

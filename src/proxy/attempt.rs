@@ -9,7 +9,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -64,6 +64,9 @@ pub struct Try {
     pub first_byte: Duration,
     /// Whether `new` failed on this request before.
     pub is_replay: bool,
+    /// Whether somebody else may answer the request again: then an answer that turns out broken in
+    /// what is here of it is none.
+    pub is_repeatable: bool,
     /// Whether to try an endpoint that is thought unavailable, when all are: there is nowhere else
     /// to go.
     pub is_last_resort: bool,
@@ -285,6 +288,7 @@ impl Call {
         let clock = HeadClock {
             first_byte: how.first_byte,
             body_idle: timeouts.body_idle,
+            looks_ahead: how.is_repeatable,
         };
         match self.await_head(&mut exchange, clock).await {
             HeadOutcome::Head(head) => Ok(Answer {
@@ -378,7 +382,12 @@ impl Call {
         let mut progress = None;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = exchange.poll_head(cx) {
-                return Poll::Ready(outcome);
+                return Poll::Ready(match outcome {
+                    HeadOutcome::Head(head) if clock.looks_ahead => {
+                        unless_broken(cx, exchange, head)
+                    }
+                    outcome => outcome,
+                });
             }
             let state = (exchange.is_sent_completely(), exchange.progress());
             if progress.replace(state) != Some(state) {
@@ -447,6 +456,20 @@ impl Chance {
 struct HeadClock {
     first_byte: Duration,
     body_idle: Duration,
+    /// Whether a head is taken together with what is here of the body.
+    looks_ahead: bool,
+}
+
+/// The head of an answer, unless the answer breaks off in what is here of it already. Once the head
+/// is handed on, nobody can take it back.
+fn unless_broken(cx: &mut Context<'_>, exchange: &mut Exchange, head: ResponseHead) -> HeadOutcome {
+    if !exchange.body_mut().is_replayable() {
+        return HeadOutcome::Head(head);
+    }
+    match exchange.look_ahead(cx, &head.body) {
+        Ok(()) => HeadOutcome::Head(head),
+        Err(failure) => HeadOutcome::Failed(failure),
+    }
 }
 
 /// How a try ended that brought no answer.

@@ -255,6 +255,7 @@ impl Call {
             backend,
             first_byte: timeouts.first_byte.unwrap_or(FIRST_BYTE),
             is_replay: false,
+            is_repeatable: false,
             is_last_resort: true,
         }
     }

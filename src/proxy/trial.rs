@@ -111,7 +111,8 @@ impl Trial<'_> {
     /// How to try `new`: impatiently where legacy could still answer.
     fn how(&self) -> Try {
         let plan = self.call.view.snapshot.routing.backend(self.split.arms.new);
-        let default = if self.permission.enabled && self.permission.may_repeat() {
+        let is_repeatable = self.permission.enabled && self.permission.may_repeat();
+        let default = if is_repeatable {
             FIRST_BYTE_WITH_FALLBACK
         } else {
             FIRST_BYTE
@@ -120,6 +121,7 @@ impl Trial<'_> {
             backend: self.split.arms.new,
             first_byte: plan.backend.settings.timeouts.first_byte.unwrap_or(default),
             is_replay: false,
+            is_repeatable,
             is_last_resort: !self.permission.enabled,
         }
     }

@@ -92,6 +92,17 @@ impl Exchange {
         }
     }
 
+    /// Whether the answer's body is sound, as far as it is here: nothing is waited for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn look_ahead(&mut self, cx: &mut Context<'_>, decoder: &Decoder) -> Result<(), Failure> {
+        match self {
+            Exchange::Http1(exchange) => exchange.look_ahead(cx, decoder),
+            Exchange::Http2(exchange) => exchange.look_ahead(cx),
+        }
+    }
+
     /// Nothing of the answer's body came in time.
     pub fn stalled(&self) {
         if let Exchange::Http2(exchange) = self {

@@ -390,3 +390,73 @@ async fn an_answer_that_ends_with_its_connection_is_whole() {
         assert_eq!(answer.body.as_ref(), b"abc", "{whole}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_broken_is_taken_back() {
+    let length = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (answer, end, reason) in [
+        (length.to_owned(), Step::Close, "truncated"),
+        (format!("{length}some"), Step::Close, "truncated"),
+        (format!("{length}some"), Step::Reset, "truncated"),
+        (format!("{chunked}3\r\nabc\r\n"), Step::Close, "truncated"),
+        (
+            format!("{chunked}three\r\n"),
+            Step::AwaitDeparture,
+            "invalid_response",
+        ),
+        (
+            format!("{chunked}3\r\nabc\r\nXX\r\n"),
+            Step::AwaitDeparture,
+            "invalid_response",
+        ),
+    ] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let (broken, ends) = (answer.clone(), end.clone());
+        let new = Upstream::start("new", move |_| {
+            let wait = Step::Wait(held.clone());
+            Script::of([wait, Step::Write(broken.clone().into()), ends.clone()])
+        });
+        let legacy = Upstream::ok("legacy");
+        let proxy = start(&legacy, &endpoints(&new), "").await;
+        let mut client = proxy.client().await;
+        let asking = tokio::spawn(async move { client.get("/", "alice").await });
+        new.has_received("/").await;
+        // What it wakes up to is there together.
+        proxy.signal("STOP");
+        gate.open();
+        if !matches!(end, Step::AwaitDeparture) {
+            let what = "the server has gone";
+            eventually(what, async || new.open_connections() == 0).await;
+        }
+        proxy.signal("CONT");
+        let rescued = asking.await.expect("it is answered");
+        assert_eq!(rescued.served_by(), Some("legacy"), "{answer} {end:?}");
+        assert_eq!(rescued.field("cutover-fallback"), Some(reason), "{answer}");
+        assert_eq!((rescued.status, rescued.is_whole), (200, true));
+        let attempts = [("backend", "new"), ("result", reason)];
+        proxy.counts(1.0, "cutover_attempts_total", &attempts).await;
+        let booked = [("split", "api"), ("arm", "new"), ("class", "transport")];
+        proxy.counts(1.0, "cutover_requests_total", &booked).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_answer_to_what_must_not_be_repeated_stands() {
+    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nthree\r\n";
+    let new = Upstream::start("new", move |_| {
+        Script::write(broken).then(Step::AwaitDeparture)
+    });
+    let legacy = Upstream::ok("legacy");
+    let proxy = start(&legacy, &endpoints(&new), "").await;
+    let write = request("POST", "/", "alice", "a write");
+    // What breaks off so soon may break the connection before the head is written.
+    if let Ok(response) = proxy.client().await.begin(write).await {
+        assert_eq!(response.headers()["cutover-arm"], "new");
+        assert!(!Answer::read(response).await.is_whole);
+    }
+    let attempts = [("backend", "new"), ("result", "success")];
+    proxy.counts(1.0, "cutover_attempts_total", &attempts).await;
+    assert!(legacy.received().is_empty());
+}

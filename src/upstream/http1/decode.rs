@@ -30,7 +30,7 @@ pub enum Decoder {
 }
 
 /// Where within the chunked coding the reader stands.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
     /// Before a size line.
     Size,
@@ -88,23 +88,40 @@ impl Decoder {
         self.is_ended() || matches!(self, Decoder::UntilClose)
     }
 
+    /// Whether the body ends within `bytes`, which stand where the reader does. Takes nothing.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the chunked coding is broken anywhere within them.
+    pub fn ends_within(&self, bytes: &[u8]) -> Result<bool, Malformed> {
+        let mut chunk = match self {
+            Decoder::Ended => return Ok(true),
+            Decoder::Length(remaining) => return Ok(bytes.len() as u64 >= *remaining),
+            Decoder::UntilClose => return Ok(false),
+            Decoder::Chunked(chunk) => *chunk,
+        };
+        let mut rest = bytes;
+        loop {
+            let passed = match chunk {
+                Chunk::Data(remaining) => usize::try_from(remaining)
+                    .ok()
+                    .filter(|length| *length <= rest.len())
+                    .map(|length| (length, Chunk::DataEnd)),
+                Chunk::Trailers => return Ok(parse_trailers(rest)?.is_some()),
+                Chunk::Size | Chunk::DataEnd => chunk.framing(rest)?,
+            };
+            let Some((length, next)) = passed else {
+                return Ok(false);
+            };
+            (rest, chunk) = (&rest[length..], next);
+        }
+    }
+
     fn decode_chunk(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
         loop {
             let Decoder::Chunked(chunk) = self else {
                 return Ok(Piece::End);
             };
             match chunk {
-                Chunk::Size => {
-                    let Some(end) = find_line_end(buffer, MAX_CHUNK_LINE)? else {
-                        return Ok(Piece::Incomplete);
-                    };
-                    let size = parse_size(&buffer[..end])?;
-                    buffer.advance(end + 2);
-                    *chunk = match size {
-                        0 => Chunk::Trailers,
-                        size => Chunk::Data(size),
-                    };
-                }
                 Chunk::Data(remaining) => {
                     if buffer.is_empty() {
                         return Ok(Piece::Incomplete);
@@ -115,20 +132,18 @@ impl Decoder {
                     }
                     return Ok(Piece::Data(data));
                 }
-                Chunk::DataEnd => {
-                    if buffer.len() < 2 {
-                        return Ok(Piece::Incomplete);
-                    }
-                    if &buffer[..2] != b"\r\n" {
-                        return Err(Malformed);
-                    }
-                    buffer.advance(2);
-                    *chunk = Chunk::Size;
-                }
-                Chunk::Trailers => {
-                    let Some(trailers) = parse_trailers(buffer)? else {
+                Chunk::Size | Chunk::DataEnd => {
+                    let Some((length, next)) = chunk.framing(buffer)? else {
                         return Ok(Piece::Incomplete);
                     };
+                    buffer.advance(length);
+                    *chunk = next;
+                }
+                Chunk::Trailers => {
+                    let Some((length, trailers)) = parse_trailers(buffer)? else {
+                        return Ok(Piece::Incomplete);
+                    };
+                    buffer.advance(length);
                     *self = Decoder::Ended;
                     return Ok(if trailers.is_empty() {
                         Piece::End
@@ -137,6 +152,31 @@ impl Decoder {
                     });
                 }
             }
+        }
+    }
+}
+
+impl Chunk {
+    /// The length of what stands at the beginning of `bytes` between two pieces of content, and
+    /// what follows it; `None` if it is not all there.
+    fn framing(self, bytes: &[u8]) -> Result<Option<(usize, Chunk)>, Malformed> {
+        match self {
+            Chunk::Size => {
+                let Some(end) = find_line_end(bytes, MAX_CHUNK_LINE)? else {
+                    return Ok(None);
+                };
+                let next = match parse_size(&bytes[..end])? {
+                    0 => Chunk::Trailers,
+                    size => Chunk::Data(size),
+                };
+                Ok(Some((end + 2, next)))
+            }
+            Chunk::DataEnd => match bytes.get(..2) {
+                Some(b"\r\n") => Ok(Some((2, Chunk::Size))),
+                Some(_) => Err(Malformed),
+                None => Ok(None),
+            },
+            Chunk::Data(_) | Chunk::Trailers => Ok(None),
         }
     }
 }
@@ -184,14 +224,14 @@ fn parse_size(line: &[u8]) -> Result<u64, Malformed> {
     }))
 }
 
-/// The trailer section, once it is complete, without the fields that must stand in a head.
-fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
+/// The trailer section's length and fields, once it is complete, without those that must stand in a
+/// head.
+fn parse_trailers(buffer: &[u8]) -> Result<Option<(usize, HeaderMap)>, Malformed> {
     if buffer.len() < 2 {
         return Ok(None);
     }
     if &buffer[..2] == b"\r\n" {
-        buffer.advance(2);
-        return Ok(Some(HeaderMap::new()));
+        return Ok(Some((2, HeaderMap::new())));
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
     let (length, trailers) = match httparse::parse_headers(buffer, &mut fields) {
@@ -209,8 +249,7 @@ fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed>
         Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(None),
         Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed),
     };
-    buffer.advance(length);
-    Ok(Some(trailers))
+    Ok(Some((length, trailers)))
 }
 
 #[cfg(test)]
@@ -273,6 +312,23 @@ mod tests {
         ] {
             for step in [1, wire.len()] {
                 assert_eq!(decode(chunked(), wire, step), Err(Malformed), "{wire:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_ahead_finds_what_decoding_would_find() {
+        for wire in [
+            &b"5\r\nhello\r\n0\r\n\r\nNEXT"[..],
+            b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+            b"5\r\nhello\r\nfive\r\n",
+            b"5\r\nhelloXX0\r\n\r\n",
+            b"0\r\nbad name: 1\r\n\r\n",
+        ] {
+            for end in 0..=wire.len() {
+                let ends = chunked().ends_within(&wire[..end]);
+                let decoded = decode(chunked(), &wire[..end], wire.len());
+                assert_eq!(ends, decoded.map(|(_, left)| left != usize::MAX), "{end}");
             }
         }
     }

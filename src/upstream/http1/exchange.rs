@@ -206,6 +206,27 @@ impl Exchange {
         }
     }
 
+    /// Whether the answer's body is sound, as far as it is here: nothing is waited for or taken.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn look_ahead(&mut self, cx: &mut Context<'_>, decoder: &Decoder) -> Result<(), Failure> {
+        let invalid = |_: Malformed| Failure::InvalidResponse;
+        let buffer = self.connection.buffer_mut();
+        if decoder.ends_within(buffer).map_err(invalid)? {
+            return Ok(());
+        }
+        match self.connection.poll_read(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(0)) if decoder.close_is_end() => Ok(()),
+            Poll::Ready(Ok(0) | Err(_)) => Err(Failure::Truncated),
+            Poll::Ready(Ok(_)) => {
+                let buffer = self.connection.buffer_mut();
+                decoder.ends_within(buffer).map_err(invalid).map(drop)
+            }
+        }
+    }
+
     /// Takes a body that has already arrived completely with the head, so that the connection can
     /// be reused before the client has read it.
     pub fn take_whole_body(&mut self, decoder: &mut Decoder) -> Option<Bytes> {

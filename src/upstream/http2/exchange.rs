@@ -30,6 +30,8 @@ pub struct Exchange {
     upload: Upload,
     response: ResponseFuture,
     answer: Option<RecvStream>,
+    /// The answer's first part, if it was looked at before it was wanted.
+    ahead: Option<BodyPart>,
     /// Bytes of the answer that its length still promises, if it has one.
     remaining: Option<u64>,
     is_head: bool,
@@ -59,6 +61,7 @@ impl Exchange {
                 upload: Upload::new(body, stream, is_ended),
                 response,
                 answer: None,
+                ahead: None,
                 remaining: None,
                 is_head,
                 owes_status: false,
@@ -144,6 +147,9 @@ impl Exchange {
     /// # Errors
     /// [`Truncated`] when the answer broke off.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPart, Truncated>> {
+        if let Some(part) = self.ahead.take() {
+            return Poll::Ready(Ok(part));
+        }
         // An upload that the upstream does not take no longer matters once there is an answer. One
         // that the client broke off has cancelled the stream.
         let _ = self.upload.poll(cx);
@@ -197,6 +203,22 @@ impl Exchange {
             remove(&mut trailers, |name| !may_trail(name));
             BodyPart::Trailers(trailers)
         })))
+    }
+
+    /// Whether the answer's body is sound as far as its first part shows; that is not waited for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn look_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self.poll_body(cx) {
+            Poll::Ready(Ok(part)) => self.ahead = Some(part),
+            // Where the client broke off its own body, that is found again by whoever reads on.
+            Poll::Ready(Err(Truncated)) if !self.body_mut().has_broken_off() => {
+                return Err(Failure::Truncated);
+            }
+            Poll::Ready(Err(Truncated)) | Poll::Pending => {}
+        }
+        Ok(())
     }
 
     /// Nothing of the answer's body came in time.

@@ -32,6 +32,9 @@ pub(super) enum Expected {
 
 const PATIENT: &str = "connect: 10s, first_byte: 20s";
 const IMPATIENT: &str = "connect: 10s, first_byte: 300ms";
+/// Time in which a head is surely handed on: until then what breaks off can be taken back, which is
+/// another test's subject.
+const LATER: Duration = Duration::from_secs(2);
 const STRICT: &str = "connect: 10s, first_byte: 20s, body_idle: 300ms";
 
 /// Nobody can be reached there.
@@ -63,13 +66,21 @@ const fn late(name: &'static str) -> Fault {
     }
 }
 
-/// The answer begins and does not end.
+/// The answer begins and does not go on.
 const fn unfinished(name: &'static str) -> Fault {
     Fault {
         expected: Expected::Truncated,
         reason: None,
         timeouts: STRICT,
         ..unanswered(name, 0, "")
+    }
+}
+
+/// The answer begins, and breaks off when it is too late to take it back.
+const fn broken(name: &'static str) -> Fault {
+    Fault {
+        timeouts: PATIENT,
+        ..unfinished(name)
     }
 }
 
@@ -105,13 +116,13 @@ pub(super) const FAULTS: [Fault; 26] = [
     late("hanging"),
     late("hanging-in-head"),
     late("trickling-head"),
-    unfinished("reset-after-head"),
-    unfinished("closed-after-head"),
-    unfinished("reset-in-body"),
-    unfinished("closed-in-body"),
-    unfinished("reset-in-chunk"),
-    unfinished("closed-between-chunks"),
-    unfinished("broken-chunk"),
+    broken("reset-after-head"),
+    broken("closed-after-head"),
+    broken("reset-in-body"),
+    broken("closed-in-body"),
+    broken("reset-in-chunk"),
+    broken("closed-between-chunks"),
+    broken("broken-chunk"),
     unfinished("hanging-after-head"),
     unfinished("hanging-in-body"),
     answered("overloaded", 503, Some("status"), "server_error"),
@@ -132,6 +143,7 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\
 fn fail(request: &Received) -> Script {
     let split = request.target.trim_start_matches('/');
     let (fault, _arm) = split.rsplit_once('-').expect("a split's name");
+    let later = |begun: Script, end| begun.then(Step::Pause(LATER)).then(end);
     let begun = || Script::write(HEAD).then(Step::Write(Bytes::from("begun")));
     match fault {
         "reset" => Script::reset(),
@@ -147,13 +159,13 @@ fn fail(request: &Received) -> Script {
             Script::write("HTTP/1.1 200 OK\r\nContent-Le").then(Step::AwaitDeparture)
         }
         "trickling-head" => trickle("HTTP/1.1 200 OK\r\n", "A: b\r\n", 10_000),
-        "reset-after-head" => Script::write(HEAD).then(Step::Reset),
-        "closed-after-head" => Script::write(HEAD).then(Step::Close),
-        "reset-in-body" => begun().then(Step::Reset),
-        "closed-in-body" => begun().then(Step::Close),
-        "reset-in-chunk" => Script::write(CHUNKED.to_owned() + "20\r\nbe").then(Step::Reset),
-        "closed-between-chunks" => Script::write(CHUNKED).then(Step::Close),
-        "broken-chunk" => Script::write(CHUNKED.to_owned() + "no number\r\n"),
+        "reset-after-head" => later(Script::write(HEAD), Step::Reset),
+        "closed-after-head" => later(Script::write(HEAD), Step::Close),
+        "reset-in-body" => later(begun(), Step::Reset),
+        "closed-in-body" => later(begun(), Step::Close),
+        "reset-in-chunk" => later(Script::write(CHUNKED.to_owned() + "20\r\nbe"), Step::Reset),
+        "closed-between-chunks" => later(Script::write(CHUNKED), Step::Close),
+        "broken-chunk" => later(Script::write(CHUNKED), Step::Write("no number\r\n".into())),
         "hanging-after-head" => Script::write(HEAD).then(Step::AwaitDeparture),
         "hanging-in-body" => begun().then(Step::AwaitDeparture),
         "overloaded" => Script::status(503),
