@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ use super::http2;
 use super::introduction::read_introduction;
 use super::last_call::{LAST_CALL, LastCall, Phase};
 use super::listener::Accepted;
+use super::patience::{Patience, answer_late_head};
 use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
 use super::stream::{ClientStream, ToClient};
@@ -222,8 +223,7 @@ where
                 }
                 response.map(|body| asked.until_end_of(body, is_last))
             });
-    let grace = worker.view().snapshot.routing.edge.half_close_grace;
-    let stream = HalfClosing::new(stream, answering.clone(), &worker.deadlines, grace);
+    let stream = half_closing(worker, stream, answering.clone());
     let phase = answering.clone();
     let service = Ready { service, answering };
     let mut connection = http1_builder(worker).serve_connection(TokioIo::new(stream), service);
@@ -235,11 +235,18 @@ where
         |connection| connection.graceful_shutdown(),
     )
     .await;
-    if let Err(error) = &ended
-        && error.is_timeout()
-        && answered.get() == 0
-    {
-        close(worker, peer, Closure::NoRequest);
+    if phase.is_late() {
+        // With an empty buffer the end is an orderly one to hyper.
+        let head = connection.into_parts();
+        let has_begun = ended.is_err() && !head.read_buf.is_empty();
+        if has_begun || answered.get() == 0 {
+            close(worker, peer, Closure::NoRequest);
+        }
+        if has_begun {
+            let stream = head.io.into_inner().into_inner();
+            Box::pin(answer_late_head(stream, worker.clock.wall())).await;
+        }
+        return Ok(());
     }
     ended.map_err(ConnectionError::Http)?;
     if let Some(body) = switched.take() {
@@ -248,6 +255,21 @@ where
         Box::pin(pass_through(body, stream, parts.read_buf)).await;
     }
     Ok(())
+}
+
+/// The stream of an HTTP/1 client, with the patience that is configured now.
+fn half_closing<S>(worker: &Worker, stream: S, answering: Answering) -> HalfClosing<S> {
+    let view = worker.view();
+    let edge = &view.snapshot.routing.edge;
+    let deadlines = &worker.deadlines;
+    let patience = Patience::new(deadlines, edge.header_timeout);
+    HalfClosing::new(
+        stream,
+        answering,
+        patience,
+        deadlines,
+        edge.half_close_grace,
+    )
 }
 
 /// Serves a client whose connection has switched protocols; `body` is what came with the 101.
@@ -273,8 +295,7 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
     let edge = &view.snapshot.routing.edge;
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(edge.header_timeout)
+        .header_read_timeout(None)
         .max_header_size(edge.max_head)
         .title_case_headers(true);
     if edge.max_fields != HYPERS_FIELDS {

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::upstream::deadline::{Deadline, Deadlines};
 
 use super::last_call::Phase;
+use super::patience::{Awaited, Patience};
 use super::stream::ToClient;
 
 /// Between two looks at a client that has said everything: how soon its reset is noticed while
@@ -32,19 +33,27 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// How far a connection is with its requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Rc<Cell<Phase>>);
+pub(super) struct Answering(Rc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    phase: Cell<Phase>,
+    /// While nothing is being answered.
+    awaited: Cell<Awaited>,
+}
 
 impl Answering {
     /// A request came.
     pub(super) fn begin(&self) {
-        self.0.set(Phase::Asked);
+        self.0.phase.set(Phase::Asked);
+        self.0.awaited.set(Awaited::Nothing);
     }
 
     /// The body of its answer; when this is dropped, the request is answered. `is_last` if the
     /// client is told that it is the last one.
     pub(super) fn until_end_of<B>(&self, body: B, is_last: bool) -> Answer<B> {
         if !is_last {
-            self.0.set(Phase::Untold);
+            self.0.phase.set(Phase::Untold);
         }
         Answer {
             body,
@@ -54,7 +63,20 @@ impl Answering {
 
     /// How far it is.
     pub(super) fn phase(&self) -> Phase {
-        self.0.get()
+        self.0.phase.get()
+    }
+
+    /// Bytes came: of a head, unless a request is being answered.
+    fn hears(&self) {
+        if !self.is_answering() {
+            let awaited = &self.0.awaited;
+            awaited.set(awaited.get().after_bytes());
+        }
+    }
+
+    /// Whether the client was waited for in vain.
+    pub(super) fn is_late(&self) -> bool {
+        self.0.awaited.get() == Awaited::NoMore
     }
 
     /// Whether a request is being answered.
@@ -72,7 +94,7 @@ pub(super) struct Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        self.answering.0.set(Phase::Rest);
+        self.answering.0.phase.set(Phase::Rest);
     }
 }
 
@@ -96,11 +118,15 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
-/// The stream of a client that is not thought gone at once when it has said everything.
+/// The stream of a client that is not thought gone at once when it has said everything, nor waited
+/// for any longer when it says nothing.
 #[derive(Debug)]
 pub(super) struct HalfClosing<S> {
     stream: S,
     answering: Answering,
+    patience: Patience,
+    /// Whether something written may not have left yet.
+    is_writing: bool,
     deadlines: Rc<Deadlines>,
     grace: Duration,
     /// Since the client has said everything; boxed, for few do that before they are answered.
@@ -138,16 +164,19 @@ impl End {
 
 impl<S> HalfClosing<S> {
     /// A client that, having said everything, is waited for while less than `grace` passes in silence
-    /// and a request is `answering`.
+    /// and a request is `answering`; while none is, with `patience`.
     pub(super) fn new(
         stream: S,
         answering: Answering,
+        patience: Patience,
         deadlines: &Rc<Deadlines>,
         grace: Duration,
     ) -> Self {
         Self {
             stream,
             answering,
+            patience,
+            is_writing: false,
             deadlines: Rc::clone(deadlines),
             grace,
             end: None,
@@ -159,7 +188,18 @@ impl<S> HalfClosing<S> {
         self.stream
     }
 
+    /// Ready once the client, of whom nothing more has come, has been waited for long enough. As long
+    /// as it takes an answer it is not: what it is told then would stand in the midst of that.
+    fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_writing || self.answering.is_answering() {
+            return Poll::Pending;
+        }
+        ready!(self.patience.poll_over(&self.answering.0.awaited, cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        self.is_writing = true;
         // A socket that takes no more at present belongs to somebody slow: one that is closed
         // would have answered what it was sent with a reset.
         if let (Some(end), Poll::Pending | Poll::Ready(Ok(1..))) = (&mut self.end, written) {
@@ -203,9 +243,18 @@ impl<S: AsyncRead + ToClient + Unpin> AsyncRead for HalfClosing<S> {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let before = buffer.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            if Pin::new(&mut self.stream)
+                .poll_read(cx, buffer)?
+                .is_pending()
+            {
+                return self.poll_late(cx);
+            }
             let is_end = buffer.filled().len() == before;
-            if !is_end || self.grace.is_zero() {
+            if !is_end {
+                self.answering.hears();
+                return Poll::Ready(Ok(()));
+            }
+            if self.grace.is_zero() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -239,7 +288,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HalfClosing<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if std::mem::replace(&mut self.is_writing, flushed.is_pending()) {
+            // hyper need not read again before something wakes it, and this begins what does.
+            let _ = self.poll_late(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

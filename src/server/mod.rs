@@ -11,6 +11,7 @@ mod http2;
 mod introduction;
 mod last_call;
 pub mod listener;
+mod patience;
 pub mod proxy_protocol;
 mod quiet;
 mod reader;

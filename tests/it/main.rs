@@ -21,6 +21,7 @@ mod harness;
 mod http2;
 mod keeping_alive;
 mod kills;
+mod late_heads;
 mod leaving;
 mod limits;
 mod lists;
