@@ -23,7 +23,7 @@ use cutover::edge::{Entrance, Shared};
 use cutover::proxy::body::ResponseBody;
 use cutover::proxy::course::Course;
 use cutover::proxy::forward;
-use cutover::proxy::peer::Peer;
+use cutover::proxy::peer::{Caller, Peer};
 use cutover::proxy::worker::{View, Worker};
 use cutover::snapshot::Snapshot;
 use cutover::snapshot::registry::Registry;
@@ -127,8 +127,8 @@ fn layered(edge: &str) -> u64 {
         address: "198.51.100.7:1234".parse().expect("an address"),
         secure: false,
     };
-    let service = entrance.around(peer, |view, request, course| {
-        black_box((view, request, course));
+    let service = entrance.around(peer, |view, caller, request, course| {
+        black_box((view, caller, request, course));
         answer()
     });
     measure(service)
@@ -162,7 +162,7 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 
 fn size_of_answer<F, A>(_: F) -> usize
 where
-    F: Fn(Rc<Worker>, Rc<View>, Peer, Request<Incoming>, Option<Rc<Course>>) -> A,
+    F: Fn(Rc<Worker>, Rc<View>, Caller, Request<Incoming>, Option<Rc<Course>>) -> A,
 {
     size_of::<A>()
 }

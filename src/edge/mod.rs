@@ -23,7 +23,7 @@ pub mod rate_limit;
 pub mod request_id;
 pub mod trace_context;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ use crate::config::model::Edge;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::course::Course;
 use crate::proxy::forward;
-use crate::proxy::peer::Peer;
+use crate::proxy::peer::{Caller, Peer};
 use crate::proxy::respond;
 use crate::proxy::worker::{View, Worker};
 use crate::snapshot::limiter::Limiter;
@@ -121,8 +121,8 @@ pub struct Arrival<B> {
     request: Request<B>,
     /// The one view of the world that this request sees.
     view: Rc<View>,
-    peer: Peer,
-    client: OnceCell<IpAddr>,
+    /// Who sends it.
+    caller: Caller,
     local: Rc<Local>,
     /// The request's id, once it has one.
     id: Option<HeaderValue>,
@@ -133,12 +133,10 @@ pub struct Arrival<B> {
 }
 
 impl<B> Arrival<B> {
-    /// The client's address, found when somebody asks for the first time.
+    /// The client's address.
     fn client(&self) -> IpAddr {
-        *self.client.get_or_init(|| {
-            let trusted = &self.view.snapshot.routing.edge.trusted_proxies;
-            self.peer.client(self.request.headers(), trusted)
-        })
+        let trusted = &self.view.snapshot.routing.edge.trusted_proxies;
+        self.caller.client(self.request.headers(), trusted)
     }
 
     fn refuse(&mut self, refusal: EdgeRefusal) {
@@ -181,8 +179,8 @@ impl Entrance {
     > + Clone
     + use<> {
         let worker = Rc::clone(&self.0.worker);
-        self.around(peer, move |view, request, course| {
-            forward::handle(Rc::clone(&worker), view, peer, request, course)
+        self.around(peer, move |view, caller, request, course| {
+            forward::handle(Rc::clone(&worker), view, caller, request, course)
         })
     }
 
@@ -200,7 +198,7 @@ impl Entrance {
     + use<B, H, A>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
-        H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A + Clone,
+        H: Fn(Rc<View>, Caller, Request<B>, Option<Rc<Course>>) -> A + Clone,
         A: Future<Output = Response<ResponseBody>>,
     {
         let layered = ServiceBuilder::new()
@@ -225,13 +223,14 @@ async fn answer<B, H, A>(
 ) -> Result<Response<CountedBody>, Infallible>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
-    H: Fn(Rc<View>, Request<B>, Option<Rc<Course>>) -> A,
+    H: Fn(Rc<View>, Caller, Request<B>, Option<Rc<Course>>) -> A,
     A: Future<Output = Response<ResponseBody>>,
 {
     let mut entry = Entry::begin(&arrival);
     let Arrival {
         request,
         view,
+        caller,
         local,
         id,
         refusal,
@@ -252,7 +251,7 @@ where
         }
         None => {
             let course = entry.as_ref().map(|entry| entry.course());
-            handle(view, request, course).await
+            handle(view, caller, request, course).await
         }
     };
     if let Some(entry) = &mut entry {
@@ -286,12 +285,13 @@ impl<B, S: Service<Arrival<B>>> Service<Request<B>> for Door<S> {
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         let view = self.local.worker.view();
-        let refusal = excess(&request, &view.snapshot.routing.edge);
+        let edge = &view.snapshot.routing.edge;
+        let refusal = excess(&request, edge);
+        let caller = Caller::new(self.peer, &edge.trusted_proxies);
         self.layered.call(Arrival {
             request,
             view,
-            peer: self.peer,
-            client: OnceCell::new(),
+            caller,
             local: Rc::clone(&self.local),
             id: None,
             refusal,

@@ -51,8 +51,7 @@ impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for RequestId<S> {
 
 /// The id that the request came with, if its sender is believed.
 fn kept<B>(arrival: &Arrival<B>) -> Option<&HeaderValue> {
-    let trusted = &arrival.view.snapshot.routing.edge.trusted_proxies;
-    if trusted.is_empty() || !arrival.peer.is_trusted(trusted) {
+    if !arrival.caller.is_peer_trusted() {
         return None;
     }
     let mut ids = arrival.request.headers().get_all(&X_REQUEST_ID).iter();

@@ -91,17 +91,19 @@ impl<'a> Client<'a> {
     /// Sends the request to a service that answers with the fields that it was sent, each under
     /// its name and `seen-`.
     async fn sends(&self) -> Response<CountedBody> {
-        let upstream =
-            async |_: Rc<View>, request: Request<Empty<Bytes>>, _: Option<Rc<Course>>| {
-                let mut response = Response::new(ResponseBody::own("hello"));
-                let answer = response.headers_mut();
-                for (name, value) in request.headers() {
-                    let seen = format!("seen-{name}").parse::<http::HeaderName>().unwrap();
-                    answer.append(seen, value.clone());
-                }
-                answer.insert(X_REQUEST_ID, HeaderValue::from_static("upstream"));
-                response
-            };
+        let upstream = async |_: Rc<View>,
+                              _: Caller,
+                              request: Request<Empty<Bytes>>,
+                              _: Option<Rc<Course>>| {
+            let mut response = Response::new(ResponseBody::own("hello"));
+            let answer = response.headers_mut();
+            for (name, value) in request.headers() {
+                let seen = format!("seen-{name}").parse::<http::HeaderName>().unwrap();
+                answer.append(seen, value.clone());
+            }
+            answer.insert(X_REQUEST_ID, HeaderValue::from_static("upstream"));
+            response
+        };
         let peer = Peer {
             address: std::net::SocketAddr::new(self.address.parse().unwrap(), 1),
             secure: false,
@@ -258,7 +260,7 @@ async fn a_client_that_leaves_before_the_answer_gives_its_place_back() {
         address: "192.0.2.1:1".parse().unwrap(),
         secure: false,
     };
-    let silent = |_, _: Request<Empty<Bytes>>, _| std::future::pending();
+    let silent = |_, _, _: Request<Empty<Bytes>>, _| std::future::pending();
     let waiting = worker.around(peer, silent).call(Request::new(Empty::new()));
     assert_eq!(
         worker.client("192.0.2.1").gets().await,

@@ -38,10 +38,9 @@ impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for TraceContext<S> {
     }
 
     fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
-        let edge = &arrival.view.snapshot.routing.edge;
-        let setting = edge.trace_context;
+        let setting = arrival.view.snapshot.routing.edge.trace_context;
         if setting != Setting::Pass {
-            let is_trusted = arrival.peer.is_trusted(&edge.trusted_proxies);
+            let is_trusted = arrival.caller.is_peer_trusted();
             let headers = arrival.request.headers_mut();
             if !(is_trusted && is_well_formed(headers)) {
                 headers.remove(&TRACEPARENT);

@@ -32,21 +32,23 @@ use crate::upstream::pool::Pool;
 use super::body::grpc_code;
 use super::course::Course;
 use super::headers::{self, Forwarding};
-use super::peer::Peer;
+use super::peer::Caller;
 use super::tunnel;
 use super::worker::{View, Worker};
 
 /// A request on its way through the proxy.
 #[derive(Debug)]
-pub struct Call {
+pub struct Call<'request> {
     /// The thread that carries it.
     pub worker: Rc<Worker>,
     /// The one snapshot that it sees.
     pub view: Rc<View>,
-    /// The other end of the client's connection.
-    pub peer: Peer,
+    /// Who sends it.
+    pub caller: Caller,
     /// Its head.
-    pub parts: Parts,
+    pub parts: &'request Parts,
+    /// The one host that it is for.
+    pub authority: &'request str,
     /// Whether it may be executed twice.
     pub repetition: Repetition,
     /// Its one deadline, set for each phase in turn.
@@ -135,7 +137,7 @@ impl Answer {
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Tries a backend, and a second endpoint or connection of it where that is harmless.
     pub async fn attempt(&self, how: Try, mut body: RequestBody) -> Result<Answer, Unanswered> {
         let _watch = self.course.as_ref().map(Course::watch);
@@ -267,14 +269,14 @@ impl Call {
                 // Before it may switch, an upstream would have to read a body to its end (RFC 9110
                 // §7.8), which not all do; so there is none, or the offer stays here.
                 let upgrade = match body.framing() {
-                    Framing::None => tunnel::offered(&self.parts),
+                    Framing::None => tunnel::offered(self.parts),
                     Framing::Length | Framing::Chunked => None,
                 };
                 let forwarding = Forwarding {
                     upgrade: upgrade.as_deref(),
                     ..self.forwarding(how, body.framing())
                 };
-                let head = headers::write_request(&self.parts, forwarding);
+                let head = headers::write_request(self.parts, forwarding);
                 let method = self.parts.method.clone();
                 let exchange = http1::Exchange::new(connection, method, upgrade, head, body);
                 Exchange::Http1(exchange)
@@ -313,9 +315,8 @@ impl Call {
     pub(super) fn forwarding(&self, how: Try, framing: Framing) -> Forwarding<'_> {
         let edge = &self.view.snapshot.routing.edge;
         Forwarding {
-            peer: self.peer,
-            trusted_proxies: &edge.trusted_proxies,
-            authority: headers::authority(&self.parts).unwrap_or_default(),
+            caller: &self.caller,
+            authority: self.authority,
             framing,
             via: edge.via.as_ref(),
             is_replay: how.is_replay,

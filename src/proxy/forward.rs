@@ -31,7 +31,8 @@ use super::flights::Subject;
 use super::headers;
 use super::issue::issue;
 use super::leash::Leash;
-use super::peer::Peer;
+use super::names::{CUTOVER_ARM, IDEMPOTENCY_KEY};
+use super::peer::Caller;
 use super::respond;
 use super::strict;
 use super::trial::Trial;
@@ -40,14 +41,12 @@ use super::worker::{View, Worker};
 
 /// Bytes kept of a request's body where no other backend could answer it.
 const KEPT_FOR_ANOTHER_CONNECTION: usize = 64 * 1024;
-/// Names the arm that answered, where the split shows it.
-const CUTOVER_ARM: &str = "cutover-arm";
 
 /// Answers one request, which sees `view` and nothing else, and notes in `course` what became of it.
 pub async fn handle(
     worker: Rc<Worker>,
     view: Rc<View>,
-    peer: Peer,
+    caller: Caller,
     request: Request<Incoming>,
     course: Option<Rc<Course>>,
 ) -> Response<ResponseBody> {
@@ -96,7 +95,7 @@ pub async fn handle(
             headers: &parts.headers,
             uri: &parts.uri,
         };
-        let client = || peer.client(&parts.headers, &routing.edge.trusted_proxies);
+        let client = || caller.client(&parts.headers, &routing.edge.trusted_proxies);
         match limits.admit(request, client, worker.clock.uptime()) {
             Ok(taken) => place = taken,
             Err(because) => {
@@ -110,14 +109,15 @@ pub async fn handle(
         }
     }
     // Whatever a safe request carries, it may be repeated.
-    let has_key = !parts.method.is_safe() && parts.headers.contains_key("idempotency-key");
+    let has_key = !parts.method.is_safe() && parts.headers.contains_key(IDEMPOTENCY_KEY);
     let call = Call {
         repetition: Repetition::of(&parts.method, has_key),
         deadline: worker.deadlines.add(),
         view: Rc::clone(&view),
         worker,
-        peer,
-        parts,
+        caller,
+        parts: &parts,
+        authority,
         course,
     };
     let mut response = match route.target {
@@ -128,7 +128,7 @@ pub async fn handle(
     response
 }
 
-impl Call {
+impl Call<'_> {
     async fn ask_backend(
         &self,
         backend: BackendId,
@@ -163,8 +163,8 @@ impl Call {
         let identified = split.identifier.identify(RequestFacts {
             headers: &self.parts.headers,
             uri: &self.parts.uri,
-            client: self.peer.client(&self.parts.headers, trusted),
-            secure: self.peer.is_secure(&self.parts.headers, trusted),
+            client: self.caller.client(&self.parts.headers, trusted),
+            secure: self.caller.is_secure(&self.parts.headers),
             share: standing.share,
             emergency: standing.emergency,
             now_seconds: now.seconds(),
@@ -213,7 +213,7 @@ impl Call {
     /// The request's body, of which up to `limit` bytes are kept for another attempt, and which
     /// breaks off after `most` if it does not say how long it is.
     fn body(&self, incoming: ClientBody, limit: usize, most: u64) -> RequestBody {
-        let body = RequestBody::incoming(incoming, &self.parts, limit, most);
+        let body = RequestBody::incoming(incoming, self.parts, limit, most);
         match self.view.snapshot.routing.edge.min_rate {
             Some(rate) => {
                 let deadline = self.worker.deadlines.add();

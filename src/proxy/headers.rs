@@ -10,7 +10,6 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
-use ipnet::IpNet;
 
 use crate::config::model::Via;
 use crate::upstream::http1::request::HeadWriter;
@@ -18,14 +17,8 @@ use crate::upstream::http1::reserved::{is_claim, is_disguised};
 use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
 
-use super::peer::Peer;
-
-/// Marks a request that legacy gets because `new` failed.
-pub const CUTOVER_REPLAY: &str = "cutover-replay";
-
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
-const X_FORWARDED_HOST: &str = "x-forwarded-host";
+use super::names::{CUTOVER_REPLAY, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::peer::Caller;
 
 /// The authority that a request is for, from its target or its `Host`.
 ///
@@ -74,10 +67,8 @@ fn is_plausible_host(host: &str) -> bool {
 /// What the upstream is told beyond the client's own fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'call> {
-    /// The other end of the client's connection.
-    pub peer: Peer,
-    /// Peers whose forwarding fields are believed.
-    pub trusted_proxies: &'call [IpNet],
+    /// Who sends it.
+    pub caller: &'call Caller,
     /// The authority that the client asked for.
     pub authority: &'call str,
     /// How the body's end is told.
@@ -138,7 +129,7 @@ pub fn http2_request(
     fields.reserve(parts.headers.len() + 4);
     if write_fields(fields, parts, forwarding).takes_trailers {
         // The one thing that this field may say here (RFC 9113 §8.2.2). gRPC insists on it.
-        fields.raw("te", b"trailers");
+        fields.raw(&header::TE, b"trailers");
     }
     Ok(request)
 }
@@ -148,7 +139,7 @@ trait Fields {
     /// Adds a field of the client's.
     fn field(&mut self, name: &HeaderName, value: &HeaderValue);
     /// Adds a field of ours.
-    fn raw(&mut self, name: &'static str, value: &[u8]);
+    fn raw(&mut self, name: &HeaderName, value: &[u8]);
 }
 
 impl Fields for HeadWriter {
@@ -156,8 +147,8 @@ impl Fields for HeadWriter {
         HeadWriter::field(self, name, value);
     }
 
-    fn raw(&mut self, name: &'static str, value: &[u8]) {
-        HeadWriter::raw(self, name, value);
+    fn raw(&mut self, name: &HeaderName, value: &[u8]) {
+        HeadWriter::raw(self, name.as_str(), value);
     }
 }
 
@@ -166,7 +157,7 @@ impl Fields for HeaderMap {
         self.append(name, value.clone());
     }
 
-    fn raw(&mut self, name: &'static str, value: &[u8]) {
+    fn raw(&mut self, name: &HeaderName, value: &[u8]) {
         // What we add is made of fields and addresses, which hold nothing that a field may not.
         if let Ok(value) = HeaderValue::from_bytes(value) {
             self.append(name, value);
@@ -184,7 +175,7 @@ struct Written {
 fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_>) -> Written {
     let nominated = Nominated::of(&parts.headers);
     let has_crumbs = parts.version == Version::HTTP_2;
-    let is_trusted = forwarding.peer.is_trusted(forwarding.trusted_proxies);
+    let is_trusted = forwarding.caller.is_peer_trusted();
     let mut has_length = false;
     let mut takes_trailers = false;
     for (name, value) in &parts.headers {
@@ -209,13 +200,13 @@ fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_
     if has_crumbs {
         write_joined_cookies(head, &parts.headers);
     }
-    write_forwarded(head, parts, forwarding, is_trusted);
+    write_forwarded(head, parts, forwarding);
     if let Some(via) = forwarding.via {
         // Behind those of whoever passed it on before.
-        head.raw("via", via.of(parts.version).as_bytes());
+        head.raw(&header::VIA, via.of(parts.version).as_bytes());
     }
     if forwarding.is_replay {
-        head.raw(CUTOVER_REPLAY, b"1");
+        head.raw(&CUTOVER_REPLAY, b"1");
     }
     Written { takes_trailers }
 }
@@ -232,7 +223,7 @@ fn is_dropped(name: &HeaderName) -> bool {
             is_old_hop_by_hop(name)
                 || matches!(
                     name.as_str(),
-                    "http2-settings" | X_FORWARDED_FOR | X_FORWARDED_PROTO | X_FORWARDED_HOST
+                    "http2-settings" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
                 )
                 || is_own(name)
                 || is_disguised(name.as_str())
@@ -248,8 +239,8 @@ fn write_length(head: &mut impl Fields, value: &HeaderValue, framing: Framing) {
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     let digits = &digits[zeros.min(digits.len().saturating_sub(1))..];
     match framing {
-        Framing::Length => head.raw("content-length", digits),
-        Framing::None if digits == b"0" => head.raw("content-length", digits),
+        Framing::Length => head.raw(&header::CONTENT_LENGTH, digits),
+        Framing::None if digits == b"0" => head.raw(&header::CONTENT_LENGTH, digits),
         Framing::None | Framing::Chunked => {}
     }
 }
@@ -308,20 +299,17 @@ fn write_joined_cookies(head: &mut impl Fields, headers: &HeaderMap) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(crumb.as_bytes());
     }
-    head.raw("cookie", &joined);
+    head.raw(&header::COOKIE, &joined);
 }
 
 /// Tells the upstream who asked, and how. A stranger's claims are replaced, a trusted proxy's are
 /// continued.
-fn write_forwarded(
-    head: &mut impl Fields,
-    parts: &Parts,
-    forwarding: Forwarding<'_>,
-    is_trusted: bool,
-) {
+fn write_forwarded(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_>) {
+    let caller = forwarding.caller;
+    let is_trusted = caller.is_peer_trusted();
     let mut hop = Inline::new();
     // An address always fits the buffer, so writing it cannot fail.
-    let _ = write!(hop, "{}", forwarding.peer.ip());
+    let _ = write!(hop, "{}", caller.peer());
     if is_trusted && parts.headers.contains_key(X_FORWARDED_FOR) {
         let mut chain = Vec::new();
         for line in parts.headers.get_all(X_FORWARDED_FOR) {
@@ -329,24 +317,23 @@ fn write_forwarded(
             chain.extend_from_slice(b", ");
         }
         chain.extend_from_slice(hop.as_bytes());
-        head.raw(X_FORWARDED_FOR, &chain);
+        head.raw(&X_FORWARDED_FOR, &chain);
     } else {
-        head.raw(X_FORWARDED_FOR, hop.as_bytes());
+        head.raw(&X_FORWARDED_FOR, hop.as_bytes());
     }
-    let scheme: &[u8] = if forwarding.peer.secure {
-        b"https"
-    } else {
-        b"http"
+    let scheme: &[u8] = match caller.is_peer_secure() {
+        true => b"https",
+        false => b"http",
     };
-    let claimed = |name| is_trusted.then(|| parts.headers.get(name)).flatten();
+    let claimed = |name: &HeaderName| is_trusted.then(|| parts.headers.get(name)).flatten();
     head.raw(
-        X_FORWARDED_PROTO,
-        claimed(X_FORWARDED_PROTO).map_or(scheme, HeaderValue::as_bytes),
+        &X_FORWARDED_PROTO,
+        claimed(&X_FORWARDED_PROTO).map_or(scheme, HeaderValue::as_bytes),
     );
     let authority = forwarding.authority.as_bytes();
     head.raw(
-        X_FORWARDED_HOST,
-        claimed(X_FORWARDED_HOST).map_or(authority, HeaderValue::as_bytes),
+        &X_FORWARDED_HOST,
+        claimed(&X_FORWARDED_HOST).map_or(authority, HeaderValue::as_bytes),
     );
 }
 
@@ -384,8 +371,18 @@ impl Write for Inline {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use ipnet::IpNet;
 
+    use super::super::peer::Peer;
     use super::*;
+
+    fn caller(trusted: &[IpNet]) -> Caller {
+        let peer = Peer {
+            address: "192.0.2.1:5".parse().expect("an address"),
+            secure: false,
+        };
+        Caller::new(peer, trusted)
+    }
 
     fn written(request: Request<()>, trusted: &[&str]) -> String {
         let (parts, ()) = request.into_parts();
@@ -396,11 +393,7 @@ mod tests {
         let head = write_request(
             &parts,
             Forwarding {
-                peer: Peer {
-                    address: "192.0.2.1:5".parse().expect("an address"),
-                    secure: false,
-                },
-                trusted_proxies: &trusted,
+                caller: &caller(&trusted),
                 authority: authority(&parts).expect("one host"),
                 framing: Framing::None,
                 via: None,
@@ -513,11 +506,7 @@ mod tests {
             });
             let (parts, ()) = request.body(()).expect("a request").into_parts();
             let forwarding = Forwarding {
-                peer: Peer {
-                    address: "192.0.2.1:5".parse().expect("an address"),
-                    secure: false,
-                },
-                trusted_proxies: &[],
+                caller: &caller(&[]),
                 authority: "a.example",
                 framing,
                 via: None,

@@ -1,9 +1,12 @@
 //! Who is on the other end of a client's connection, and whose request it is.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
+
+use super::names::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// The other end of a client's connection.
 #[derive(Clone, Copy, Debug)]
@@ -24,42 +27,91 @@ impl Peer {
     pub fn is_trusted(&self, trusted_proxies: &[IpNet]) -> bool {
         contains(trusted_proxies, self.ip())
     }
+}
+
+/// Who sends one request: its connection's other end, and what that is believed about others.
+///
+/// Lists, limits, the log, the split's key and the upstream all ask, some of them once more for each
+/// try. So everything is found once, and travels with the request; the walk through
+/// `X-Forwarded-For` not before somebody wants to know where it ends.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    peer: IpAddr,
+    is_peer_secure: bool,
+    is_peer_trusted: bool,
+    client: OnceCell<IpAddr>,
+}
+
+impl Caller {
+    /// The caller behind `peer`, which is believed if it is one of `trusted_proxies`.
+    pub fn new(peer: Peer, trusted_proxies: &[IpNet]) -> Self {
+        let ip = peer.ip();
+        Self {
+            peer: ip,
+            is_peer_secure: peer.secure,
+            is_peer_trusted: contains(trusted_proxies, ip),
+            client: OnceCell::new(),
+        }
+    }
+
+    /// The address of the connection's other end, without the wrapping of a dual-stack socket.
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Whether the connection is TLS.
+    pub const fn is_peer_secure(&self) -> bool {
+        self.is_peer_secure
+    }
+
+    /// Whether the peer's word about others is believed.
+    pub const fn is_peer_trusted(&self) -> bool {
+        self.is_peer_trusted
+    }
 
     /// Whether the client's own connection is TLS: this one, or by the word of a trusted proxy.
-    pub fn is_secure(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> bool {
+    pub fn is_secure(&self, headers: &HeaderMap) -> bool {
         let is_https = |headers: &HeaderMap| {
-            let claimed = headers.get("x-forwarded-proto");
+            let claimed = headers.get(X_FORWARDED_PROTO);
             claimed.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
         };
-        self.secure || (self.is_trusted(trusted_proxies) && is_https(headers))
+        self.is_peer_secure || (self.is_peer_trusted && is_https(headers))
     }
 
     /// The client's address: the peer's own, unless the peer is a trusted proxy; then the last
-    /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's.
+    /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's. Headers and
+    /// proxies are looked at when it is asked for the first time.
     pub fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
-        let mut client = self.ip();
-        if trusted_proxies.is_empty() || !contains(trusted_proxies, client) {
-            return client;
+        if !self.is_peer_trusted {
+            return self.peer;
         }
-        let lines = headers.get_all("x-forwarded-for").iter();
-        let hops = lines
-            .rev()
-            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        for hop in hops.map(<[u8]>::trim_ascii) {
-            // An empty element of a list means nothing (RFC 9110 §5.6.1.2).
-            if hop.is_empty() {
-                continue;
-            }
-            // What does not parse was not written by a proxy that deserves trust; the walk ends at
-            // the last address that did.
-            let Some(address) = parse_hop(hop) else { break };
-            client = address;
-            if !contains(trusted_proxies, client) {
-                break;
-            }
-        }
-        client
+        *self
+            .client
+            .get_or_init(|| forwarded_for(self.peer, headers, trusted_proxies))
     }
+}
+
+/// Where the walk from `proxy`, which is trusted, through `X-Forwarded-For` ends.
+fn forwarded_for(proxy: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+    let mut client = proxy;
+    let lines = headers.get_all(X_FORWARDED_FOR).iter();
+    let hops = lines
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    for hop in hops.map(<[u8]>::trim_ascii) {
+        // An empty element of a list means nothing (RFC 9110 §5.6.1.2).
+        if hop.is_empty() {
+            continue;
+        }
+        // What does not parse was not written by a proxy that deserves trust; the walk ends at
+        // the last address that did.
+        let Some(address) = parse_hop(hop) else { break };
+        client = address;
+        if !contains(trusted_proxies, client) {
+            break;
+        }
+    }
+    client
 }
 
 /// Whether any of `networks` contains `address`.
@@ -94,7 +146,8 @@ mod tests {
             headers.append("x-forwarded-for", line.parse().expect("a value"));
         }
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
-        peer.client(&headers, &trusted).to_string()
+        let caller = Caller::new(peer, &trusted);
+        caller.client(&headers, &trusted).to_string()
     }
 
     #[test]
@@ -148,6 +201,25 @@ mod tests {
             let line = format!("198.51.100.7, {garbage}, 10.0.0.2");
             assert_eq!(client("10.0.0.1", &[&line]), "10.0.0.2", "{garbage}");
         }
+    }
+
+    #[test]
+    fn who_asks_is_found_once_whoever_wants_to_know() {
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let peer = Peer {
+            address: "10.0.0.1:1".parse().expect("an address"),
+            secure: false,
+        };
+        let caller = Caller::new(peer, &trusted);
+        assert!(caller.is_peer_trusted());
+        let mut headers = HeaderMap::new();
+        headers.append(X_FORWARDED_FOR, "192.0.2.7".parse().expect("a value"));
+        let client = caller.client(&headers, &trusted);
+        assert_eq!(client, IpAddr::from([192, 0, 2, 7]));
+        // Nothing of the list is read again.
+        headers.clear();
+        assert_eq!(caller.client(&headers, &trusted), client);
+        assert!(!Caller::new(peer, &[]).is_peer_trusted());
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use crate::upstream::pool::Pool;
 use super::attempt::{Call, Chance, ClientFault, NotOpened, Try, Unsuccessful, within};
 use super::headers;
 
-impl Call {
+impl Call<'_> {
     /// Begins the request on a stream of a connection to the pool's endpoint.
     pub(super) async fn begin_stream(
         &self,
@@ -35,7 +35,7 @@ impl Call {
         };
         let without_host = pool.endpoint().address();
         let forwarding = self.forwarding(how, body.framing());
-        let head = headers::http2_request(&self.parts, forwarding, scheme, without_host);
+        let head = headers::http2_request(self.parts, forwarding, scheme, without_host);
         let Ok(head) = head else {
             return Err(Unsuccessful::Client(ClientFault::Host));
         };

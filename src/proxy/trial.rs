@@ -25,19 +25,17 @@ use super::attempt::{Answer, Call, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_code};
 use super::forward::{book, class_of, name_arm};
 use super::leash::Leash;
+use super::names::CUTOVER_FALLBACK;
 use super::worker::Worker;
 
 /// Time to the first byte on `new`, where the backend sets none and legacy could still answer.
 const FIRST_BYTE_WITH_FALLBACK: Duration = Duration::from_secs(5);
 
-/// Says why legacy answered instead of `new`, where the split shows it.
-const CUTOVER_FALLBACK: &str = "cutover-fallback";
-
 /// A request whose session belongs to `new`.
 #[derive(Clone, Copy)]
 pub struct Trial<'call> {
     /// The request.
-    pub call: &'call Call,
+    pub call: &'call Call<'call>,
     /// The split whose `new` is tried.
     pub id: SplitId,
     /// Its plan.

@@ -11,7 +11,7 @@ use cutover::identity::identify::{Identified, Identifier, RequestFacts};
 use cutover::policy::key::Salt;
 use cutover::policy::share::Share;
 use cutover::proxy::headers::{Forwarding, authority, write_request};
-use cutover::proxy::peer::Peer;
+use cutover::proxy::peer::{Caller, Peer};
 use cutover::upstream::http1::decode::{Decoder, Piece};
 use cutover::upstream::http1::response;
 use cutover::upstream::http1::upload::Framing;
@@ -44,8 +44,7 @@ pub(crate) fn head(bytes: &[u8]) {
     let written = write_request(
         &parts,
         Forwarding {
-            peer: peer(),
-            trusted_proxies: &[],
+            caller: &Caller::new(peer(), &[]),
             authority: host,
             framing: Framing::None,
             via: None,
@@ -114,12 +113,13 @@ pub(crate) fn forwarded(bytes: &[u8]) {
     }
     let stranger = peer();
     let trusted = ["10.0.0.0/8".parse().expect("a network")];
-    assert_eq!(stranger.client(&headers, &trusted), stranger.ip());
+    let found = Caller::new(stranger, &trusted).client(&headers, &trusted);
+    assert_eq!(found, stranger.ip());
     let proxy = Peer {
         address: SocketAddr::new([10, 9, 9, 9].into(), 5),
         ..stranger
     };
-    let client = proxy.client(&headers, &trusted);
+    let client = Caller::new(proxy, &trusted).client(&headers, &trusted);
     let is_proxy = |hop: &IpAddr| trusted[0].contains(hop);
     let is_told = hops.contains(&Some(client));
     assert!(is_told || client == proxy.ip(), "{client} of {hops:?}");
