@@ -8,7 +8,9 @@
 //! Withdrawing a request costs a client nine bytes, and us a connection to an upstream. The
 //! library counts only what is withdrawn before we have seen it; here is counted what was begun
 //! for nothing. Clients do withdraw requests (a page is left, a search goes on being typed), but
-//! not hundreds, and not most of them.
+//! not hundreds, and not most of them; and with gRPC they all do when an upstream is slow, for a
+//! deadline that expires is a request withdrawn. So it counts only if it was soon: whoever waits
+//! longer holds one of few streams meanwhile, and costs no more than one who waits for the answer.
 //!
 //! A client that is told to leave may stay until it has taken what was sent to it. hyper leaves the
 //! last piece of an answer to the connection, where no window opens by itself. So the time goes on
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 
+use crate::policy::time::Elapsed;
 use crate::upstream::deadline::{Deadline, Deadlines};
 
 use super::last_call::Phase;
@@ -32,13 +35,16 @@ use super::reader::Reader;
 /// Requests withdrawn for which a connection is not given up, however many they are of all.
 const MAX_ABANDONED: u64 = 200;
 
+/// A request that lasted longer was not begun for nothing. Deadlines of clients are rarely so short.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Whether anything is being answered on a connection, and when to stop waiting for more.
 #[derive(Debug)]
 pub(super) struct Quiet {
     answering: Cell<usize>,
     /// Requests so far.
     asked: Cell<u64>,
-    /// Requests that were withdrawn before they had an answer.
+    /// Requests that were withdrawn soon, before they had an answer.
     abandoned: Cell<u64>,
     /// Requests after which the client is to connect anew.
     most: u64,
@@ -71,6 +77,7 @@ impl Quiet {
         }
         Answering {
             quiet: Rc::clone(self),
+            begun: self.deadline.now(),
             is_answered: false,
         }
     }
@@ -114,17 +121,17 @@ impl Quiet {
         self.asked.get() >= self.most
     }
 
-    /// Whether most of many requests were withdrawn: no more is waited for.
+    /// Whether most of many requests were withdrawn soon: no more is waited for.
     pub(super) fn is_abused(&self) -> bool {
         let abandoned = self.abandoned.get();
         abandoned > MAX_ABANDONED && abandoned > self.asked.get() / 2
     }
 
-    fn ended(&self, is_answered: bool) {
+    fn ended(&self, begun: Elapsed, is_answered: bool) {
         let answering = self.answering.get() - 1;
         self.answering.set(answering);
         let was_abused = self.is_abused();
-        if !is_answered {
+        if !is_answered && self.deadline.now().since(begun) <= SOON {
             self.abandoned.set(self.abandoned.get() + 1);
         }
         if !self.is_abused() {
@@ -142,6 +149,8 @@ impl Quiet {
 #[derive(Debug)]
 pub(super) struct Answering {
     quiet: Rc<Quiet>,
+    /// In the worker's coarse time.
+    begun: Elapsed,
     is_answered: bool,
 }
 
@@ -154,7 +163,7 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.quiet.ended(self.is_answered);
+        self.quiet.ended(self.begun, self.is_answered);
     }
 }
 

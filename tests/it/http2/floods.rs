@@ -1,6 +1,8 @@
 //! Cheap frames that make a server work or remember: each kind has an end, and costs its sender's
 //! connection only.
 
+use std::time::Duration;
+
 use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::harness::frames::{
@@ -115,6 +117,35 @@ async fn requests_that_are_withdrawn_once_they_cost_something_end_their_connecti
     let outcome = client.outcome(0).await;
     assert!(matches!(outcome, Outcome::Gone(_)), "{outcome:?}");
     flooded.has_passed("slow reset").await;
+}
+
+#[tokio::test]
+async fn requests_that_are_withdrawn_when_their_time_is_up_end_no_connection() {
+    let flooded = Flooded::start().await;
+    let mut client = flooded.client().await;
+    let asked = || flooded.upstream.received_for("/withdrawn").len();
+    let mut streams: Vec<u32> = Vec::new();
+    // Were they counted, the third round would be the last.
+    for round in 1..=4 {
+        let next = streams.last().map_or(1, |last| last + 2);
+        streams = (next..).step_by(2).take(100).collect();
+        let ask = |stream: &u32| headers(*stream, END_STREAM, &get("/withdrawn"));
+        let asks: Vec<u8> = streams.iter().flat_map(ask).collect();
+        client.write_until_stuck(&asks).await;
+        eventually("all have begun", async || asked() == round * 100).await;
+        // A deadline as clients set them. Longer does no harm.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let resets: Vec<u8> = streams.iter().flat_map(|stream| reset(*stream)).collect();
+        client.write_until_stuck(&resets).await;
+        eventually("the upstream is left alone", async || {
+            flooded.upstream.open_connections() <= 2
+        })
+        .await;
+    }
+    let last = streams.last().expect("there were some") + 2;
+    client.ask(last, &get("/beside")).await;
+    let outcome = client.outcome(last).await;
+    assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
 }
 
 #[tokio::test]
