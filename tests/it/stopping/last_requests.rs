@@ -1,16 +1,18 @@
 //! Requests that were on their way when the drain began, on connections whose clients could not
 //! know of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client, Raw, get};
 use crate::harness::frames::{Frames, GOAWAY, Outcome, get as asking};
-use crate::harness::in_time;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Upstream};
+use crate::harness::{eventually, in_time};
 
 use super::{NEVER, refuses_connections, start, upstream};
 
@@ -175,6 +177,57 @@ async fn a_client_that_was_not_told_may_ask_once_more_after_an_answer_that_outla
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_kept_alive_client_that_rests_when_the_drain_begins_may_ask_once_more() {
+    let upstream = Upstream::ok("api");
+    is_answered(
+        async || start(&upstream, "0s", NEVER).await,
+        async |proxy| {
+            let mut client = Client::http1(proxy.address()).await;
+            assert_eq!(client.get("/", "").await.status, 200);
+            client
+        },
+        async |mut client| {
+            let answer = client.begin(get("/", "")).await?;
+            assert_eq!(answer.headers()["connection"], "close");
+            Ok(answer.status().as_u16())
+        },
+    )
+    .await;
+}
+
+/// Asks again and again on one connection until told that it ends; the number of answers.
+async fn ask_on(address: SocketAddr, rest: Duration) -> usize {
+    let mut client = Raw::connect(address).await;
+    for answered in 1.. {
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(client.read("api".len()).await, b"api");
+        if head.contains("Connection: close") {
+            return answered;
+        }
+        tokio::time::sleep(rest).await;
+        if client.has_ended() {
+            return answered;
+        }
+    }
+    unreachable!("it goes on until it is told to leave");
+}
+
+#[tokio::test]
+async fn clients_that_ask_again_and_again_lose_no_request_to_the_drain() {
+    let upstream = Upstream::ok("api");
+    let mut proxy = start(&upstream, "0s", NEVER).await;
+    let rests = (0..20).map(|number| Duration::from_millis(number / 2));
+    let asking: JoinSet<usize> = rests.map(|rest| ask_on(proxy.address(), rest)).collect();
+    eventually("there is load", async || upstream.received().len() > 200).await;
+    proxy.signal("TERM");
+    let answered: usize = asking.join_all().await.into_iter().sum();
+    assert_eq!(upstream.received().len(), answered);
+    assert_eq!(proxy.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
