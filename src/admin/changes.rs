@@ -3,7 +3,7 @@
 //! Every body may name the revision that its author has seen and may ask for a rehearsal; what it
 //! does not know is refused, because a misspelt `dry_runn` would be done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::control::command::{Author, Change, Command, Order, Outcome, Proviso};
-use crate::control::protocol::Refused;
+use crate::control::protocol::{ControlStopped, Refused};
+use crate::policy::share::Share;
 use crate::policy::signal::Reading;
 
 use super::AdminState;
@@ -31,6 +32,16 @@ const BODY_LIMIT: usize = 16 * 1024;
 
 /// A client that sends a head and then nothing would otherwise hold its connection for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An order that protects waits so long for a successor that is about to serve. A program that
+/// denies addresses one after the other would let no upgrade through if none of them waited.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// For a handover to be taken back, which is a matter of milliseconds.
+const TAKING_BACK: Duration = Duration::from_secs(5);
+
+/// Between two looks who decides.
+const LOOK: Duration = Duration::from_millis(20);
 
 type Answer = Result<Json<Outcome>, ApiError>;
 
@@ -267,7 +278,53 @@ async fn carry_out(
         },
         proviso,
     };
-    Ok(Json(state.control.command(order).await??))
+    let answered = match state.control.command(order.clone()).await? {
+        Err(Refused::HandingOver(_)) if protects(state, &order).await? => {
+            insist(state, order).await?
+        }
+        answered => answered,
+    };
+    Ok(Json(answered?))
+}
+
+/// Carries out what cannot wait until another process has taken over: as soon as that is done or
+/// has failed, else the handover is taken back for it.
+async fn insist(
+    state: &AdminState,
+    order: Order,
+) -> Result<Result<Outcome, Refused>, ControlStopped> {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let answered = state.control.command(order.clone()).await?;
+        let is_handing_over = matches!(answered, Err(Refused::HandingOver(_)));
+        let waited = begun.elapsed();
+        // Where it is over, the successor is to be asked, over another connection.
+        if !is_handing_over || state.upgrades.are_over() || waited > PATIENCE + TAKING_BACK {
+            return Ok(answered);
+        }
+        if waited > PATIENCE {
+            state.upgrades.take_back();
+        }
+    }
+}
+
+/// Whether an order takes something from `new`, or keeps somebody out.
+async fn protects(state: &AdminState, order: &Order) -> Result<bool, ControlStopped> {
+    let lowers = match &order.command {
+        Command::Deny { .. } | Command::Emergency { clear: false, .. } => true,
+        Command::Change { split, change } => match change {
+            Change::Rollback { .. } => true,
+            Change::Set { share, .. } => {
+                let present = state.control.split(split).await?;
+                let present = present.ok().and_then(|split| split.share.parse().ok());
+                present.is_some_and(|present: Share| *share < present)
+            }
+            _ => false,
+        },
+        _ => false,
+    };
+    Ok(lowers && !order.proviso.dry_run)
 }
 
 const fn proviso(expected_revision: Option<u64>, dry_run: bool) -> Proviso {

@@ -11,18 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::control::protocol::ControlHandle;
 use crate::handover::START;
+use crate::handover::last_words::LastWords;
 use crate::handover::program::Program;
 use crate::handover::successor::{Candidate, Described, Doorstep, Heir, Unheard};
-use crate::handover::upgrade::Wish;
+use crate::handover::upgrade::Wishes;
 use crate::telemetry::handover::HandoverTally;
 
 /// Between two looks whether a started process has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// For a started process that does not take over to say why, and end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// All that it takes to be succeeded.
 pub(super) struct Succession {
@@ -32,7 +35,7 @@ pub(super) struct Succession {
     pub(super) program: io::Result<Program>,
     pub(super) control: ControlHandle,
     pub(super) signal: Signal,
-    pub(super) wishes: mpsc::Receiver<Wish>,
+    pub(super) wishes: Wishes,
     pub(super) tally: Arc<HandoverTally>,
 }
 
@@ -59,6 +62,7 @@ struct Attempt {
 /// A process that we have started. It ends with its owner here, unless it is the heir.
 struct Started {
     child: Child,
+    words: LastWords,
     is_heir: bool,
 }
 
@@ -80,13 +84,21 @@ impl Succession {
                 () = &mut stop => return None,
                 asked = self.asked() => asked,
             };
+            let (candidate, reply) = match asked {
+                Asked::Upgrade(reply) => (None, reply),
+                Asked::Candidate(candidate) => (Some(candidate), None),
+            };
             let mut attempt = Attempt::default();
             // Whoever says the last word is an heir at once: nothing is awaited behind it.
             let ended = tokio::select! {
                 () = &mut stop => None,
-                ended = self.attempt(&mut attempt, asked) => Some(ended),
+                () = self.wishes.taken_back() => Some(Err(
+                    "an order came that could not wait for it: ask for the upgrade again"
+                        .to_owned(),
+                )),
+                ended = self.attempt(&mut attempt, candidate) => Some(ended),
             };
-            let Some((result, reply)) = ended else {
+            let Some(result) = ended else {
                 let because = "the old process was asked to stop".to_owned();
                 self.undo(attempt, because).await;
                 return None;
@@ -116,14 +128,15 @@ impl Succession {
         }
     }
 
+    /// Hands over to this candidate, or to one that it starts.
     async fn attempt(
         &self,
         attempt: &mut Attempt,
-        asked: Asked,
-    ) -> (Result<Heir, String>, Option<Reply>) {
-        match asked {
-            Asked::Upgrade(reply) => (self.upgrade(attempt).await, reply),
-            Asked::Candidate(candidate) => (self.hand_over(attempt, candidate).await, None),
+        candidate: Option<Candidate>,
+    ) -> Result<Heir, String> {
+        match candidate {
+            Some(candidate) => self.hand_over(attempt, candidate).await,
+            None => self.upgrade(attempt).await,
         }
     }
 
@@ -153,7 +166,7 @@ impl Succession {
                     tracing::info!("SIGUSR2: looking for a successor");
                     return Asked::Upgrade(None);
                 }
-                Some(wish) = self.wishes.recv() => {
+                Some(wish) = self.wishes.next() => {
                     tracing::info!(actor = wish.actor, reason = wish.reason, "an upgrade is asked for");
                     return Asked::Upgrade(Some(wish.reply));
                 }
@@ -189,16 +202,20 @@ impl Succession {
         let program =
             program.map_err(|error| format!("it is not known what runs here: {error}"))?;
         let path = program.path().display();
-        let child = program
+        let (child, words) = program
             .start()
             .map_err(|error| format!("cannot start {path}: {error}"))?;
         tracing::info!(process = child.id(), program = %path, "a successor is started");
         let child = attempt.child.insert(Started {
             child,
+            words,
             is_heir: false,
         });
         let candidate = self.first_to_knock(child).await?;
-        self.hand_over(attempt, candidate).await
+        match self.hand_over(attempt, candidate).await {
+            Ok(heir) => Ok(heir),
+            Err(because) => Err(attempt.explained(because).await),
+        }
     }
 
     async fn first_to_knock(&self, child: &mut Started) -> Result<Candidate, String> {
@@ -213,9 +230,11 @@ impl Succession {
         };
         tokio::select! {
             candidate = knocking => Ok(candidate),
-            ended = child.ended() => Err(format!(
-                "the new process ended at once ({ended}); its last words are in the log"
-            )),
+            ended = child.ended() => {
+                let words = child.words.heard();
+                let words = words.unwrap_or_else(|| "what it said is in the log".to_owned());
+                Err(format!("the new process ended at once ({ended}): {words}"))
+            }
             () = sleep(START) => Err(format!("the new process asked for nothing within {START:?}")),
         }
     }
@@ -226,7 +245,7 @@ impl Succession {
             process = candidate.process(),
             "a successor asks to take over"
         );
-        let failed = |error| format!("the new process does not take over: {error}");
+        let failed = |error: Unheard| not_taken(&error.to_string());
         let candidate = attempt.candidate.insert(candidate);
         candidate.equip(&self.sockets).await.map_err(failed)?;
         attempt.is_released = true;
@@ -240,6 +259,23 @@ impl Succession {
         let candidate = attempt.candidate.take();
         let candidate = candidate.expect("it was put there above");
         Ok(Heir::from(candidate))
+    }
+}
+
+impl Attempt {
+    /// Why the process that we have started does not take over: what it says of that if it has
+    /// ended, else what can be seen from here.
+    async fn explained(&mut self, because: String) -> String {
+        let Some(child) = &mut self.child else {
+            return because;
+        };
+        match timeout(LAST_WORDS, child.ended()).await {
+            Ok(_) => child
+                .words
+                .heard()
+                .map_or(because, |words| not_taken(&words)),
+            Err(_) => because,
+        }
     }
 }
 
@@ -260,6 +296,10 @@ impl Started {
         let _ = self.child.kill();
         let _ = timeout(START, self.ended()).await;
     }
+}
+
+fn not_taken(because: &str) -> String {
+    format!("the new process does not take over: {because}")
 }
 
 async fn knocked(doorstep: Option<&Doorstep>) -> Result<Candidate, Unheard> {

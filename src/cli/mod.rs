@@ -38,6 +38,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use self::output::{Answer, Format, Ink};
+use crate::handover::last_words;
 
 /// Moves live traffic from a legacy API to its replacement, in stages, on evidence, and back at
 /// the first sign of harm.
@@ -273,13 +274,18 @@ enum Command {
 
 /// Reads the command line, does what it says and returns what the shell is told.
 pub fn main() -> ExitCode {
-    match obey(&Cli::command().get_matches(), Ink::for_stdout()) {
+    let words = Cli::command().try_get_matches().unwrap_or_else(|error| {
+        last_words::say(&error.to_string());
+        error.exit()
+    });
+    match obey(&words, Ink::for_stdout()) {
         Ok(answer) => {
             // A reader that went away (`cutover status | head -1`) has seen all it wanted.
             let _ = std::io::stdout().write_all(answer.text.as_bytes());
             answer.exit.into()
         }
         Err(failure) => {
+            last_words::say(&failure.message);
             // If stderr is closed, the exit code still tells.
             let _ = writeln!(std::io::stderr(), "cutover: {failure}");
             failure.exit.into()

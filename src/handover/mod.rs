@@ -11,11 +11,13 @@
 //!
 //! [`predecessor`] is what the successor sees of the old process and [`successor`] the other way
 //! round; [`wire`] is what they say. [`activation`] takes sockets from systemd instead, [`notify`]
-//! tells it where we stand, and [`program`] knows how to start ourselves again. [`restraint`] is what
+//! tells it where we stand, [`program`] knows how to start ourselves again, and [`last_words`] what such a process says if
+//! it fails. [`restraint`] is what
 //! an old process obeys to the end. Why all this is so is in docs/adr/0007-handover.md.
 
 pub mod activation;
 pub mod inherited;
+pub mod last_words;
 pub mod notify;
 pub mod predecessor;
 pub mod program;

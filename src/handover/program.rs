@@ -7,8 +7,10 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::{env, fs};
+
+use super::last_words::LastWords;
 
 /// The argument that has a process take over from the running one.
 pub const TAKE_OVER: &str = "--take-over";
@@ -46,11 +48,10 @@ impl Program {
     ///
     /// # Errors
     /// Those of starting a process.
-    pub fn start(&self) -> io::Result<Child> {
-        Command::new(&self.path)
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .spawn()
+    pub fn start(&self) -> io::Result<(Child, LastWords)> {
+        let mut command = Command::new(&self.path);
+        let words = LastWords::of(&mut command)?;
+        Ok((command.args(&self.arguments).spawn()?, words))
     }
 }
 

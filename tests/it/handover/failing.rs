@@ -103,6 +103,15 @@ async fn a_mistake_in_the_configuration_costs_nothing() {
     proxy.rewrite("cutover.yaml", "nonsense: [");
     let refused = proxy.cutover(&["upgrade"]).await;
     assert_eq!(refused.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("cutover.yaml:2:1: "), "{said}");
+    assert!(said.contains("the new process ended at once"), "{said}");
+    let logged = proxy.log();
+    let logged = logged.lines().find(|line| line.contains("not replaced"));
+    assert!(
+        logged.is_some_and(|line| line.contains("cutover.yaml:2:1: ")),
+        "{logged:?}"
+    );
     assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
     // The old one was never asked to let go.
     assert!(!proxy.log().contains("asks to take over"));
@@ -306,4 +315,59 @@ async fn a_process_that_takes_over_from_nobody_starts_as_usual() {
         Heir::of(&proxy, proxy.process()).await
     };
     drop(heir);
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_listen_says_why_to_whoever_upgrades() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().linked().start(&plain(&upstream)).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    let file = proxy.site().configuration_path();
+    let written = fs::read_to_string(&file).expect("it is there");
+    let moved = written.replacen("127.0.0.1:0", &taken, 1);
+    assert_ne!(written, moved);
+    fs::write(&file, moved).expect("it is writable");
+    let refused = proxy.cutover(&["upgrade"]).await;
+    assert_eq!(refused.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("does not take over: "), "{said}");
+    assert!(said.contains(&taken), "{said}");
+    assert!(said.contains("Address already in use"), "{said}");
+    assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_protects_takes_a_handover_back_that_takes_too_long() {
+    let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
+    let settings = "share: 50%, rollback: off";
+    let proxy = Site::new()
+        .start(&migration(legacy.address(), new.address(), settings))
+        .await;
+    let key = keyed("50%", cutover::policy::arm::Arm::New);
+    let mut slow = Stranger::knock(proxy.site()).await;
+    slow.ask().await;
+    slow.be_released().await;
+    let raised = proxy
+        .change(
+            "/api/v1/splits/api/share",
+            r#"{"share": "60%", "override": true}"#,
+        )
+        .await;
+    assert_eq!(raised.status, 503, "a raise can wait");
+    let order = proxy
+        .change(
+            "/api/v1/splits/api/share",
+            r#"{"share": "0%", "override": true}"#,
+        )
+        .await;
+    assert_eq!(order.status, 200, "{:?}", order.body);
+    let refused = slow.hear().await;
+    assert_eq!(refused["say"], "refused");
+    let answer = proxy.client().await.get("/", &key).await;
+    assert_eq!(answer.served_by(), Some("legacy"));
+    assert!(proxy.status().await.store_healthy);
+    proxy
+        .counts(1.0, "cutover_handovers_total", &[("result", "failed")])
+        .await;
 }
