@@ -101,9 +101,16 @@ pub enum ServeError {
     /// The running process goes on.
     #[error(transparent)]
     NotRelieved(#[from] NotRelieved),
-    /// systemd has bound a socket in which clients would wait for ever.
-    #[error("systemd passes a socket for {0}, and the configuration has no listener there")]
-    Unclaimed(SocketAddr),
+    /// systemd passes sockets of another kind.
+    #[error(transparent)]
+    Activation(#[from] activation::NotTaken),
+    /// systemd has bound sockets in which clients would wait for ever; all of them.
+    #[error(
+        "systemd passes a socket for {}, and the configuration has no listener there: add it to \
+         `listeners` or make it `admin.address`, or remove its `ListenStream=` from the socket unit",
+        .0.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and one for ")
+    )]
+    Unclaimed(Vec<SocketAddr>),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -1,6 +1,6 @@
 //! The listening sockets: whose they are at the start, and what becomes of them.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use tokio::time::sleep;
@@ -30,10 +30,11 @@ pub(super) fn listen(
     for address in given.unclaimed() {
         tracing::info!(%address, "no longer listened on");
     }
-    match passed.unclaimed().next() {
-        Some(address) => Err(ServeError::Unclaimed(address)),
-        None => Ok((sockets, admin)),
+    let unclaimed: Vec<SocketAddr> = passed.unclaimed().collect();
+    if unclaimed.is_empty() {
+        return Ok((sockets, admin));
     }
+    Err(ServeError::Unclaimed(unclaimed))
 }
 
 /// What each socket is for, the admin API's last.

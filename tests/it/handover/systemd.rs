@@ -1,7 +1,7 @@
 //! Sockets that outlive the process, and what systemd is told.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -172,8 +172,13 @@ async fn systemd_starts_it_at_the_first_connection_and_passes_the_socket() {
         );
         let site = Site::new().beginning(&beginning);
         site.configure(&plain(&upstream));
+        let mut listening = vec!["--listen".to_owned(), address.to_string()];
+        let another = free_address().to_string();
+        if !claimed {
+            listening.extend(["--listen".to_owned(), another.clone()]);
+        }
         let mut child = Command::new("systemd-socket-activate")
-            .args(["--listen", &address.to_string()])
+            .args(listening)
             .args([env!("CARGO_BIN_EXE_cutover"), "serve", "--config"])
             .arg(site.configuration_path())
             .current_dir(site.path())
@@ -193,9 +198,68 @@ async fn systemd_starts_it_at_the_first_connection_and_passes_the_socket() {
         } else {
             let output = child.wait_with_output().expect("it refuses");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let expected = format!("systemd passes a socket for {address}");
+            let expected = format!("systemd passes a socket for {address} and one for {another}");
             assert!(said.contains(&expected), "{said}");
+            assert!(said.contains("add it to `listeners`"), "{said}");
         }
+    }
+}
+
+#[tokio::test]
+async fn sockets_of_systemd_that_are_no_tcp_listeners_are_named_with_the_remedy() {
+    let site = Site::new();
+    site.configure("backends: {}\nroutes: []\n");
+    let path = site.path().join("clients.sock");
+    let path = path.to_str().expect("it is text");
+    let address = free_address().to_string();
+    for (options, expected) in [
+        (vec!["--listen", path], format!("the Unix socket {path}")),
+        (
+            vec!["--datagram", "--listen", &address],
+            format!("the datagram socket {address}"),
+        ),
+        (
+            vec!["--accept", "--listen", &address],
+            format!("one connection to {address} instead of its listener"),
+        ),
+    ] {
+        let is_datagram = options[0] == "--datagram";
+        let mut child = Command::new("systemd-socket-activate")
+            .args(&options)
+            .args([env!("CARGO_BIN_EXE_cutover"), "serve", "--config"])
+            .arg(site.configuration_path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("test.sh installs systemd");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let said = tokio::task::spawn_blocking(move || {
+            let mut line = || lines.next().and_then(Result::ok).expect("it says why");
+            let mut said = line();
+            while !said.starts_with("cutover: ") {
+                said = line();
+            }
+            said
+        });
+        eventually("it was asked for", async || {
+            // Nobody may listen yet.
+            if is_datagram {
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("there are free ports");
+                let _ = socket.send_to(b"?", &address);
+            } else if options.contains(&path) {
+                let _ = std::os::unix::net::UnixStream::connect(path);
+            } else {
+                let _ = std::net::TcpStream::connect(&address);
+            }
+            said.is_finished()
+        })
+        .await;
+        let said = said.await.expect("it does not panic");
+        assert!(said.contains(&expected), "{said}");
+        assert!(said.contains("`ListenStream=ADDRESS:PORT`"), "{said}");
+        // Where it passes connections on, it goes on itself.
+        let _ = child.kill();
+        child.wait().expect("it is our child");
     }
 }
 
