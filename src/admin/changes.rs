@@ -185,6 +185,11 @@ pub(super) async fn deny(
         }
         Command::EndDenial { network }
     } else {
+        if body.span.is_some_and(|span| span.is_zero()) {
+            return Err(ApiError::bad_request(
+                "`for` is no time at all: write how long from now, such as `30m`, or leave it out",
+            ));
+        }
         if body.reason.trim().is_empty() {
             return Err(ApiError::bad_request(
                 "denying needs a `reason`: whoever finds it denied will ask why",

@@ -165,6 +165,11 @@ pub struct Emergency {
     pub dry_run: bool,
 }
 
+/// How a network is written, wherever one is asked for.
+pub const NETWORK_FORMS: &str = "write an address, such as `192.0.2.7` or `2001:db8::1`, or a \
+                                 network, such as `192.0.2.0/24` or `2001:db8::/32`; names and \
+                                 ranges are not taken";
+
 /// Denies a network, or ends that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -196,10 +201,8 @@ impl Deny {
     pub fn parsed(&self) -> Result<IpNet, String> {
         let network = addresses::network(&self.network);
         network.ok_or_else(|| {
-            format!(
-                "`{}` is no address and no network: write one such as `192.0.2.7` or `10.0.0.0/8`",
-                self.network
-            )
+            let written = &self.network;
+            format!("`{written}` is no address and no network: {NETWORK_FORMS}")
         })
     }
 }

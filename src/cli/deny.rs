@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::admin::wire::Deny;
+use crate::admin::wire::{Deny, NETWORK_FORMS};
 use crate::control::denied::Denied;
 use crate::policy::{addresses, duration};
 
@@ -18,11 +18,13 @@ const PATH: &str = "/api/v1/denied";
 /// `cutover deny`
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A client address or a network; without it, what is denied is listed.
+    /// A client's address, such as 192.0.2.7 or 2001:db8::1, or a network, such as 192.0.2.0/24 or
+    /// 2001:db8::/32; without it, what is denied is listed.
     #[arg(value_name = "ADDRESS|NETWORK", value_parser = network)]
     network: Option<String>,
-    /// For how long, such as 30m or 12h; without it, until somebody ends it.
-    #[arg(long = "for", value_name = "DURATION", requires = "network", value_parser = duration::parse)]
+    /// For how long from now: a number with one of the units s, m, h or d, such as 90s, 30m, 1.5h
+    /// or 7d; no date and no time of day. Without it, until somebody ends it.
+    #[arg(long = "for", value_name = "DURATION", requires = "network", value_parser = span)]
     span: Option<Duration>,
     /// End the denial of exactly this network.
     #[arg(long, requires = "network", conflicts_with = "span")]
@@ -78,7 +80,9 @@ fn render(denied: &Denied, ink: Ink) -> String {
         table.row([
             entry.network.to_string().into(),
             denial.since.rfc3339().into(),
-            until.unwrap_or_else(|| "removed".to_owned()).into(),
+            until
+                .unwrap_or_else(|| "somebody ends it".to_owned())
+                .into(),
             denial.actor.as_str().into(),
             denial.reason.as_str().into(),
         ]);
@@ -90,8 +94,17 @@ fn render(denied: &Denied, ink: Ink) -> String {
 fn network(text: &str) -> Result<String, String> {
     match addresses::network(text) {
         Some(_) => Ok(text.to_owned()),
-        None => {
-            Err("write an address or a network, such as `192.0.2.7` or `10.0.0.0/8`".to_owned())
-        }
+        None => Err(NETWORK_FORMS.to_owned()),
+    }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        _ => Err(
+            "write how long from now, as a number with one of the units s, m, h or d, such as \
+             `90s`, `30m`, `1.5h` or `7d`; a date or a time of day is not taken"
+                .to_owned(),
+        ),
     }
 }

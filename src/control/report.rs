@@ -234,6 +234,7 @@ pub(super) fn metrics(
             worker_connections: &(data_plane.connections)(),
             connections_accepted: edge.accepted,
             denied_networks: world.denials().len(),
+            denials_dropped: world.denials_dropped(),
             failed_accepts: edge.failed_accepts,
             edge_load: (data_plane.edge_load)(),
             tunnels: edge.tunnels,

@@ -54,6 +54,8 @@ pub struct World {
     /// What is being recorded of the splits.
     pub recorder: Recorder,
     denials: Arc<Denials>,
+    /// How many were in the store beyond what may be.
+    denials_dropped: u64,
     /// Kept apart, because it is asked for ten times a second.
     next_end_of_denial: Option<Timestamp>,
     /// Who may come in, by the file's lists and by the denials.
@@ -110,6 +112,14 @@ impl World {
         config: Config,
         saved: Saved,
     ) -> Result<(Self, Vec<Effect>), BuildError> {
+        if saved.denials_dropped > 0 {
+            tracing::warn!(
+                dropped = saved.denials_dropped,
+                "the store holds more denied networks than the {} that may be; the oldest are let \
+                 in again: list them in `edge.deny_file`",
+                Denials::MAX
+            );
+        }
         let mut registry = Registry::new(config.process.workers);
         let routing = Arc::new(registry.build(&config)?);
         let mut world = Self {
@@ -120,6 +130,7 @@ impl World {
             recorder: Recorder::default(),
             next_end_of_denial: saved.denials.next_end(),
             denials: Arc::new(saved.denials),
+            denials_dropped: saved.denials_dropped,
             access: Arc::default(),
             registry,
             generation: 0,

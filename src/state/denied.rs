@@ -10,26 +10,34 @@ use super::{DENIED, StoreError};
 use crate::policy::addresses::network;
 use crate::policy::denials::{Denial, Denials};
 
-/// All that is saved.
+/// What is saved, and how many more there were than may be: the oldest are left out then.
 ///
 /// # Errors
 /// [`StoreError`] if any of it cannot be read.
-pub(super) fn read(transaction: &ReadTransaction) -> Result<Denials, StoreError> {
+pub(super) fn read(transaction: &ReadTransaction) -> Result<(Denials, u64), StoreError> {
     let table = match transaction.open_table(DENIED) {
         Ok(table) => table,
         // An earlier version made the file.
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Denials::default()),
+        Err(TableError::TableDoesNotExist(_)) => return Ok((Denials::default(), 0)),
         Err(error) => return Err(error.into()),
     };
-    let mut denials = Vec::new();
+    let mut denials = BTreeMap::new();
+    let mut dropped = 0;
     for entry in table.iter()? {
         let (text, json) = entry?;
         let (text, json) = (text.value(), json.value());
         let network = network(text).ok_or_else(|| StoreError::Network(text.to_owned()))?;
         let denial: Denial = serde_json::from_str(json).map_err(StoreError::Value)?;
-        denials.push((network, denial));
+        denials.insert((denial.since, network), denial);
+        // Never more in memory than may be, whatever wrote the file.
+        if denials.len() > Denials::MAX {
+            denials.pop_first();
+            dropped += 1;
+        }
     }
-    Ok(denials.into_iter().collect())
+    let denials = denials.into_iter();
+    let denials = denials.map(|((_, network), denial)| (network, denial));
+    Ok((denials.collect(), dropped))
 }
 
 /// Makes the table hold exactly these.

@@ -344,7 +344,7 @@ impl Reading {
             let (record, _) = record::understand(written).map_err(StoreError::Record)?;
             rollouts.insert(split.value().to_owned(), record);
         }
-        let denied = denied::read(&self.0)?;
+        let (denied, _) = denied::read(&self.0)?;
         Ok(Document {
             format: Document::FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -69,6 +69,8 @@ pub struct Saved {
     pub emergency: bool,
     /// What was denied by hand.
     pub denials: Denials,
+    /// How many denials more than may be the file holds; the oldest, they are not in force.
+    pub denials_dropped: u64,
 }
 
 /// What is to be saved besides rollouts; what is absent stays as it was.
@@ -195,10 +197,11 @@ impl Store {
             let record = self.read_record(&split, json)?;
             saved.rollouts.insert(split, record);
         }
-        saved.denials = denied::read(&transaction).map_err(|error| match error {
-            StoreError::Database(error) => broken(error),
-            error => OpenError::damaged(&self.file, error),
-        })?;
+        (saved.denials, saved.denials_dropped) =
+            denied::read(&transaction).map_err(|error| match error {
+                StoreError::Database(error) => broken(error),
+                error => OpenError::damaged(&self.file, error),
+            })?;
         Ok(saved)
     }
 

@@ -554,3 +554,31 @@ fn what_is_denied_is_saved_whole_and_a_file_of_an_earlier_version_denies_nobody(
         );
     }
 }
+
+#[test]
+fn of_more_denied_networks_than_may_be_the_oldest_are_left_out_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let entries = (0..Denials::MAX as u32 + 3).map(|number| {
+        let network = ipnet::IpNet::from(std::net::IpAddr::from(number.to_be_bytes()));
+        let denial = Denial {
+            since: Timestamp::from_milliseconds(i64::from(number)),
+            until: None,
+            actor: "alice".to_owned(),
+            reason: String::new(),
+        };
+        (network, denial)
+    });
+    let changes = Changes {
+        denials: Some(&entries.collect()),
+        ..Changes::default()
+    };
+    store.commit([], changes, []).unwrap();
+    let saved = store.load().unwrap();
+    assert_eq!(
+        (saved.denials.len(), saved.denials_dropped),
+        (Denials::MAX, 3)
+    );
+    let first = saved.denials.iter().next().unwrap().0.to_string();
+    assert_eq!(first, "0.0.0.3/32");
+}

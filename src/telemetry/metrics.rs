@@ -181,6 +181,12 @@ impl Metrics {
         exporter
             .gauge("cutover_denied_networks", "Networks denied by hand.")
             .set(&[], process.denied_networks as f64);
+        exporter
+            .counter(
+                "cutover_denials_dropped_total",
+                "Networks that the store held denied beyond the bound, and that are let in again.",
+            )
+            .set(&[], process.denials_dropped);
         let refused = exporter.counter(
             "cutover_refused_total",
             "Connections and requests that the proxy itself turned away, by reason.",

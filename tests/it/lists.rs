@@ -148,7 +148,7 @@ async fn what_is_denied_survives_a_kill_and_is_told_with_who_and_why() {
     for part in [
         "192.0.2.0/24",
         "a flood of logins",
-        "removed",
+        "somebody ends it",
         "local",
         "2001:db8::/32",
     ] {

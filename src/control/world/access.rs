@@ -15,6 +15,11 @@ impl World {
         &self.denials
     }
 
+    /// How many networks the store had denied beyond what may be; they are let in again.
+    pub const fn denials_dropped(&self) -> u64 {
+        self.denials_dropped
+    }
+
     /// Replaces what was denied by hand.
     pub fn deny_only(&mut self, denials: Denials) {
         self.next_end_of_denial = denials.next_end();

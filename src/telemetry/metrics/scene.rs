@@ -44,6 +44,8 @@ pub struct ProcessScene<'a> {
     pub connections_accepted: u64,
     /// Networks denied by hand.
     pub denied_networks: usize,
+    /// Those that the store held beyond what may be, and that are let in again.
+    pub denials_dropped: u64,
     /// How often the system would not let a waiting connection in.
     pub failed_accepts: u64,
     /// What the edges of all workers hold.

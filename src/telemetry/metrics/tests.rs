@@ -28,6 +28,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     worker_connections: &[4, 6],
     connections_accepted: 11,
     denied_networks: 5,
+    denials_dropped: 2,
     failed_accepts: 1,
     edge_load: EdgeLoad {
         requests_in_flight: 3,
