@@ -28,6 +28,7 @@ use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::{Closure, EdgeRefusal};
 
+use super::frames::Counted;
 use super::half_close::{Answering, HalfClosing};
 use super::http2;
 use super::introduction::read_introduction;
@@ -336,8 +337,8 @@ where
             }))
         }
     });
-    let connection =
-        http2::builder(readers, max_head).serve_connection(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Counted::new(stream, worker));
+    let connection = http2::builder(readers, max_head).serve_connection(stream, service);
     let connection = pin!(connection);
     drive(
         worker,

@@ -99,11 +99,13 @@ pub enum Closure {
     AbandonedRequests,
     /// It took nothing of an answer in time, or less than it must.
     SlowReader,
+    /// Over HTTP/2, it sent many frames that ask for nothing.
+    ControlFrames,
 }
 
 impl Closure {
     /// Label values in the order of the variants.
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
         "tls_handshake",
         "no_request",
         "proxy_protocol_stranger",
@@ -111,6 +113,7 @@ impl Closure {
         "address_connections",
         "abandoned_requests",
         "slow_reader",
+        "control_frames",
     ];
 
     /// Label value.

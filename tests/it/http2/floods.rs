@@ -215,6 +215,49 @@ async fn frames_that_want_an_answer_are_read_no_faster_than_their_sender_reads()
 }
 
 #[tokio::test]
+async fn frames_that_ask_for_nothing_end_their_connection_when_they_are_many() {
+    let flooded = Flooded::start().await;
+    for (number, frame) in [
+        frame(PING, 0, 0, &[7; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]),
+        frame(0xfa, 0, 0, &[7; 8]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = flooded.client().await;
+        client.write(frame.repeat(900)).await;
+        client.ask(3, &get("/beside")).await;
+        let outcome = client.outcome(3).await;
+        assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
+        client.write_until_stuck(&frame.repeat(200)).await;
+        is_turned_away(&mut client).await;
+        let ended = [("reason", "control_frames")];
+        let count = number as f64 + 1.0;
+        flooded
+            .proxy
+            .counts(count, "cutover_refused_total", &ended)
+            .await;
+    }
+    flooded.has_passed("frames for nothing").await;
+}
+
+#[tokio::test]
+async fn frames_beside_requests_and_answers_end_no_connection() {
+    let flooded = Flooded::start().await;
+    let mut client = flooded.client().await;
+    // As many as would be a flood twice over by themselves.
+    for stream in (1..1001).step_by(2) {
+        client.write(frame(PING, 0, 0, &[7; 8]).repeat(4)).await;
+        client.ask(stream, &get("/beside")).await;
+        let outcome = client.outcome(stream).await;
+        assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
+    }
+    flooded.has_passed("pings beside requests").await;
+}
+
+#[tokio::test]
 async fn requests_malformed_one_after_the_other_end_their_connection() {
     let flooded = Flooded::start().await;
     let mut client = flooded.client().await;
