@@ -2,6 +2,7 @@
 //! process lives: configuration, sockets, state, threads, service, drain.
 
 mod admin;
+mod descriptors;
 mod memory;
 mod signals;
 mod sockets;
@@ -198,6 +199,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let started = WorkerThread::start_all(world.config.process.workers, &shared)?;
     let (workers, threads): (Vec<WorkerThread>, Vec<JoinHandle<()>>) = started.into_iter().unzip();
     let workers: Arc<[WorkerThread]> = workers.into();
+    let bearable_connections = bearable_connections(&world.config);
     warm_all(&world, &workers).await;
 
     let drain = world.config.process.drain.clone();
@@ -210,6 +212,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let handovers = Arc::new(HandoverTally::default());
     let data_plane = DataPlane {
         handovers: Arc::clone(&handovers),
+        bearable_connections,
         ..data_plane(
             &workers,
             &certificates,
@@ -237,6 +240,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
             workers: Arc::clone(&workers),
             published: Arc::clone(&published),
             edge: Arc::clone(&edge),
+            bearable_connections,
         };
         Listener::prepare(socket, reception)
     });
@@ -413,6 +417,25 @@ async fn warm_all(world: &World, workers: &[WorkerThread]) {
     }
 }
 
+/// Client connections that the process's file descriptors bear.
+fn bearable_connections(config: &Config) -> usize {
+    let endpoints = config
+        .backends
+        .iter()
+        .map(|backend| backend.endpoints.len());
+    let bearable = descriptors::bearable_connections(endpoints.sum());
+    let configured = config.edge.max_connections;
+    if bearable < configured {
+        tracing::warn!(
+            bearable,
+            configured,
+            "fewer clients than `edge.max_connections` are let in, since the file descriptors bear no \
+             more; raise their hard limit (`LimitNOFILE=`, `ulimit -Hn`)"
+        );
+    }
+    bearable
+}
+
 /// The data plane, as the control plane sees it.
 fn data_plane(
     workers: &Arc<[WorkerThread]>,
@@ -463,6 +486,7 @@ fn data_plane(
         }),
         edge,
         handovers: Arc::default(),
+        bearable_connections: usize::MAX,
     }
 }
 

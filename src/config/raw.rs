@@ -283,7 +283,8 @@ pub(crate) struct Edge {
     /// File with more of them, as `deny_file`.
     #[schemars(length(min = 1))]
     pub(crate) allow_file: Option<String>,
-    /// Open client connections over all listeners; more wait in the kernel.
+    /// Open client connections over all listeners, but no more than the file descriptors bear; more
+    /// wait in the kernel.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(crate) max_connections: usize,
     /// Open connections of one client address (IPv6 by its /64); more are closed at once. Those of

@@ -35,6 +35,8 @@ pub struct DataPlane {
     pub edge: Arc<EdgeTally>,
     /// Counts replacements of the process.
     pub handovers: Arc<HandoverTally>,
+    /// Client connections that the process's file descriptors bear.
+    pub bearable_connections: usize,
 }
 
 impl std::fmt::Debug for DataPlane {

@@ -232,6 +232,8 @@ pub(super) fn metrics(
             store_healthy: keeper.is_healthy(),
             audit_dropped: keeper.dropped_decisions(),
             worker_connections: &(data_plane.connections)(),
+            max_client_connections: (world.config.edge.max_connections)
+                .min(data_plane.bearable_connections),
             connections_accepted: edge.accepted,
             denied_networks: world.denials().len(),
             denials_dropped: world.denials_dropped(),

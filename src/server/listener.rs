@@ -57,6 +57,8 @@ pub struct Reception {
     pub published: Published,
     /// Counts what could not be accepted.
     pub edge: Arc<EdgeTally>,
+    /// How many may be open in any case.
+    pub bearable_connections: usize,
 }
 
 /// A thread that accepts on one address.
@@ -225,7 +227,11 @@ impl Acceptor {
     fn wait_for_room(&self) {
         let workers = &self.reception.workers;
         let open = || workers.iter().map(WorkerThread::load).sum::<usize>();
-        let allowed = || self.reception.published.load().routing.edge.max_connections;
+        let bearable = self.reception.bearable_connections;
+        let allowed = || {
+            let snapshot = self.reception.published.load();
+            snapshot.routing.edge.max_connections.min(bearable)
+        };
         while open() >= allowed() && !self.is_stopping.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
         }

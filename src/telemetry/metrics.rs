@@ -134,6 +134,12 @@ impl Metrics {
             connections.set(&[("worker", &worker.to_string())], open as f64);
         }
         exporter
+            .gauge(
+                "cutover_max_client_connections",
+                "Client connections that may be open at once.",
+            )
+            .set(&[], process.max_client_connections as f64);
+        exporter
             .counter(
                 "cutover_client_connections_accepted_total",
                 "Client connections accepted.",

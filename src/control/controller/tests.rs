@@ -80,6 +80,7 @@ impl Site {
             }),
             edge: Arc::new(EdgeTally::default()),
             handovers: Arc::default(),
+            bearable_connections: usize::MAX,
         };
         let watcher = Watcher::new(vec![path.clone()]);
         let controller = Controller::new(world, published, data_plane, keeper, path, watcher);

@@ -40,6 +40,8 @@ pub struct ProcessScene<'a> {
     pub audit_dropped: u64,
     /// Client connections open on each worker, in the workers' order.
     pub worker_connections: &'a [u64],
+    /// Client connections that may be open at once.
+    pub max_client_connections: usize,
     /// Client connections accepted so far.
     pub connections_accepted: u64,
     /// Networks denied by hand.

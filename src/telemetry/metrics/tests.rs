@@ -26,6 +26,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     store_healthy: true,
     audit_dropped: 0,
     worker_connections: &[4, 6],
+    max_client_connections: 20,
     connections_accepted: 11,
     denied_networks: 5,
     denials_dropped: 2,

@@ -9,13 +9,13 @@ use crate::harness::client::{Client, Raw};
 use crate::harness::eventually;
 use crate::harness::metrics::Metrics;
 use crate::harness::proxy::{Proxy, Site};
-use crate::harness::upstream::Upstream;
+use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 /// More than the machine lets us have.
 const FLOOD: usize = 100;
 
 /// Everything goes to `new`, which is checked all the time; ten failures in a row would take the share
-/// back. The process may have 64 files open.
+/// back. The process may have 64 files open, fewer than it was promised when it began.
 async fn start(legacy: &Upstream, new: &Upstream) -> Proxy {
     let (legacy, new) = (legacy.address(), new.address());
     let configuration = format!(
@@ -30,7 +30,9 @@ splits:
 routes: [{{split: api}}]
 "
     );
-    Site::new().open_files(64).start(&configuration).await
+    let proxy = Site::new().start(&configuration).await;
+    proxy.limit_open_files(64);
+    proxy
 }
 
 /// A scrape over a connection that is open already.
@@ -116,4 +118,51 @@ async fn an_upstream_that_could_not_be_asked_for_want_of_descriptors_is_not_to_b
     let split = proxy.split("api").await;
     assert_eq!(split.share.to_string(), "100%");
     assert_eq!(split.arms.new.errors, 0);
+}
+
+#[tokio::test]
+async fn clients_leave_descriptors_to_their_upstreams_and_to_the_operator() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start("api", move |_| {
+        Script::of([Step::Wait(held.clone()), Step::Answer(Reply::new(200))])
+    });
+    let address = upstream.address();
+    let configuration =
+        format!("backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n");
+    let proxy = Site::new().open_files(64).start(&configuration).await;
+    proxy
+        .says(1, "fewer clients than `edge.max_connections`")
+        .await;
+    let mut clients = Vec::new();
+    for _ in 0..FLOOD {
+        clients.push(Raw::connect(proxy.address()).await);
+    }
+    let most = proxy.metrics().await;
+    let most = most.sum("cutover_max_client_connections", &[]);
+    assert!((4.0..32.0).contains(&most), "{most}");
+    proxy.counts(most, "cutover_client_connections", &[]).await;
+    // Everybody asks at once, and who was let in can be served.
+    for client in &mut clients {
+        client
+            .write("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            .await;
+    }
+    eventually("all are asked for", async || {
+        upstream.received().len() as f64 >= most
+    })
+    .await;
+    for path in ["/livez", "/metrics"] {
+        assert_eq!(proxy.ask(path).await.status, 200, "{path}");
+    }
+    let words = ["deny", "192.0.2.1", "--reason", "it floods"];
+    let denied = proxy.cutover(&words).await;
+    assert!(denied.status.success(), "{denied:?}");
+    gate.open();
+    // Who waited is served when others have left.
+    for mut client in clients {
+        let head = client.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    proxy.counts(0.0, "cutover_failed_accepts_total", &[]).await;
 }

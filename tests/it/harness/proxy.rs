@@ -12,6 +12,7 @@ use cutover::control::protocol::{EndpointStatus, SplitStatus, Status};
 use cutover::policy::assign::Explanation;
 use http::Request;
 use http_body_util::Full;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
 use super::client::{Answer, Client};
@@ -408,6 +409,16 @@ impl Proxy {
     pub(crate) async fn says(&self, times: usize, part: &str) {
         let what = format!("it says {part} {times} times");
         eventually(&what, async || self.log().matches(part).count() == times).await;
+    }
+
+    /// From now on it may have this many files open.
+    pub(crate) fn limit_open_files(&self, count: u64) {
+        let process = i32::try_from(self.process()).ok().and_then(Pid::from_raw);
+        let limit = Rlimit {
+            current: Some(count),
+            maximum: Some(count),
+        };
+        prlimit(process, Resource::Nofile, limit).expect("it is ours");
     }
 
     /// Everything it wrote so far.
