@@ -448,7 +448,8 @@ pub(crate) struct Timeouts {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pool {
-    /// Open connections to one endpoint.
+    /// Open connections to one endpoint. Over HTTP/1 four times as many requests more wait for one,
+    /// for `timeouts.connect`, or 250 ms where `legacy` can answer instead.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024))]
     pub(crate) max_connections: usize,
     /// Idle ones kept to one endpoint.

@@ -4,7 +4,8 @@
 //! where that cannot execute it twice: nothing of it was sent, or it is safe and went down a
 //! kept-alive connection that the upstream had already closed. Each of the two is forgiven once, and
 //! neither uses up the other: a server that is gone must not make the stale connection to its
-//! neighbour visible. The outcome is that of the last try that took place.
+//! neighbour visible. Where all pools are full it waits for a moment, as the bursts of clients are
+//! shorter than their patience. The outcome is that of the last try that took place.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,13 +22,13 @@ use crate::policy::fallback::Repetition;
 use crate::snapshot::BackendPlan;
 use crate::upstream::connect::{Stream, connect};
 use crate::upstream::deadline::Deadline;
-use crate::upstream::endpoint::{ConnectionPermit, PendingGuard};
+use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::connection::Connection;
 use crate::upstream::http1::exchange::{self as http1, ExchangeFailed, HeadOutcome};
 use crate::upstream::http1::response::ResponseHead;
 use crate::upstream::http1::upload::{Framing, RequestBody};
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Freed, Pool};
 
 use super::body::grpc_code;
 use super::course::Course;
@@ -35,6 +36,9 @@ use super::headers::{self, Forwarding};
 use super::peer::Caller;
 use super::tunnel;
 use super::worker::{View, Worker};
+
+/// Time to wait for a connection to a full pool where somebody else could answer.
+const PATIENCE_WITH_FALLBACK: Duration = Duration::from_millis(250);
 
 /// A request on its way through the proxy.
 #[derive(Debug)]
@@ -168,6 +172,13 @@ impl Call<'_> {
                         (index, chance, body) = (next, other, unsent);
                         continue;
                     }
+                    if diversion == Diversion::PoolFull
+                        && earlier.is_none()
+                        && let Some(patient) = chance.with_patience(plan, how)
+                    {
+                        (chance, body) = (patient, unsent);
+                        continue;
+                    }
                     return Err(match earlier {
                         Some(failure) => Unanswered::Failed {
                             failure,
@@ -212,7 +223,9 @@ impl Call<'_> {
     /// The endpoint for this chance.
     fn pick(&self, plan: &BackendPlan, how: Try, chance: Chance) -> Option<usize> {
         let now = self.worker.deadlines.now();
-        let Chance { stale, excluded } = chance;
+        let Chance {
+            stale, excluded, ..
+        } = chance;
         // An endpoint that dies looks like one that closes what is idle; and having nothing pending
         // any more, it would look like the best choice.
         let picked = plan.backend.pick(now, excluded.or(stale));
@@ -342,32 +355,43 @@ impl Call<'_> {
         // Opening is rare and its future large (a handshake); kept elsewhere, it does not weigh on
         // every request's.
         let opening = Box::pin(async {
-            let (stream, permit) = self.open(plan, pool).await?;
+            let permit = match self.right_to_connect(pool, chance).await? {
+                Freed::Right(permit) => permit,
+                Freed::Connection(connection) => {
+                    plan.attempts.connection_reused(self.worker.id);
+                    return Ok(connection);
+                }
+            };
+            let stream = self.open(plan, pool).await?;
             pool.endpoint().set_reachable(true);
+            plan.attempts.connection_opened(self.worker.id);
             let now = self.worker.deadlines.now();
             Ok(Connection::new(stream, permit, now))
         });
-        let connection = opening.await?;
-        plan.attempts.connection_opened(self.worker.id);
-        Ok(connection)
+        opening.await
     }
 
-    /// Opens a connection, within the time that the backend allows for it. Whether one that opens
-    /// makes the endpoint reachable depends on what is to be spoken on it, so the caller says that.
-    pub(super) async fn open(
-        &self,
-        plan: &BackendPlan,
-        pool: &Pool,
-    ) -> Result<(Stream, ConnectionPermit), NotOpened> {
+    /// The right to open a connection, or one that another request is done with.
+    async fn right_to_connect(&self, pool: &Pool, chance: Chance) -> Result<Freed, NotOpened> {
+        let freed = match chance.patience {
+            None => pool.acquire().map(Freed::Right),
+            Some(patience) => {
+                self.deadline.set(patience);
+                within(&self.deadline, pool.freed()).await.flatten()
+            }
+        };
+        freed.ok_or(NotOpened::NotTried(Diversion::PoolFull))
+    }
+
+    /// Opens a connection, within the time that the backend allows for it; the time before its right
+    /// came is not the endpoint's fault. Whether one that opens makes the endpoint reachable depends on what is to be spoken on it, so the caller says that.
+    pub(super) async fn open(&self, plan: &BackendPlan, pool: &Pool) -> Result<Stream, NotOpened> {
         let endpoint = pool.endpoint();
-        let permit = endpoint
-            .try_acquire(pool.limits().max_connections)
-            .ok_or(NotOpened::NotTried(Diversion::PoolFull))?;
         self.deadline.set(plan.backend.settings.timeouts.connect);
         let opening = connect(endpoint, plan.backend.tls.as_ref());
         let opened = within(&self.deadline, opening).await;
         let failure = match opened {
-            Some(Ok(stream)) => return Ok((stream, permit)),
+            Some(Ok(stream)) => return Ok(stream),
             Some(Err(failure)) => failure.failure(),
             None => Some(Failure::ConnectTimeout),
         };
@@ -432,6 +456,8 @@ pub(super) struct Chance {
     /// The endpoint that could not be reached, whose pool was full, or towards which the machine had
     /// no port left: any but this one.
     excluded: Option<usize>,
+    /// How long to wait for a connection to a full pool.
+    patience: Option<Duration>,
 }
 
 impl Chance {
@@ -439,6 +465,23 @@ impl Chance {
     fn with_fresh_connections(self, index: usize) -> Option<Chance> {
         self.stale.is_none().then_some(Chance {
             stale: Some(index),
+            ..self
+        })
+    }
+
+    /// The chance after every pool was found full, if it is the first one: the time that a connection
+    /// may take, or as long as nobody notices where somebody else may answer. Over HTTP/2 nobody
+    /// waits, since there a full pool is full of connections with room.
+    fn with_patience(self, plan: &BackendPlan, how: Try) -> Option<Chance> {
+        let settings = &plan.backend.settings;
+        let connect = settings.timeouts.connect;
+        let patience = match how.is_last_resort {
+            true => connect,
+            false => connect.min(PATIENCE_WITH_FALLBACK),
+        };
+        let is_first = self.patience.is_none() && settings.protocol == Protocol::Http1;
+        is_first.then_some(Chance {
+            patience: Some(patience),
             ..self
         })
     }

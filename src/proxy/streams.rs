@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use http::uri::Scheme;
 
-use crate::policy::class::Failure;
+use crate::policy::class::{Diversion, Failure};
 use crate::snapshot::BackendPlan;
 use crate::upstream::http1::upload::RequestBody;
 use crate::upstream::http2::connection::{Connection, Place};
@@ -96,7 +96,9 @@ impl Call<'_> {
         plan: &BackendPlan,
         pool: &Pool,
     ) -> Result<Rc<Connection>, NotOpened> {
-        let (stream, permit) = self.open(plan, pool).await?;
+        let permit = pool.acquire();
+        let permit = permit.ok_or(NotOpened::NotTried(Diversion::PoolFull))?;
+        let stream = self.open(plan, pool).await?;
         let opening = Connection::open(stream, permit, &self.worker.deadlines);
         let opened = match within(&self.deadline, opening).await {
             Some(Ok(connection)) => Ok(connection),

@@ -26,7 +26,7 @@ pub async fn warm(worker: &Worker, backend: BackendId) {
         for pool in view.pools(backend) {
             for _ in pool.ready_count()..pool.limits().warm {
                 let endpoint = pool.endpoint();
-                let Some(permit) = endpoint.try_acquire(pool.limits().max_connections) else {
+                let Some(permit) = pool.acquire() else {
                     break;
                 };
                 let Ok(stream) = connect(endpoint, plan.backend.tls.as_ref()).await else {

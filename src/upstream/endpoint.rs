@@ -7,14 +7,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::net::lookup_host;
+use tokio::sync::oneshot;
 
 use crate::policy::time::Elapsed;
 use crate::upstream::lookup::Lookup;
+use crate::upstream::queue::Queue;
 
 /// A server of a backend. Shared by all workers; every method takes `&self`.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub struct Endpoint {
     lookup: Lookup,
     pending: AtomicU64,
     connections: AtomicUsize,
+    queue: Queue<ConnectionPermit>,
     refusals: AtomicU64,
     unhealthy: AtomicBool,
     unreachable: AtomicBool,
@@ -85,6 +90,7 @@ impl Endpoint {
             lookup: Lookup::default(),
             pending: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            queue: Queue::default(),
             refusals: AtomicU64::new(0),
             unhealthy: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
@@ -137,19 +143,45 @@ impl Endpoint {
         PendingGuard(Arc::clone(self))
     }
 
-    /// The right to hold one connection, unless `max` are open over all workers.
+    /// The right to hold one connection, unless `max` are open over all workers or somebody waits
+    /// for one.
     pub fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
-        let order = Ordering::Relaxed;
-        let open_one = |open| (open < max).then_some(open + 1);
-        if self
-            .connections
-            .fetch_update(order, order, open_one)
-            .is_err()
-        {
-            self.refusals.fetch_add(1, order);
-            return None;
+        let permit = match self.is_waited_for() {
+            true => None,
+            false => self.acquire(max),
+        };
+        if permit.is_none() {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
         }
-        Some(ConnectionPermit(Arc::clone(self)))
+        permit
+    }
+
+    /// Whether anybody waits for the right to hold a connection.
+    pub fn is_waited_for(&self) -> bool {
+        self.queue.is_waited_for()
+    }
+
+    /// Waits for the right to hold one of `max` connections, behind all who wait already; unless
+    /// too many do.
+    pub(super) fn wait(self: &Arc<Self>, max: usize) -> Option<Waiting> {
+        let waiting = Waiting {
+            right: self.queue.join(max)?,
+            endpoint: Arc::clone(self),
+        };
+        self.grant();
+        Some(waiting)
+    }
+
+    fn grant(self: &Arc<Self>) {
+        self.queue.grant(|max| self.acquire(max));
+    }
+
+    fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
+        let open_one = |open| (open < max).then_some(open + 1);
+        self.connections
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, open_one)
+            .ok()
+            .map(|_| ConnectionPermit(Arc::clone(self)))
     }
 
     /// How often [`try_acquire`](Self::try_acquire) has refused so far.
@@ -274,7 +306,30 @@ pub struct ConnectionPermit(Arc<Endpoint>);
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+        if self.0.is_waited_for() {
+            self.0.grant();
+        }
+    }
+}
+
+/// A place among those who wait for the right to hold a connection; dropping it gives it up.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    right: oneshot::Receiver<ConnectionPermit>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Waiting {
+    /// Ready once its turn has come.
+    pub(super) fn poll_right(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectionPermit>> {
+        Pin::new(&mut self.right).poll(cx).map(Result::ok)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.endpoint.queue.leave();
     }
 }
 
@@ -291,6 +346,42 @@ mod tests {
         drop(first);
         assert_eq!(endpoint.connections(), 1);
         assert!(endpoint.try_acquire(2).is_some());
+    }
+
+    fn turn(waiting: &mut Waiting) -> Option<ConnectionPermit> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match waiting.poll_right(&mut cx) {
+            Poll::Ready(right) => right,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_right_that_becomes_free_goes_to_whoever_has_waited_longest_and_is_still_there() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        let held = endpoint.try_acquire(1).unwrap();
+        let mut waiting = [(); 3].map(|()| endpoint.wait(1));
+        waiting[0] = None;
+        drop(held);
+        assert!(endpoint.try_acquire(1).is_none(), "others stand before it");
+        assert!(turn(waiting[2].as_mut().unwrap()).is_none());
+        let right = turn(waiting[1].as_mut().unwrap()).unwrap();
+        drop(right);
+        waiting[1] = None;
+        assert_eq!(endpoint.connections(), 1, "it is given already");
+        waiting[2] = None;
+        assert_eq!(endpoint.connections(), 0, "and was not lost");
+        assert!(endpoint.try_acquire(1).is_some());
+    }
+
+    #[test]
+    fn no_more_wait_than_four_for_each_connection_and_whoever_leaves_makes_room() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        let _held = endpoint.try_acquire(1).unwrap();
+        let mut waiting: Vec<_> = std::iter::from_fn(|| endpoint.wait(1)).collect();
+        assert_eq!(waiting.len(), 4);
+        waiting.pop();
+        assert!(endpoint.wait(1).is_some());
     }
 
     #[test]

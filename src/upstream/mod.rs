@@ -17,4 +17,5 @@ pub mod http2;
 mod lookup;
 pub mod pool;
 pub mod probe;
+mod queue;
 pub mod watch;

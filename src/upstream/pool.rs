@@ -4,16 +4,32 @@
 //! and nothing is locked; only the number of open connections is global, held by each
 //! connection's permit. So one worker's idle connections could keep another out of a small pool,
 //! which cannot reach in here to take them: whoever sees that somebody was refused makes room.
+//!
+//! Where requests wait for a connection, one that becomes free goes to the request of the same
+//! worker that has waited longest. If only others' wait it is closed, for they can use no more of it
+//! than the right to open one; and so is one of many in any case, lest a worker whose requests come
+//! all the time keep every connection from another's.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::oneshot;
 
 use super::deadline::TICK;
-use super::endpoint::Endpoint;
+use super::endpoint::{ConnectionPermit, Endpoint};
 use super::http1::connection::Connection;
 use super::http2::connections::Connections;
 use crate::config::model::PoolLimits;
 use crate::policy::time::Elapsed;
+
+/// Of so many connections that become free while requests wait, one is closed, and the right to open
+/// another goes to whoever has waited longest on any worker. A smaller number would be fairer and
+/// open more connections just when there is much to do.
+const PASSED_ON_FOR_ONE_CLOSED: u32 = 16;
 
 /// Idle connections to one endpoint.
 #[derive(Debug)]
@@ -25,8 +41,21 @@ pub struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// Those over HTTP/2, busy or idle.
     shared: Connections,
+    /// Requests of this worker that wait for a connection, in the order in which they came.
+    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
+    /// Connections that became free while requests waited, counted up to the one that is closed.
+    passed_on: Cell<u32>,
     /// The endpoint's refusals at the last look.
     refusals: Cell<u64>,
+}
+
+/// What a request has waited for.
+#[derive(Debug)]
+pub enum Freed {
+    /// A connection that another request is done with.
+    Connection(Connection),
+    /// The right to open one.
+    Right(ConnectionPermit),
 }
 
 #[derive(Debug)]
@@ -46,6 +75,8 @@ impl Pool {
             limits,
             idle: RefCell::new(Vec::new()),
             shared: Connections::default(),
+            waiting: RefCell::default(),
+            passed_on: Cell::new(0),
         }
     }
 
@@ -69,6 +100,11 @@ impl Pool {
         &self.shared
     }
 
+    /// The right to open a connection, unless there are as many as may be.
+    pub fn acquire(&self) -> Option<ConnectionPermit> {
+        self.endpoint.try_acquire(self.limits.max_connections)
+    }
+
     /// The most recently used connection that is still fit for a request.
     pub fn take(&self, now: Elapsed) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
@@ -80,13 +116,44 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for later, or closes it if there are enough or it is too old.
+    /// Waits for what the pool has none of at present, behind all who wait already. `None` if too
+    /// many do. Without a time limit of its own.
+    pub async fn freed(&self) -> Option<Freed> {
+        let mut right = self.endpoint.wait(self.limits.max_connections)?;
+        let mut connection = self.wait();
+        poll_fn(|cx| {
+            if let Poll::Ready(connection) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(connection.ok().map(Freed::Connection));
+            }
+            right.poll_right(cx).map(|right| right.map(Freed::Right))
+        })
+        .await
+    }
+
+    fn wait(&self) -> oneshot::Receiver<Connection> {
+        let (give, connection) = oneshot::channel();
+        let mut waiting = self.waiting.borrow_mut();
+        while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            waiting.pop_front();
+        }
+        waiting.push_back(give);
+        connection
+    }
+
+    /// Keeps a connection for later, or closes it if there are enough or it is too old; unless
+    /// somebody waits for it.
     pub fn put(&self, connection: Connection, now: Elapsed) {
-        let mut idle = self.idle.borrow_mut();
-        let candidate = Idle {
+        let mut candidate = Idle {
             connection,
             since: now,
         };
+        if self.endpoint.is_waited_for() {
+            if self.is_fresh(&candidate, now) && candidate.connection.is_quiet() {
+                self.pass_on(candidate.connection);
+            }
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle && self.is_fresh(&candidate, now) {
             idle.push(candidate);
         }
@@ -103,11 +170,27 @@ impl Pool {
             .sweep(now, limits.max_lifetime, patience, max_idle);
     }
 
+    /// Hands a connection to whoever of this worker has waited for one longest, or closes it.
+    fn pass_on(&self, mut connection: Connection) {
+        let passed_on = (self.passed_on.get() + 1) % PASSED_ON_FOR_ONE_CLOSED;
+        self.passed_on.set(passed_on);
+        if passed_on == 0 {
+            return;
+        }
+        let next = || self.waiting.borrow_mut().pop_front();
+        while let Some(give) = next() {
+            match give.send(connection) {
+                Ok(()) => return,
+                Err(refused) => connection = refused,
+            }
+        }
+    }
+
     /// Closes what has rested for a whole tick, if anybody was refused a connection since the last
-    /// look. What is in use from one request to the next stays: closing it would help nobody.
+    /// look, or waits for one. What is in use from one request to the next stays: closing it would help nobody.
     pub fn make_room(&self, now: Elapsed) {
         let refusals = self.endpoint.refusals();
-        if self.refusals.replace(refusals) != refusals {
+        if self.refusals.replace(refusals) != refusals || self.endpoint.is_waited_for() {
             self.idle
                 .borrow_mut()
                 .retain(|idle| now.since(idle.since) < TICK);

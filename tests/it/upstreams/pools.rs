@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use super::{backend, start};
-use crate::harness::client::{Client, get};
+use crate::harness::client::{Client, Raw, get};
 use crate::harness::eventually;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
@@ -153,6 +155,61 @@ async fn a_full_pool_of_legacy_is_answered_503_with_a_time_to_come_back_and_coun
     proxy.counts(1.0, "cutover_refused_total", &refused).await;
     gate.open();
     assert_eq!(held.await.unwrap().served_by(), Some("legacy"));
+}
+
+#[tokio::test]
+async fn a_burst_of_three_times_the_maximum_waits_its_turn_and_nobody_is_refused() {
+    let legacy = Upstream::ok("legacy");
+    let new = Upstream::start("new", |_| {
+        let work = Step::Pause(Duration::from_millis(50));
+        Script::of([work, Step::Answer(Reply::new(200))])
+    });
+    let proxy = with_pool(&legacy, &new, "max_connections: 8", "").await;
+    let burst = clients(&proxy, 24).await.into_iter();
+    let burst: JoinSet<u16> = burst
+        .map(|mut client| async move { client.get("/bare", "alice").await.status })
+        .collect();
+    assert_eq!(burst.join_all().await, [200; 24]);
+    assert!(new.open_connections() <= 8);
+}
+
+#[tokio::test]
+async fn more_than_may_wait_for_a_connection_are_refused_and_whoever_leaves_makes_room() {
+    let gate = Gate::new();
+    let (legacy, new) = (Upstream::ok("legacy"), super::holding("new", &gate));
+    let settings = "pool: {max_connections: 1}, timeouts: {connect: 1m}";
+    let new_backend = backend([new.address()], settings);
+    let legacy = backend([legacy.address()], "");
+    let proxy = start(Site::new(), &legacy, &new_backend, "").await;
+    let pending = async |count: u8| {
+        let backend = [("backend", "new")];
+        let metric = "cutover_endpoint_pending_requests";
+        proxy.counts(f64::from(count), metric, &backend).await;
+    };
+    let mut waiting = Vec::new();
+    for number in 1..=5 {
+        let mut client = Raw::connect(proxy.address()).await;
+        client
+            .write("GET /bare/held HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            .await;
+        pending(number).await;
+        waiting.push(client);
+    }
+    let mut late = proxy.client().await;
+    assert_eq!(late.get("/bare", "alice").await.status, 503);
+    let refused = [("reason", "pool_full")];
+    proxy.counts(1.0, "cutover_refused_total", &refused).await;
+    waiting.remove(2).reset();
+    pending(4).await;
+    let late = tokio::spawn(async move { late.get("/bare", "alice").await.status });
+    pending(5).await;
+    gate.open();
+    for client in &mut waiting {
+        let head = client.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    assert_eq!(late.await.expect("it does not panic"), 200);
+    proxy.counts(1.0, "cutover_refused_total", &refused).await;
 }
 
 #[tokio::test]
