@@ -44,10 +44,7 @@ impl Scene {
 
     /// What the proxy counts as turned away.
     async fn refused(&self, reason: &str, count: f64) {
-        let labels = [("reason", reason)];
-        self.proxy
-            .counts(count, "cutover_refused_total", &labels)
-            .await;
+        self.proxy.refused(reason, count).await;
         self.proxy.counts(count, "cutover_refused_total", &[]).await;
     }
 

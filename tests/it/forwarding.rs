@@ -9,7 +9,7 @@ use http_body_util::Full;
 
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw, get, request};
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::traffic::halted;
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
@@ -422,12 +422,8 @@ async fn http2_is_spoken_in_clear_and_agreed_on_under_tls() {
     let upstream = Upstream::ok("new");
     let certificate = Certificate::new();
     let proxy = Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
-        .start_on(
-            "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
-            &configuration(&upstream, ""),
-        )
+        .certified(&certificate)
+        .start_on(PLAIN_AND_TLS, &configuration(&upstream, ""))
         .await;
     let [plain, secure] = proxy.addresses()[..] else {
         panic!("two listeners were configured");

@@ -15,7 +15,7 @@ use self::load::{Load, echo};
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Raw, get};
 use crate::harness::keys::keys;
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{ONLY_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, migration};
 
@@ -268,11 +268,8 @@ async fn reloads_every_tenth_of_a_second_under_load_lose_no_request() {
 async fn certificates_are_reloaded_under_load_and_no_request_is_lost() {
     let upstream = echo();
     let (one, other) = (Certificate::new(), Certificate::new());
-    let site = Site::new()
-        .file("edge.pem", &one.certificate_pem)
-        .file("edge.key", &one.key_pem);
-    let listeners = "[{address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
-    let proxy = site.start_on(listeners, &plain(&upstream)).await;
+    let site = Site::new().certified(&one);
+    let proxy = site.start_on(ONLY_TLS, &plain(&upstream)).await;
     let load = Load::over_tls(proxy.address(), &[&one, &other]);
     for _ in 0..3 {
         for certificate in [&other, &one] {

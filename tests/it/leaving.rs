@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw, get};
 use crate::harness::eventually;
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 /// The issue's limit between a client's departure and the end of what it had asked for.
@@ -171,12 +171,8 @@ routes: [{{backend: api}}]
 "
     );
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
-        .start_on(
-            "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
-            &configuration,
-        )
+        .certified(certificate)
+        .start_on(PLAIN_AND_TLS, &configuration)
         .await
 }
 
@@ -208,9 +204,7 @@ async fn a_half_closed_client_that_takes_nothing_is_cut_with_tls_and_without() {
         upstream.received_for("/").len() == 2
     })
     .await;
-    proxy
-        .counts(2.0, "cutover_refused_total", &[("reason", "slow_reader")])
-        .await;
+    proxy.refused("slow_reader", 2.0).await;
     eventually("the connections are given up", async || {
         upstream.open_connections() == 0
     })

@@ -36,13 +36,6 @@ impl Scene {
         self.proxy.reconfigure(&configuration).await;
     }
 
-    async fn refused(&self, reason: &str, count: f64) {
-        let labels = [("reason", reason)];
-        self.proxy
-            .counts(count, "cutover_refused_total", &labels)
-            .await;
-    }
-
     /// Nobody counts against an arm what its clients did.
     async fn nobody_is_blamed(&self) {
         let metrics = self.proxy.metrics().await;
@@ -122,7 +115,10 @@ async fn each_key_has_its_own_rate_and_whoever_waits_as_told_is_let_in() {
         200,
         "another route"
     );
-    scene.refused("route_rate_limited", refused as f64).await;
+    scene
+        .proxy
+        .refused("route_rate_limited", refused as f64)
+        .await;
     let labels = [("route", "login"), ("reason", "rate_limited")];
     let metrics = scene.proxy.metrics().await;
     let counted = metrics.sum("cutover_route_refused_total", &labels);
@@ -212,7 +208,7 @@ async fn a_full_route_sheds_until_an_answer_has_ended_or_its_client_has_left() {
     assert_eq!((answer.status, answer.served_by()), (503, None));
     assert_eq!(answer.field("retry-after"), Some("1"));
     assert_eq!(third.get("/", "c").await.status, 200, "another route");
-    scene.refused("route_overloaded", 1.0).await;
+    scene.proxy.refused("route_overloaded", 1.0).await;
     drop(departing);
     scene
         .proxy
@@ -297,7 +293,7 @@ async fn a_body_that_is_announced_too_large_is_refused_before_any_of_it_is_read(
         2,
         "what is refused reaches nobody"
     );
-    scene.refused("body_too_large", 4.0).await;
+    scene.proxy.refused("body_too_large", 4.0).await;
     scene.nobody_is_blamed().await;
 }
 
@@ -324,7 +320,7 @@ async fn a_body_that_turns_out_too_large_is_refused_and_its_upstream_is_let_go()
     scene.new.was_departed("/a").await;
     let received = scene.new.received_for("/a");
     assert!(received[0].body.len() <= 64 * 1024 && !received[0].is_whole);
-    scene.refused("body_too_large", 1.0).await;
+    scene.proxy.refused("body_too_large", 1.0).await;
 
     // One that fits, to the byte, is a request like any other.
     let mut client = Raw::connect(address).await;
@@ -360,7 +356,7 @@ async fn curl_reads_why_over_http_2_too_when_it_uploads_without_a_length() {
         let status = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(status, expected, "{protocol} {bytes}: {output:?}");
     }
-    scene.refused("body_too_large", 2.0).await;
+    scene.proxy.refused("body_too_large", 2.0).await;
     scene.nobody_is_blamed().await;
 }
 
@@ -386,6 +382,6 @@ async fn a_body_that_turns_out_too_large_after_the_answer_began_ends_both_and_bl
     let rest = client.read_to_end().await;
     assert!(rest.len() < 1000, "the answer is visibly not whole");
     scene.new.was_departed("/a").await;
-    scene.refused("body_too_large", 1.0).await;
+    scene.proxy.refused("body_too_large", 1.0).await;
     scene.nobody_is_blamed().await;
 }

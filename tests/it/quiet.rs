@@ -3,7 +3,7 @@
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw};
 use crate::harness::frames::{Frames, get};
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, in_time};
 
@@ -15,10 +15,9 @@ const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 async fn start(upstream: &Upstream, certificate: &Certificate) -> Proxy {
     let endpoint = upstream.address();
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
+        .certified(certificate)
         .start_on(
-            "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
+            PLAIN_AND_TLS,
             &format!(
                 "edge: {{header_timeout: 200ms}}
 backends: {{api: {{endpoints: ['{endpoint}'], timeouts: {{first_byte: 1m}}}}}}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::certificate::Certificate;
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::{Received, Reply, Script, Upstream};
 
 /// What is answered to everything: a little more than two HTTP/2 frames.
@@ -34,12 +34,9 @@ impl Scene {
             "backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n"
         );
         let certificate = Certificate::new();
-        let listeners = "[{address: 127.0.0.1:0}, \
-                         {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
         let proxy = Site::new()
-            .file("edge.pem", &certificate.certificate_pem)
-            .file("edge.key", &certificate.key_pem)
-            .start_on(listeners, &configuration)
+            .certified(&certificate)
+            .start_on(PLAIN_AND_TLS, &configuration)
             .await;
         Self { upstream, proxy }
     }

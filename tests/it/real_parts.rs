@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, get, request};
 use crate::harness::keys::keys;
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::{Reply, Script, Step, Upstream};
 use crate::harness::{eventually, migration};
 use crate::project::read;
@@ -354,12 +354,9 @@ async fn every_query_of_the_dashboard_and_of_the_alerts_is_answered_of_a_plan() 
     });
     let configuration = migration(legacy.address(), new.address(), PLAN);
     let certificate = Certificate::new();
-    let listeners = "[{address: 127.0.0.1:0}, \
-                     {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
     let proxy = Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
-        .start_on(listeners, &configuration)
+        .certified(&certificate)
+        .start_on(PLAIN_AND_TLS, &configuration)
         .await;
     eventually("the first stage is left", async || {
         proxy.split("api").await.share == "10%"

@@ -193,10 +193,7 @@ async fn the_best_match_wins_whatever_the_order_of_the_routes() {
         );
         unmatched += usize::from(expected.is_none());
     }
-    let reason = [("reason", "no_route")];
-    proxy
-        .counts(unmatched as f64, "cutover_refused_total", &reason)
-        .await;
+    proxy.refused("no_route", unmatched as f64).await;
     let labels = [("result", "success")];
     let attempts = proxy.metrics().await.sum("cutover_attempts_total", &labels);
     assert_eq!(attempts, servers.received() as f64);
@@ -239,8 +236,7 @@ async fn connect_is_refused_and_tunnels_nothing() {
         .await;
     let answer = client.read_head().await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-    let reason = [("reason", "connect")];
-    proxy.counts(1.0, "cutover_refused_total", &reason).await;
+    proxy.refused("connect", 1.0).await;
     assert_eq!(servers.received(), 0);
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, get};
 use crate::harness::keys::{Population, keys};
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::Upstream;
 
 /// Two servers that answer everything, and splits in front of them.
@@ -166,18 +166,10 @@ async fn splits_side_by_side_assign_independently_unless_they_share_a_salt() {
 #[tokio::test]
 async fn a_session_without_a_key_is_given_a_cookie_and_keeps_its_arm_by_it() {
     let certificate = Certificate::new();
-    let site = Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem);
+    let site = Site::new().certified(&certificate);
     let split = "  api: {legacy: legacy, new: new, share: 50%, key: [{cookie: session}], \
                  keyless: {issue_cookie: {}}}";
-    let scene = Scene::start_on(
-        site,
-        "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
-        split,
-        "  - {split: api}",
-    )
-    .await;
+    let scene = Scene::start_on(site, PLAIN_AND_TLS, split, "  - {split: api}").await;
     let mut client = scene.proxy.client().await;
     let mut seen = BTreeMap::new();
     for _ in 0..30 {

@@ -238,10 +238,7 @@ async fn who_must_show_a_certificate_gets_no_answer_without_a_good_one() {
             );
         }
         let refused = if required { 3.0 } else { 2.0 };
-        let reason = [("reason", "tls_handshake")];
-        proxy
-            .counts(refused, "cutover_refused_total", &reason)
-            .await;
+        proxy.refused("tls_handshake", refused).await;
     }
     for received in upstream.received() {
         assert_eq!(received.field("x-forwarded-client-cert"), None);

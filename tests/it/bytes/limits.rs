@@ -67,14 +67,12 @@ async fn heads_up_to_the_limits_are_served_and_larger_ones_are_refused_and_count
             }
             assert_eq!(client.send(request).await.status, status, "{edge}: {count}");
         }
-        let refused = |reason| [("reason", reason)];
-        let name = "cutover_refused_total";
-        proxy.counts(4.0, name, &refused("head_too_large")).await;
-        proxy.counts(1.0, name, &refused("target_too_long")).await;
+        proxy.refused("head_too_large", 4.0).await;
+        proxy.refused("target_too_long", 1.0).await;
         let mut client = Raw::connect(proxy.address()).await;
         client.write("GET / HTTP/1.1\r\nHost : a\r\n\r\n").await;
         client.skip_to_end().await;
-        proxy.counts(1.0, name, &refused("malformed")).await;
+        proxy.refused("malformed", 1.0).await;
     }
     seen(&witness);
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use super::{nobody_is_left, refused};
+use super::nobody_is_left;
 use crate::harness::client::{Client, Raw};
 use crate::harness::eventually;
 use crate::harness::metrics::Metrics;
@@ -114,7 +114,7 @@ async fn an_upstream_that_could_not_be_asked_for_want_of_descriptors_is_not_to_b
         client.get("/", "alice").await.served_by() == Some("new")
     })
     .await;
-    refused(&proxy, "no_socket", count).await;
+    proxy.refused("no_socket", count).await;
     let split = proxy.split("api").await;
     assert_eq!(split.share.to_string(), "100%");
     assert_eq!(split.arms.new.errors, 0);

@@ -7,11 +7,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{nobody_is_left, refused};
+use super::nobody_is_left;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::Raw;
 use crate::harness::in_time;
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{Proxy, Site, TLS};
 use crate::harness::upstream::Upstream;
 
 const LINE: &str = "PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n";
@@ -35,8 +35,7 @@ routes: [{{backend: api}}]
 
 async fn start_with(certificate: &Certificate, tls: &str, configuration: &str) -> Proxy {
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
+        .certified(certificate)
         .start_on(
             &format!("[{{address: 127.0.0.1:0, proxy_protocol: true, {tls}}}]"),
             configuration,
@@ -135,8 +134,7 @@ backends: {{api: {{endpoints: ['{endpoint}']}}}}
 routes: [{{backend: api}}]
 "
     );
-    let tls = "tls: {certificate: edge.pem, key: edge.key}";
-    let proxy = start_with(&certificate, tls, &configuration).await;
+    let proxy = start_with(&certificate, TLS, &configuration).await;
     for protocol in ["h2", "http/1.1"] {
         let mut stream = TcpStream::connect(proxy.address())
             .await
@@ -186,7 +184,7 @@ async fn a_stranger_is_neither_believed_nor_served() {
         stranger.write(beginning).await;
         assert!(stranger.read_to_end().await.is_empty());
     }
-    refused(&proxy, "proxy_protocol_stranger", 2.0).await;
+    proxy.refused("proxy_protocol_stranger", 2.0).await;
     nobody_is_left(&proxy).await;
     assert!(upstream.received().is_empty());
 }
@@ -210,7 +208,9 @@ async fn who_begins_without_a_header_or_too_slowly_is_not_served() {
         client.write(beginning).await;
         assert!(client.read_to_end().await.is_empty());
     }
-    refused(&proxy, "proxy_protocol_invalid", beginnings.len() as f64).await;
+    proxy
+        .refused("proxy_protocol_invalid", beginnings.len() as f64)
+        .await;
     nobody_is_left(&proxy).await;
     assert!(upstream.received().is_empty());
 }

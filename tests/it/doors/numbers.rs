@@ -1,6 +1,6 @@
 //! How many connections there may be, and how many requests on each.
 
-use super::{nobody_is_left, refused};
+use super::nobody_is_left;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw, get};
 use crate::harness::proxy::{Proxy, Site};
@@ -11,8 +11,7 @@ async fn start(upstream: &Upstream, listener: &str, edge: &str) -> Proxy {
     let certificate = Certificate::new();
     let endpoint = upstream.address();
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
+        .certified(&certificate)
         .start_on(
             &format!("[{{address: 127.0.0.1:0, {listener}}}]"),
             &format!(
@@ -46,7 +45,7 @@ async fn more_connections_of_one_address_than_it_may_have_are_closed_until_one_h
         let mut third = Raw::connect(proxy.address()).await;
         assert!(third.read_to_end().await.is_empty());
     }
-    refused(&proxy, "address_connections", 3.0).await;
+    proxy.refused("address_connections", 3.0).await;
     assert!(is_served(&mut first).await, "those it has stay");
     drop(second);
     proxy.counts(1.0, "cutover_client_connections", &[]).await;
@@ -80,7 +79,7 @@ async fn connections_are_counted_by_the_address_that_a_balancer_told_and_ipv6_by
         assert_eq!(answer.starts_with("HTTP/1.1 200 "), has_room, "{client}");
         open.push(connection);
     }
-    refused(&proxy, "address_connections", 2.0).await;
+    proxy.refused("address_connections", 2.0).await;
 }
 
 #[tokio::test]

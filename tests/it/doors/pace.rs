@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{nobody_is_left, refused};
+use super::nobody_is_left;
 use crate::harness::client::Raw;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::traffic::halted;
@@ -64,7 +64,7 @@ async fn a_body_that_trickles_is_answered_408_and_one_that_keeps_the_rate_is_not
     let (slow, fast) = tokio::join!(upload(&proxy, MIB, 10), upload(&proxy, 120 * 1024, 1024));
     assert_eq!((&slow[..], &fast[..]), ("408", "200"));
     assert!(started.elapsed() >= Duration::from_secs(10));
-    refused(&proxy, "client_timeout", 1.0).await;
+    proxy.refused("client_timeout", 1.0).await;
     nobody_is_left(&proxy).await;
 }
 
@@ -128,7 +128,7 @@ async fn a_reader_that_trickles_is_cut_and_one_that_keeps_the_rate_or_has_a_tunn
     );
     assert_eq!(whole, LENGTH);
     assert!(!tunnel.has_ended());
-    refused(&proxy, "slow_reader", 1.0).await;
+    proxy.refused("slow_reader", 1.0).await;
     drop((fast, tunnel));
     nobody_is_left(&proxy).await;
 }
@@ -139,7 +139,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_counted() {
     let proxy = start(&upstream, "header_timeout: 300ms").await;
     let mut client = Raw::connect(proxy.address()).await;
     client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    refused(&proxy, "slow_reader", 1.0).await;
+    proxy.refused("slow_reader", 1.0).await;
     nobody_is_left(&proxy).await;
     proxy.counts(0.0, "cutover_requests_in_flight", &[]).await;
 }

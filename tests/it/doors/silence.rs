@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{nobody_is_left, refused};
+use super::nobody_is_left;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Client, Raw};
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{PLAIN_AND_TLS, Proxy, Site};
 use crate::harness::upstream::Upstream;
 
 /// What the configuration gives a head, and a handshake.
@@ -14,10 +14,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 async fn start(upstream: &Upstream, certificate: &Certificate) -> Proxy {
     let endpoint = upstream.address();
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
+        .certified(certificate)
         .start_on(
-            "[{address: 127.0.0.1:0}, {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
+            PLAIN_AND_TLS,
             &format!(
                 "edge: {{header_timeout: 300ms, handshake_timeout: 300ms}}
 backends: {{api: {{endpoints: ['{endpoint}']}}}}
@@ -45,7 +44,7 @@ async fn who_says_nothing_or_too_little_is_not_waited_for() {
         client.write(beginning).await;
         client.read_to_end().await;
     }
-    refused(&proxy, "no_request", beginnings.len() as f64).await;
+    proxy.refused("no_request", beginnings.len() as f64).await;
     nobody_is_left(&proxy).await;
     assert!(upstream.received().is_empty());
 }
@@ -57,7 +56,7 @@ async fn a_head_that_trickles_has_no_more_time_than_any_other() {
     let mut client = Raw::connect(proxy.address()).await;
     client.write("GET / HTTP/1.1\r\nHost: a\r\n").await;
     assert!(client.trickle(b"X-Slow: yes\r\n").await >= PATIENCE);
-    refused(&proxy, "no_request", 1.0).await;
+    proxy.refused("no_request", 1.0).await;
     nobody_is_left(&proxy).await;
     assert!(upstream.received().is_empty());
 }
@@ -98,7 +97,9 @@ async fn a_tls_handshake_that_is_none_or_never_ends_is_over_in_time() {
     let mut client = Raw::connect(secured).await;
     let hello = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03";
     assert!(client.trickle(hello).await >= PATIENCE);
-    refused(&proxy, "tls_handshake", beginnings.len() as f64 + 1.0).await;
+    proxy
+        .refused("tls_handshake", beginnings.len() as f64 + 1.0)
+        .await;
     nobody_is_left(&proxy).await;
     let mut client = Client::tls(secured, &certificate, &["http/1.1"]).await;
     assert_eq!(client.get("/", "").await.status, 200);

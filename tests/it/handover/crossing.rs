@@ -7,7 +7,7 @@ use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client, get};
 use crate::harness::frames::{Frames, GOAWAY, Outcome, get as asking};
 use crate::harness::migration;
-use crate::harness::proxy::Site;
+use crate::harness::proxy::{ONLY_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 use super::load::{Load, echo};
@@ -37,14 +37,10 @@ fn slow(name: &str, gate: &Gate) -> Upstream {
 async fn new_connections_over_tls_lose_nothing_when_the_process_is_replaced() {
     let upstream = echo();
     let certificate = Certificate::new();
-    let site = Site::new()
-        .linked()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem);
-    let listeners = "[{address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
+    let site = Site::new().linked().certified(&certificate);
     // Shorter than usual, so that the load lasts until nobody is waited for any more.
     let configuration = format!("drain: {{deadline: 3s}}\n{}", plain(&upstream));
-    let mut proxy = site.start_on(listeners, &configuration).await;
+    let mut proxy = site.start_on(ONLY_TLS, &configuration).await;
     let load = Load::over_tls(proxy.address(), &[&certificate]);
     load.goes_on(100).await;
     proxy.signal("USR2");
@@ -113,58 +109,79 @@ async fn a_first_signal_to_a_process_that_was_replaced_cuts_nobody_and_a_second_
     }
 }
 
+/// An HTTP/2 client that is being answered while the process is replaced.
+struct Crossing {
+    gate: Gate,
+    legacy: Upstream,
+    new: Upstream,
+    proxy: Proxy,
+    client: Frames,
+    _heir: Heir,
+}
+
+impl Crossing {
+    /// Everything is on `new`; the client waits at the gate for `/slow`, and the successor serves.
+    async fn begin() -> Self {
+        let gate = Gate::new();
+        let (legacy, new) = (slow("legacy", &gate), slow("new", &gate));
+        let settings = "share: 100%, rollback: off";
+        let configuration = migration(legacy.address(), new.address(), settings);
+        let proxy = Site::new()
+            .linked()
+            .start(&format!("{PATIENT}{configuration}"))
+            .await;
+        let mut client = Frames::connect(proxy.address()).await;
+        client.ask(1, &of("/slow", "anyone")).await;
+        new.has_received("/slow").await;
+        proxy.signal("USR2");
+        let heir = Heir::of(&proxy, proxy.process()).await;
+        Self {
+            gate,
+            legacy,
+            new,
+            proxy,
+            client,
+            _heir: heir,
+        }
+    }
+
+    /// Moves everything to legacy, at the successor.
+    async fn lower(&self) {
+        let lowered = self.proxy.cutover(&["rollback", "api", "--to", "0"]).await;
+        assert!(lowered.status.success(), "{lowered:?}");
+    }
+}
+
 #[tokio::test]
 async fn http2_that_acknowledges_goaway_and_asks_on_is_assigned_nothing_by_the_old_process() {
-    let gate = Gate::new();
-    let (legacy, new) = (slow("legacy", &gate), slow("new", &gate));
-    let settings = "share: 100%, rollback: off";
-    let configuration = migration(legacy.address(), new.address(), settings);
-    let proxy = Site::new()
-        .linked()
-        .start(&format!("{PATIENT}{configuration}"))
-        .await;
-    let mut client = Frames::connect(proxy.address()).await;
-    client.ask(1, &of("/slow", "anyone")).await;
-    new.has_received("/slow").await;
-    proxy.signal("USR2");
-    let heir = Heir::of(&proxy, proxy.process()).await;
-    client.is_refused_from(1).await;
-    let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
-    assert!(lowered.status.success(), "{lowered:?}");
-    client.ask(3, &of("/late", "anyone")).await;
-    gate.open();
-    assert!(matches!(client.outcome(1).await, Outcome::Answered(200, _)));
-    assert_eq!(client.outcome(3).await, Outcome::Gone(None));
+    let mut crossing = Crossing::begin().await;
+    crossing.client.is_refused_from(1).await;
+    crossing.lower().await;
+    crossing.client.ask(3, &of("/late", "anyone")).await;
+    crossing.gate.open();
+    assert!(matches!(
+        crossing.client.outcome(1).await,
+        Outcome::Answered(200, _)
+    ));
+    assert_eq!(crossing.client.outcome(3).await, Outcome::Gone(None));
     let late = |upstream: &Upstream| upstream.count(|request| request.target == "/late");
-    assert_eq!((late(&legacy), late(&new)), (0, 0));
-    drop(heir);
+    assert_eq!((late(&crossing.legacy), late(&crossing.new)), (0, 0));
 }
 
 #[tokio::test]
 async fn http2_that_does_not_even_acknowledge_goaway_is_assigned_as_the_successor_says() {
-    let gate = Gate::new();
-    let (legacy, new) = (slow("legacy", &gate), slow("new", &gate));
-    let settings = "share: 100%, rollback: off";
-    let configuration = migration(legacy.address(), new.address(), settings);
-    let proxy = Site::new()
-        .linked()
-        .start(&format!("{PATIENT}{configuration}"))
-        .await;
-    let mut client = Frames::connect(proxy.address()).await;
-    client.ask(1, &of("/slow", "anyone")).await;
-    new.has_received("/slow").await;
-    proxy.signal("USR2");
-    let heir = Heir::of(&proxy, proxy.process()).await;
-    while client.next().await.expect("it stays open").kind != GOAWAY {}
+    let mut crossing = Crossing::begin().await;
+    while crossing.client.next().await.expect("it stays open").kind != GOAWAY {}
     // All that its successor began with.
-    proxy.says(1, "obeying the successor").await;
-    let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
-    assert!(lowered.status.success(), "{lowered:?}");
-    proxy.says(2, "obeying the successor").await;
-    client.ask(3, &of("/late", "anyone")).await;
-    assert!(matches!(client.outcome(3).await, Outcome::Answered(200, _)));
-    legacy.has_received("/late").await;
-    drop(heir);
+    crossing.proxy.says(1, "obeying the successor").await;
+    crossing.lower().await;
+    crossing.proxy.says(2, "obeying the successor").await;
+    crossing.client.ask(3, &of("/late", "anyone")).await;
+    assert!(matches!(
+        crossing.client.outcome(3).await,
+        Outcome::Answered(200, _)
+    ));
+    crossing.legacy.has_received("/late").await;
 }
 
 /// The fields of a GET of `target` with a session key.

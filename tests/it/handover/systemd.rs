@@ -120,9 +120,7 @@ async fn restarts_under_load(certificate: Option<Certificate>) {
     let mut tls = "";
     if let Some(certificate) = &certificate {
         tls = ", tls: {certificate: edge.pem, key: edge.key}";
-        site = site
-            .file("edge.pem", &certificate.certificate_pem)
-            .file("edge.key", &certificate.key_pem);
+        site = site.certified(certificate);
     }
     let mut supervisor = Supervisor::begin(&site);
     let (traffic, admin) = (supervisor.traffic, supervisor.admin);

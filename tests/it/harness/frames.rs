@@ -110,6 +110,16 @@ impl Frames {
         self.write(headers(stream, END_STREAM, fields)).await;
     }
 
+    /// After `case` the connection goes on: whoever asks for `/beside` on `stream` is answered.
+    pub(crate) async fn goes_on(&mut self, stream: u32, case: &str) {
+        self.ask(stream, &get("/beside")).await;
+        let beside = self.outcome(stream).await;
+        assert!(
+            matches!(beside, Outcome::Answered(200, _)),
+            "{case}: {beside:?}"
+        );
+    }
+
     /// The next frame; none when the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         let head = self.raw.read(9).await;

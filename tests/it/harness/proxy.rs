@@ -15,6 +15,7 @@ use http_body_util::Full;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
+use super::certificate::Certificate;
 use super::client::{Answer, Client};
 use super::metrics::Metrics;
 use super::{PATIENCE, eventually};
@@ -26,6 +27,15 @@ admin: {address: 127.0.0.1:0}
 state: {directory: state}
 workers: 2
 ";
+
+/// How a listener speaks TLS in a site that is [certified](Site::certified).
+pub(crate) const TLS: &str = "tls: {certificate: edge.pem, key: edge.key}";
+/// One listener, which speaks TLS.
+pub(crate) const ONLY_TLS: &str =
+    "[{address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
+/// A plain listener, then one that speaks TLS.
+pub(crate) const PLAIN_AND_TLS: &str = "[{address: 127.0.0.1:0}, \
+     {address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]";
 
 /// A directory in which the program can be started, more than once.
 #[derive(Clone)]
@@ -104,6 +114,12 @@ impl Site {
     pub(crate) fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
         std::fs::write(self.path().join(name), contents).expect("the directory is writable");
         self
+    }
+
+    /// Writes the certificate, and its key, that a listener's [`TLS`] names.
+    pub(crate) fn certified(self, certificate: &Certificate) -> Self {
+        self.file("edge.pem", &certificate.certificate_pem)
+            .file("edge.key", &certificate.key_pem)
     }
 
     /// Starts the program with a plain listener and, besides, this configuration.
@@ -311,6 +327,12 @@ impl Proxy {
             );
             tokio::time::sleep(super::LOOK_AGAIN).await;
         }
+    }
+
+    /// Waits until so many connections and requests were turned away for this reason.
+    pub(crate) async fn refused(&self, reason: &str, count: f64) {
+        let labels = [("reason", reason)];
+        self.counts(count, "cutover_refused_total", &labels).await;
     }
 
     /// Asks the admin API for a change.

@@ -174,17 +174,15 @@ fn read_chunks(wire: &[u8]) -> Parsed<Chunks> {
     let mut body = Vec::new();
     let mut position = 0;
     loop {
-        let rest = &wire[position..];
-        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+        let Some(line) = read_line(&wire[position..])? else {
             return Ok(None);
         };
-        let line = rest[..end].strip_suffix(b"\r").ok_or("a bare line feed")?;
         let digits = std::str::from_utf8(line).map_err(|_| "no chunk size")?;
         let size = usize::from_str_radix(digits, 16).map_err(|_| "no chunk size")?;
         if format!("{size:x}") != digits {
             return Err("a chunk size with decoration");
         }
-        position += end + 1;
+        position += line.len() + 2;
         if size == 0 {
             let Some(Lines { lines, length }) = read_lines(&wire[position..])? else {
                 return Ok(None);
@@ -217,12 +215,10 @@ fn read_lines(wire: &[u8]) -> Parsed<Lines> {
     let mut lines = Vec::new();
     let mut position = 0;
     loop {
-        let rest = &wire[position..];
-        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+        let Some(line) = read_line(&wire[position..])? else {
             return Ok(None);
         };
-        let line = rest[..end].strip_suffix(b"\r").ok_or("a bare line feed")?;
-        position += end + 1;
+        position += line.len() + 2;
         if line.is_empty() {
             return Ok(Some(Lines {
                 lines,
@@ -237,6 +233,15 @@ fn read_lines(wire: &[u8]) -> Parsed<Lines> {
         }
         lines.push(String::from_utf8_lossy(line).into_owned());
     }
+}
+
+/// The first line without its end, which is two bytes, once it is whole.
+fn read_line(wire: &[u8]) -> Parsed<&[u8]> {
+    let Some(end) = wire.iter().position(|byte| *byte == b'\n') else {
+        return Ok(None);
+    };
+    let line = wire[..end].strip_suffix(b"\r");
+    line.map(Some).ok_or("a bare line feed")
 }
 
 fn read_fields(lines: &[String]) -> Result<Vec<(String, String)>, &'static str> {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::harness::certificate::Certificate;
 use crate::harness::client::{Answer, Client, Raw, get};
 use crate::harness::frames::{Frames, GOAWAY, Outcome, get as asking};
-use crate::harness::proxy::{Proxy, Site};
+use crate::harness::proxy::{ONLY_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Upstream};
 use crate::harness::{eventually, in_time};
 
@@ -25,10 +25,9 @@ const PROTOCOLS: [&str; 2] = ["http/1.1", "h2"];
 async fn start_tls(upstream: &Upstream, certificate: &Certificate) -> Proxy {
     let endpoint = upstream.address();
     Site::new()
-        .file("edge.pem", &certificate.certificate_pem)
-        .file("edge.key", &certificate.key_pem)
+        .certified(certificate)
         .start_on(
-            "[{address: 127.0.0.1:0, tls: {certificate: edge.pem, key: edge.key}}]",
+            ONLY_TLS,
             &format!(
                 "drain: {{delay: 0s, deadline: {NEVER}}}
 backends: {{api: {{endpoints: ['{endpoint}']}}}}

@@ -163,8 +163,7 @@ async fn a_client_that_stalls_its_upload_is_answered_408_and_blamed_on_no_arm() 
         .await;
     let head = client.read_head().await;
     assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
-    let refused = [("reason", "client_timeout")];
-    proxy.counts(1.0, "cutover_refused_total", &refused).await;
+    proxy.refused("client_timeout", 1.0).await;
     booked(&proxy, "cancelled", 1.0).await;
     assert!(legacy.received().is_empty());
 }

@@ -151,8 +151,7 @@ async fn a_full_pool_of_legacy_is_answered_503_with_a_time_to_come_back_and_coun
     let answer = other.get("/", "bob").await;
     assert_eq!((answer.status, answer.served_by()), (503, None));
     assert_eq!(answer.field("retry-after"), Some("1"));
-    let refused = [("reason", "pool_full")];
-    proxy.counts(1.0, "cutover_refused_total", &refused).await;
+    proxy.refused("pool_full", 1.0).await;
     gate.open();
     assert_eq!(held.await.unwrap().served_by(), Some("legacy"));
 }
