@@ -137,7 +137,7 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
         Script::write(
             "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nX-Mine: 1\r\n\
              Connection: keep-alive, X-Mine\r\nKeep-Alive: timeout=5\r\nServer: old\r\n\
-             Content-Length: 2\r\n\r\nok",
+             Cutover-Arm: legacy\r\nContent-Length: 2\r\n\r\nok",
         )
     });
     let proxy = start(&upstream).await;
@@ -148,6 +148,7 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
             "GET {target} HTTP/1.1\r\nHost: shop.example:81\r\nX-A: 1\r\nx-b: two  words\r\nX-A: 2\r\n\
              Connection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 9\r\nTE: trailers\r\n\
              X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Port: 443\r\nForwarded: for=198.51.100.7\r\nX-Real-Ip: 198.51.100.7\r\n\
              X-Request-Id: a stranger's\r\n\r\n"
         ))
         .await;
@@ -159,7 +160,7 @@ async fn the_target_and_the_end_to_end_fields_arrive_as_they_were_sent() {
     ] {
         assert!(head.contains(line), "{head}");
     }
-    for name in ["X-Mine", "Keep-Alive"] {
+    for name in ["X-Mine", "Keep-Alive", "Cutover-Arm"] {
         assert!(!head.contains(name), "{head}");
     }
     let received = &upstream.received()[0];

@@ -43,6 +43,7 @@ const HEADS: &[&str] = &[
     "GET /a//b?c=%2F HTTP/1.1\r\nHost: a.example\r\nConnection: close, X-Mine, Host\r\nX-Mine: 1\r\n\r\n",
     "POST http://b.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nTE: trailers\r\nCutover-Replay: 1\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nKeep-Alive: timeout=5\r\nProxy-Connection: close\r\n\r\n",
 ];
 
 const FORWARDED: &[&str] = &[

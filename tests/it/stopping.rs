@@ -179,6 +179,35 @@ async fn a_person_at_the_terminal_does_not_wait_for_the_delay() {
 }
 
 #[tokio::test]
+async fn whoever_had_connected_is_answered_even_where_no_place_was_free_before_the_stop() {
+    let gate = Gate::new();
+    let upstream = upstream(&gate);
+    let endpoint = upstream.address();
+    let mut proxy = Site::new()
+        .start(&format!(
+            "drain: {{delay: 0s, deadline: {NEVER}}}
+edge: {{max_connections: 1}}
+backends: {{api: {{endpoints: ['{endpoint}']}}}}
+routes: [{{backend: api}}]
+"
+        ))
+        .await;
+    let mut served = Raw::connect(proxy.address()).await;
+    served.write("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    upstream.has_received("/slow").await;
+    // The kernel has let it in, and nobody else.
+    let mut waiting = Raw::connect(proxy.address()).await;
+    waiting.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    proxy.signal("TERM");
+    let head = waiting.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    gate.open();
+    let head = served.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_stop_under_load_fails_no_request() {
     let upstream = Upstream::start("api", |_| {
         Script::of([

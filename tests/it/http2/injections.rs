@@ -1,5 +1,7 @@
 //! What HTTP/2 can say and HTTP/1 must not hear.
 
+use std::net::SocketAddr;
+
 use crate::harness::client::{Client, request};
 use crate::harness::eventually;
 use crate::harness::frames::{
@@ -9,9 +11,13 @@ use crate::harness::frames::{
 };
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Received, Script, Upstream};
+use crate::harness::witness::Witness;
 
 async fn start(upstream: &Upstream) -> Proxy {
-    let address = upstream.address();
+    start_before(upstream.address()).await
+}
+
+async fn start_before(address: SocketAddr) -> Proxy {
     let configuration =
         format!("backends: {{api: {{endpoints: ['{address}']}}}}\nroutes: [{{backend: api}}]\n");
     Site::new().start(&configuration).await
@@ -313,6 +319,27 @@ async fn a_body_longer_or_shorter_than_announced_is_never_whole_for_the_upstream
 }
 
 #[tokio::test]
+async fn a_body_that_its_client_withdraws_is_never_whole_for_the_upstream() {
+    const NO_ERROR: u32 = 0;
+    const CANCEL: u32 = 8;
+    let upstream = Upstream::ok("api");
+    let proxy = start(&upstream).await;
+    let mut client = Frames::connect(proxy.address()).await;
+    for (stream, target, reason) in [(1, "/left", NO_ERROR), (3, "/cancelled", CANCEL)] {
+        client
+            .write(headers(stream, 0, &asking("POST", target)))
+            .await;
+        client.write(data(stream, 0, b"hello")).await;
+        upstream.has_received(target).await;
+        client
+            .write(frame(RST_STREAM, 0, stream, &reason.to_be_bytes()))
+            .await;
+        upstream.was_departed(target).await;
+    }
+    assert_eq!(upstream.count(|received| received.is_whole), 0);
+}
+
+#[tokio::test]
 async fn what_the_upstream_hears_has_one_host_and_it_is_the_authority() {
     let upstream = Upstream::ok("api");
     let proxy = start(&upstream).await;
@@ -422,8 +449,8 @@ async fn a_length_that_says_nothing_does_not_reach_the_upstream() {
 
 #[tokio::test]
 async fn trailers_cannot_say_what_only_heads_may() {
-    let upstream = Upstream::ok("api");
-    let proxy = start(&upstream).await;
+    let witness = Witness::start();
+    let proxy = start_before(witness.address()).await;
     let mut client = Frames::connect(proxy.address()).await;
     let mut stream = 1;
     for (case, trailer) in [
@@ -431,12 +458,16 @@ async fn trailers_cannot_say_what_only_heads_may() {
         ("a length", ("content-length", b"999")),
         ("a host", ("host", b"evil.example")),
         ("an encoding", ("transfer-encoding", b"chunked")),
+        ("a claim", ("x-forwarded-for", b"192.0.2.1")),
+        ("a disguise", ("x_real_ip", b"192.0.2.1")),
+        ("nothing else", ("x-other", b"5")),
     ] {
         client
             .write(headers(stream, 0, &asking("POST", "/trailers")))
             .await;
         client.write(data(stream, 0, b"hello")).await;
-        client.write(headers(stream, END_STREAM, &[trailer])).await;
+        let trailers = [trailer, ("x-sum", b"5")];
+        client.write(headers(stream, END_STREAM, &trailers)).await;
         let outcome = client.outcome(stream).await;
         let is_plain = matches!(
             outcome,
@@ -453,13 +484,19 @@ async fn trailers_cannot_say_what_only_heads_may() {
     let outcome = client.outcome(stream).await;
     let is_refused = matches!(outcome, Outcome::Reset(_) | Outcome::Gone(_));
     assert!(is_refused, "{outcome:?}");
-    for received in upstream.received() {
-        assert_eq!(received.target, "/trailers");
-        assert_eq!(values(&received, "host"), ["api.example"]);
-        if received.is_whole {
-            assert_eq!(received.body, b"hello");
-        }
+    assert_eq!(witness.complaints(), [""; 0]);
+    let mut trailers = Vec::new();
+    for seen in witness.seen() {
+        assert_eq!(seen.target, "/trailers");
+        assert_eq!(seen.values("host"), ["api.example"]);
+        assert_eq!(seen.body, b"hello");
+        let names = seen.trailers.iter();
+        let names: Vec<_> = names.map(|(name, _)| name.to_lowercase()).collect();
+        trailers.push(names.join(", "));
     }
+    trailers.sort_unstable();
+    trailers.dedup();
+    assert_eq!(trailers, ["x-other, x-sum", "x-sum"]);
 }
 
 #[tokio::test]

@@ -47,6 +47,14 @@ async fn answers(method: &str, wires: &[String]) -> Vec<Answer> {
         assert_eq!((next.status, &next.body[..]), (200, &b"next"[..]), "{wire}");
         answers.push(answer);
     }
+    // What is left behind an answer may be only the beginning of what comes.
+    let received = upstream.received();
+    let mut odd = received.iter().enumerate();
+    while let Some((position, request)) = odd.find(|(_, request)| request.target != "/next") {
+        let mut later = received[position + 1..].iter();
+        let is_last = later.all(|later| later.connection != request.connection);
+        assert!(is_last, "{request:?}");
+    }
     answers
 }
 
