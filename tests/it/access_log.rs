@@ -154,14 +154,21 @@ async fn a_rescue_names_its_reason_and_a_client_that_left_is_told_from_a_whole_a
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_says_so() {
-    let new = Upstream::start("new", |_| {
-        Script::write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").then(Step::Close)
+    // What breaks off before its head is handed on would be rescued.
+    let gate = Gate::new();
+    let waited = gate.clone();
+    let new = Upstream::start("new", move |_| {
+        Script::write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+            .then(Step::Wait(waited.clone()))
+            .then(Step::Close)
     });
     let scene = Scene::with_new(LOG, new).await;
     let mut client = Raw::connect(scene.proxy.address()).await;
     let key = key_of(Arm::New);
     let head = format!("GET /api HTTP/1.1\r\nHost: a\r\nX-User: {key}\r\n\r\n");
     client.write(head).await;
+    client.read_head().await;
+    gate.open();
     client.read_to_end().await;
     let entries = scene.entries(1).await;
     assert_eq!(entries[0]["end"], "truncated");
