@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 
 use crate::config::model::LogFormat;
 use crate::policy::time::Timestamp;
@@ -17,11 +17,8 @@ use crate::proxy::course::Course;
 use crate::proxy::worker::View;
 use crate::telemetry::access_log::line::{End, Line, Text};
 
-use super::trace_context::TRACEPARENT;
+use super::names::{SERVER_TIMING, TRACEPARENT};
 use super::{Arrival, Local};
-
-/// Tells browsers and testers where the time went. <https://www.w3.org/TR/server-timing/>
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What web servers write for a client that left before it was answered.
 const CLIENT_CLOSED_REQUEST: u16 = 499;

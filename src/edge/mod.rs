@@ -17,6 +17,7 @@
 
 pub mod access;
 mod entry;
+mod names;
 pub mod overload;
 pub mod places;
 pub mod rate_limit;
@@ -52,10 +53,11 @@ use crate::upstream::http1::excess::ClientBody;
 
 use self::access::Access;
 use self::entry::Entry;
+use self::names::X_REQUEST_ID;
 use self::overload::{CountedBody, InFlight, Overload, Permit};
 use self::places::Places;
 use self::rate_limit::RateLimit;
-use self::request_id::{RequestId, RequestIds, X_REQUEST_ID};
+use self::request_id::{RequestId, RequestIds};
 use self::trace_context::TraceContext;
 
 /// What the edges of all workers share, and no reload forgets.
@@ -139,10 +141,6 @@ impl<B> Arrival<B> {
         self.caller.client(self.request.headers(), trusted)
     }
 
-    fn refuse(&mut self, refusal: EdgeRefusal) {
-        self.refusal = Some(refusal);
-    }
-
     fn is_refused(&self) -> bool {
         self.refusal.is_some()
     }
@@ -202,17 +200,47 @@ impl Entrance {
         A: Future<Output = Response<ResponseBody>>,
     {
         let layered = ServiceBuilder::new()
-            .layer(layer_fn(RequestId))
-            .layer(layer_fn(TraceContext))
-            .layer(layer_fn(Access))
-            .layer(layer_fn(Overload))
-            .layer(layer_fn(RateLimit))
+            .layer(layer_fn(|next| Gate(RequestId, next)))
+            .layer(layer_fn(|next| Gate(TraceContext, next)))
+            .layer(layer_fn(|next| Gate(Access, next)))
+            .layer(layer_fn(|next| Gate(Overload, next)))
+            .layer(layer_fn(|next| Gate(RateLimit, next)))
             .service(service_fn(move |arrival| answer(handle.clone(), arrival)));
         Door {
             local: Rc::clone(&self.0),
             peer,
             layered,
         }
+    }
+}
+
+/// What is decided about every arrival on its way in.
+trait Rule {
+    /// Looks at an arrival, and leaves in it what was found and decided.
+    ///
+    /// # Errors
+    /// Why it is turned away. Rules are asked about those, too, that were turned away before.
+    fn admit<B>(&self, arrival: &mut Arrival<B>) -> Result<(), EdgeRefusal>;
+}
+
+/// A rule, and the service that lies behind it.
+#[derive(Clone, Debug)]
+struct Gate<R, S>(R, S);
+
+impl<B, R: Rule, S: Service<Arrival<B>>> Service<Arrival<B>> for Gate<R, S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.1.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
+        if let Err(refusal) = self.0.admit(&mut arrival) {
+            arrival.refusal = Some(refusal);
+        }
+        self.1.call(arrival)
     }
 }
 

@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tower::Service;
 
 use crate::proxy::body::{CutOff, ResponseBody};
 use crate::proxy::tunnel::Tunnel;
@@ -20,30 +19,20 @@ use crate::telemetry::access_log::line::End;
 use crate::telemetry::edge::EdgeRefusal;
 
 use super::entry::Entry;
-use super::{Arrival, Local};
+use super::{Arrival, Local, Rule};
 
 /// Turns away what is too much at once.
-#[derive(Clone, Debug)]
-pub struct Overload<S>(pub S);
+#[derive(Clone, Copy, Debug)]
+pub struct Overload;
 
-impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for Overload<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
+impl Rule for Overload {
+    fn admit<B>(&self, arrival: &mut Arrival<B>) -> Result<(), EdgeRefusal> {
         if !arrival.is_refused() {
             let limit = arrival.view.snapshot.routing.edge.max_requests;
-            arrival.permit = Permit::take(&arrival.local, limit);
-            if arrival.permit.is_none() {
-                arrival.refuse(EdgeRefusal::Overloaded);
-            }
+            let permit = Permit::take(&arrival.local, limit);
+            arrival.permit = Some(permit.ok_or(EdgeRefusal::Overloaded)?);
         }
-        self.0.call(arrival)
+        Ok(())
     }
 }
 

@@ -3,18 +3,15 @@
 //! Only a trusted proxy's `X-Request-Id` is kept: an id chosen by a stranger could repeat another
 //! request's, or carry something that a log viewer takes for its own.
 
-use std::task::{Context, Poll};
-
-use http::{HeaderName, HeaderValue};
-use tower::Service;
+use http::HeaderValue;
 
 use crate::policy::time::Timestamp;
 use crate::telemetry::WorkerId;
 
-use super::Arrival;
+use crate::telemetry::edge::EdgeRefusal;
 
-/// The field that carries a request's id.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use super::names::X_REQUEST_ID;
+use super::{Arrival, Rule};
 
 /// A longer id is not kept, not even a trusted proxy's: it would be copied into every log.
 const LONGEST_KEPT: usize = 128;
@@ -22,20 +19,12 @@ const LONGEST_KEPT: usize = 128;
 pub(super) const LENGTH: usize = 32;
 
 /// Gives each request an id.
-#[derive(Clone, Debug)]
-pub struct RequestId<S>(pub S);
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId;
 
-impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for RequestId<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
-        let id = if let Some(id) = kept(&arrival) {
+impl Rule for RequestId {
+    fn admit<B>(&self, arrival: &mut Arrival<B>) -> Result<(), EdgeRefusal> {
+        let id = if let Some(id) = kept(arrival) {
             id.clone()
         } else {
             let id = arrival.local.request_ids.borrow_mut().draw();
@@ -45,7 +34,7 @@ impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for RequestId<S> {
             value(&id)
         };
         arrival.id = Some(id);
-        self.0.call(arrival)
+        Ok(())
     }
 }
 

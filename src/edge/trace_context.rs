@@ -6,38 +6,25 @@
 //! proxies, as the request's id is. We record no spans, so we put none between the two ends either:
 //! what crosses keeps its parent. <https://www.w3.org/TR/trace-context/>
 
-use std::task::{Context, Poll};
-
-use http::{HeaderMap, HeaderName, HeaderValue};
-use tower::Service;
+use http::{HeaderMap, HeaderValue};
 
 use crate::config::model::TraceContext as Setting;
 
-use super::Arrival;
-use super::request_id::LENGTH;
+use crate::telemetry::edge::EdgeRefusal;
 
-/// The trace and the span that a request belongs to.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What vendors add to it.
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use super::names::{TRACEPARENT, TRACESTATE};
+use super::request_id::LENGTH;
+use super::{Arrival, Rule};
 
 /// Length of a `traceparent` of version 00: `00-TRACE-PARENT-FLAGS`.
 const LENGTH_OF_VERSION_00: usize = 55;
 
 /// Decides whose W3C trace context reaches the upstream.
-#[derive(Clone, Debug)]
-pub struct TraceContext<S>(pub S);
+#[derive(Clone, Copy, Debug)]
+pub struct TraceContext;
 
-impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for TraceContext<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut arrival: Arrival<B>) -> S::Future {
+impl Rule for TraceContext {
+    fn admit<B>(&self, arrival: &mut Arrival<B>) -> Result<(), EdgeRefusal> {
         let setting = arrival.view.snapshot.routing.edge.trace_context;
         if setting != Setting::Pass {
             let is_trusted = arrival.caller.is_peer_trusted();
@@ -51,7 +38,7 @@ impl<B, S: Service<Arrival<B>>> Service<Arrival<B>> for TraceContext<S> {
                 }
             }
         }
-        self.0.call(arrival)
+        Ok(())
     }
 }
 
