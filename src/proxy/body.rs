@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::policy::class::Class;
@@ -21,6 +21,7 @@ use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::decode::Decoder;
 use crate::upstream::http1::exchange::{BodyPart, Truncated};
+use crate::upstream::names::GRPC_STATUS;
 use crate::upstream::pool::Pool;
 
 use super::attempt::Answer;
@@ -101,9 +102,6 @@ impl Drop for Record {
 pub fn grpc_class(fields: &HeaderMap) -> Option<Class> {
     grpc_code(fields).map(Class::of_grpc)
 }
-
-/// Made beforehand: a name given as text is parsed anew for every answer.
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The gRPC status code among these fields; one that is no number is UNKNOWN.
 pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {

@@ -16,6 +16,7 @@ use crate::upstream::http1::request::HeadWriter;
 use crate::upstream::http1::reserved::{is_claim, is_disguised};
 use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
+use crate::upstream::list::has_member;
 
 use super::names::{CUTOVER_REPLAY, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::peer::Caller;
@@ -188,7 +189,7 @@ fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_
             header::COOKIE if has_crumbs => {}
             // It tells which trailers follow a body; only chunks have any.
             header::TRAILER if forwarding.framing != Framing::Chunked => {}
-            header::TE => takes_trailers |= names_trailers(value),
+            header::TE => takes_trailers |= has_member(value.as_bytes(), b"trailers"),
             _ => {
                 let is_believed = is_trusted || !is_claim(name.as_str());
                 if !is_dropped(name) && !nominated.contains(name) && is_believed {
@@ -245,12 +246,6 @@ fn write_length(head: &mut impl Fields, value: &HeaderValue, framing: Framing) {
     }
 }
 
-/// Whether a client says that it reads trailers.
-fn names_trailers(value: &HeaderValue) -> bool {
-    let mut codings = value.as_bytes().split(|byte| *byte == b',');
-    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-}
-
 /// The fields that a client's `Connection` names as its own affair.
 struct Nominated<'map> {
     /// Empty in the usual case, that there is none or it says only `keep-alive` or `close`.
@@ -276,13 +271,9 @@ impl<'map> Nominated<'map> {
         if matches!(name.as_str(), "x-request-id" | "traceparent" | "tracestate") {
             return false;
         }
-        headers.get_all(header::CONNECTION).iter().any(|line| {
-            line.as_bytes().split(|byte| *byte == b',').any(|option| {
-                option
-                    .trim_ascii()
-                    .eq_ignore_ascii_case(name.as_str().as_bytes())
-            })
-        })
+        let name = name.as_str().as_bytes();
+        let mut lines = headers.get_all(header::CONNECTION).iter();
+        lines.any(|line| has_member(line.as_bytes(), name))
     }
 }
 

@@ -2,43 +2,45 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::upstream::list::members;
+
 /// Adds an issued cookie to an answer and keeps shared caches from storing it: one that did would
 /// hand one session to everybody.
 ///
 /// What the upstream says about private caches stays, and `no-store` above all.
 pub fn issue(headers: &mut HeaderMap, cookie: HeaderValue) {
     headers.append(header::SET_COOKIE, cookie);
-    let lines = headers.get_all(header::CACHE_CONTROL);
-    let directives: Vec<String> = lines
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(|directive| directive.trim().to_owned())
-        .filter(|directive| !directive.is_empty())
-        .collect();
-    let is = |directive: &str, name: &str| {
-        let named = directive.split('=').next().unwrap_or(directive).trim();
-        named.eq_ignore_ascii_case(name)
-    };
-    // `private="field"` lets a shared cache store the rest, so only the bare word counts.
-    let is_kept_from_others = directives.iter().any(|directive| {
-        directive.eq_ignore_ascii_case("private") || directive.eq_ignore_ascii_case("no-store")
-    });
-    if is_kept_from_others {
-        return;
-    }
-    let kept = directives
-        .iter()
-        .filter(|directive| !is(directive, "public") && !is(directive, "s-maxage"));
-    let mut value = String::from("private");
-    for directive in kept {
-        value.push_str(", ");
-        value.push_str(directive);
-    }
-    // Its parts were header values before, so the whole is one.
-    if let Ok(value) = HeaderValue::from_str(&value) {
+    if let Some(value) = kept_from_others(headers) {
         headers.insert(header::CACHE_CONTROL, value);
     }
+}
+
+/// The `Cache-Control` with which no shared cache stores the answer, if it is another than its own.
+fn kept_from_others(headers: &HeaderMap) -> Option<HeaderValue> {
+    let lines = headers.get_all(header::CACHE_CONTROL).iter();
+    let lines = lines.filter(|line| line.to_str().is_ok());
+    let directives = lines.flat_map(|line| members(line.as_bytes()));
+    let is_kept = |directive: &[u8]| {
+        // `private="field"` lets a shared cache store the rest, so only the bare word counts.
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    };
+    let is_for_others = |directive: &[u8]| {
+        let name = directive.split(|byte| *byte == b'=').next();
+        let name = name.unwrap_or(directive).trim_ascii();
+        name.eq_ignore_ascii_case(b"public") || name.eq_ignore_ascii_case(b"s-maxage")
+    };
+    let mut value = b"private".to_vec();
+    for directive in directives {
+        if is_kept(directive) {
+            return None;
+        }
+        if !is_for_others(directive) {
+            value.extend_from_slice(b", ");
+            value.extend_from_slice(directive);
+        }
+    }
+    // Its parts were header values before, so the whole is one.
+    HeaderValue::from_bytes(&value).ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::HeaderMap;
 use ipnet::IpNet;
 
+use crate::upstream::list::members;
+
 use super::names::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// The other end of a client's connection.
@@ -95,14 +97,8 @@ impl Caller {
 fn forwarded_for(proxy: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
     let mut client = proxy;
     let lines = headers.get_all(X_FORWARDED_FOR).iter();
-    let hops = lines
-        .rev()
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    for hop in hops.map(<[u8]>::trim_ascii) {
-        // An empty element of a list means nothing (RFC 9110 §5.6.1.2).
-        if hop.is_empty() {
-            continue;
-        }
+    let hops = lines.rev().flat_map(|line| members(line.as_bytes()).rev());
+    for hop in hops {
         // What does not parse was not written by a proxy that deserves trust; the walk ends at
         // the last address that did.
         let Some(address) = parse_hop(hop) else { break };

@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::telemetry::edge::{EdgeTally, TunnelEnd};
 use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::http1::connection::Connection;
+use crate::upstream::list::{has_member, members};
 
 use super::attempt::Answer;
 use super::leash::Leash;
@@ -38,7 +39,7 @@ use super::worker::Worker;
 /// Bytes moved at once.
 const PIECE: usize = 16 * 1024;
 /// Once one end has ended, how long the other may be silent before it is taken to have said all.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The protocols that a client properly offers to switch to, without those in which HTTP goes on:
 /// what is asked in them would pass every list, limit and route of the proxy.
@@ -46,14 +47,13 @@ pub fn offered(parts: &Parts) -> Option<Box<HeaderValue>> {
     // hyper leaves this where an HTTP/1.1 request has the field; nearly none has, and finding that
     // out costs no lookup.
     parts.extensions.get::<OnUpgrade>()?;
-    let is_upgrade = |option: &[u8]| option.eq_ignore_ascii_case(b"upgrade");
     let mut options = parts.headers.get_all(header::CONNECTION).iter();
-    if !options.any(|line| members(line).any(is_upgrade)) {
+    if !options.any(|line| has_member(line.as_bytes(), b"upgrade")) {
         return None;
     }
     let mut kept = Vec::new();
     for line in parts.headers.get_all(header::UPGRADE) {
-        for protocol in members(line).filter(|protocol| !continues_http(protocol)) {
+        for protocol in members(line.as_bytes()).filter(|protocol| !continues_http(protocol)) {
             if !kept.is_empty() {
                 kept.extend_from_slice(b", ");
             }
@@ -62,14 +62,6 @@ pub fn offered(parts: &Parts) -> Option<Box<HeaderValue>> {
     }
     let offered = HeaderValue::from_maybe_shared(Bytes::from(kept)).ok();
     offered.filter(|kept| !kept.is_empty()).map(Box::new)
-}
-
-/// The members of a list; empty ones count as absent.
-fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let members = line.as_bytes().split(|byte| *byte == b',');
-    members
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
 }
 
 fn continues_http(protocol: &[u8]) -> bool {
@@ -163,7 +155,7 @@ impl Tunnel {
                     let holds_words = up.holds_words() || down.holds_words();
                     deadline.set(match holds_words {
                         true => idle,
-                        false => FAREWELL.min(idle),
+                        false => LAST_WORDS.min(idle),
                     });
                 }
             } else if has_moved {

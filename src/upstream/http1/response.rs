@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use crate::upstream::list::{has_member, members};
+
 use super::decode::{Chunk, Decoder};
 
 /// Largest head accepted.
@@ -31,22 +33,21 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// A switch of protocols, if it is to one that was offered.
     fn switched(mut self, offered: Option<&HeaderValue>) -> Result<Self, InvalidHead> {
-        let members = |line: &HeaderValue| {
-            let members = line.as_bytes().split(|byte| *byte == b',');
-            members
-                .map(|member| member.trim_ascii().to_ascii_lowercase())
-                .collect::<Vec<_>>()
-        };
-        let offered = offered.map(members).unwrap_or_default();
-        let chosen = self.headers.get(header::UPGRADE).map(members);
-        let is_offered = |protocol: &Vec<u8>| offered.contains(protocol);
-        if !chosen.is_some_and(|chosen| chosen.iter().all(is_offered)) {
+        let offered = offered.map_or(&[][..], HeaderValue::as_bytes);
+        let chosen = self.headers.get(header::UPGRADE);
+        if !chosen.is_some_and(|chosen| is_choice(chosen.as_bytes(), offered)) {
             return Err(InvalidHead::UnaskedUpgrade);
         }
         let upgrade = HeaderValue::from_static("Upgrade");
         self.headers.insert(header::CONNECTION, upgrade);
         Ok(self)
     }
+}
+
+/// Whether `chosen` names anything, and nothing but what was offered.
+fn is_choice(chosen: &[u8], offered: &[u8]) -> bool {
+    let mut chosen = members(chosen).peekable();
+    chosen.peek().is_some() && chosen.all(|protocol| has_member(offered, protocol))
 }
 
 /// What the upstream sent is no HTTP/1 head.
@@ -193,8 +194,7 @@ impl Fields {
     }
 
     fn add_options(&mut self, list: &[u8]) {
-        for option in list.split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
+        for option in members(list) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.is_closing = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {

@@ -14,12 +14,10 @@ use crate::upstream::http1::exchange::{BodyPart, ExchangeFailed, HeadOutcome, Tr
 use crate::upstream::http1::reserved::may_trail;
 use crate::upstream::http1::response::{ResponseHead, is_own};
 use crate::upstream::http1::upload::{Framing, RequestBody};
+use crate::upstream::names::GRPC_STATUS;
 
 use super::connection::{Place, failure_of};
 use super::upload::Upload;
-
-/// Made beforehand: a name given as text is parsed anew for every answer.
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// A request under way on a stream.
 #[derive(Debug)]
