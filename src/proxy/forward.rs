@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -16,7 +17,7 @@ use crate::identity::identify::RequestFacts;
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
 use crate::policy::fallback::{Permission, Repetition};
-use crate::snapshot::route_limits::Known;
+use crate::snapshot::route_limits::{Known, Place, TurnedAway};
 use crate::snapshot::{RoutePlan, SplitPlan};
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::exchange::Exchange;
@@ -53,61 +54,16 @@ pub async fn handle(
     let started = Instant::now();
     let (parts, incoming) = request.into_parts();
     let incoming = ClientBody::new(incoming, parts.version, &parts.headers);
-    let refuse = |refusal| {
-        worker.edge.refused(refusal);
-        respond::refused(refusal)
+    let (authority, route) = match find_route(&view, &parts, &incoming) {
+        Ok(found) => found,
+        Err(unfit) => return turn_away(unfit, &worker, &parts, incoming),
     };
-    // Whatever follows such a request was meant for somebody who understood it.
-    let refuse_last = |refusal| {
-        let mut response = refuse(refusal);
-        respond::end_connection(&mut response, parts.version);
-        response
-    };
-    if parts.method == Method::CONNECT {
-        return refuse_last(EdgeRefusal::Connect);
-    }
-    let has_length = incoming.size_hint().exact().is_some();
-    if !strict::is_unambiguous(&parts, has_length) {
-        return refuse_last(EdgeRefusal::Malformed);
-    }
-    let Ok(authority) = headers::authority(&parts) else {
-        return refuse_last(EdgeRefusal::InvalidHost);
-    };
-    let routing = &view.snapshot.routing;
-    let path = parts.uri.path();
-    let found = routing
-        .router
-        .find(Some(authority), path, &parts.method, &parts.headers);
-    let Some(index) = found else {
-        return match incoming.is_end_stream() {
-            true => refuse(EdgeRefusal::NoRoute),
-            false => refuse_last(EdgeRefusal::NoRoute),
-        };
-    };
-    let route = &routing.routes[index.0];
-    if incoming.size_hint().lower() > route.max_body {
-        incoming.discard();
-        return refuse_last(EdgeRefusal::BodyTooLarge);
-    }
-    let mut place = None;
-    if let Some(limits) = &route.limits {
-        let request = Known {
-            headers: &parts.headers,
-            uri: &parts.uri,
-        };
-        let client = || caller.client(&parts.headers, &routing.edge.trusted_proxies);
-        match limits.admit(request, client, worker.clock.uptime()) {
-            Ok(taken) => place = taken,
-            Err(because) => {
-                let (refusal, mut response) = respond::turned_away(because);
-                worker.edge.refused(refusal);
-                if !incoming.is_end_stream() {
-                    respond::end_connection(&mut response, parts.version);
-                }
-                return response;
-            }
+    let place = match find_place(&worker, &view, &caller, &parts, route) {
+        Ok(place) => place,
+        Err(because) => {
+            return turn_away(Unfit::TurnedAway(because), &worker, &parts, incoming);
         }
-    }
+    };
     // Whatever a safe request carries, it may be repeated.
     let has_key = !parts.method.is_safe() && parts.headers.contains_key(IDEMPOTENCY_KEY);
     let call = Call {
@@ -125,6 +81,90 @@ pub async fn handle(
         Target::Split(split) => call.ask_split(split, route, incoming, started).await,
     };
     response.body_mut().hold(place);
+    response
+}
+
+/// Why a request is turned away before anybody is asked.
+enum Unfit {
+    /// It can be misunderstood. Whatever follows it was meant for somebody who understood it.
+    Misleading(EdgeRefusal),
+    /// No route matches it.
+    NoRoute,
+    /// It announces a body that is larger than its route takes.
+    TooLarge,
+    /// Its route has enough to do.
+    TurnedAway(TurnedAway),
+}
+
+/// The host that a request is for, and the route that takes it.
+fn find_route<'request>(
+    view: &'request View,
+    parts: &'request Parts,
+    incoming: &ClientBody,
+) -> Result<(&'request str, &'request RoutePlan), Unfit> {
+    if parts.method == Method::CONNECT {
+        return Err(Unfit::Misleading(EdgeRefusal::Connect));
+    }
+    let length = incoming.size_hint();
+    if !strict::is_unambiguous(parts, length.exact().is_some()) {
+        return Err(Unfit::Misleading(EdgeRefusal::Malformed));
+    }
+    let authority = headers::authority(parts);
+    let authority = authority.map_err(|_| Unfit::Misleading(EdgeRefusal::InvalidHost))?;
+    let routing = &view.snapshot.routing;
+    let path = parts.uri.path();
+    let found = routing
+        .router
+        .find(Some(authority), path, &parts.method, &parts.headers);
+    let route = &routing.routes[found.ok_or(Unfit::NoRoute)?.0];
+    if length.lower() > route.max_body {
+        return Err(Unfit::TooLarge);
+    }
+    Ok((authority, route))
+}
+
+/// A place on a route, where its places are counted.
+fn find_place(
+    worker: &Worker,
+    view: &View,
+    caller: &Caller,
+    parts: &Parts,
+    route: &RoutePlan,
+) -> Result<Option<Place>, TurnedAway> {
+    let Some(limits) = &route.limits else {
+        return Ok(None);
+    };
+    let request = Known {
+        headers: &parts.headers,
+        uri: &parts.uri,
+    };
+    let trusted = &view.snapshot.routing.edge.trusted_proxies;
+    let client = || caller.client(&parts.headers, trusted);
+    limits.admit(request, client, worker.clock.uptime())
+}
+
+/// Answers a request that nobody is asked about.
+fn turn_away(
+    unfit: Unfit,
+    worker: &Worker,
+    parts: &Parts,
+    incoming: ClientBody,
+) -> Response<ResponseBody> {
+    let is_unread = !incoming.is_end_stream();
+    let ours = |refusal| (refusal, respond::refused(refusal));
+    let ((refusal, mut response), is_last) = match unfit {
+        Unfit::Misleading(refusal) => (ours(refusal), true),
+        Unfit::NoRoute => (ours(EdgeRefusal::NoRoute), is_unread),
+        Unfit::TooLarge => {
+            incoming.discard();
+            (ours(EdgeRefusal::BodyTooLarge), true)
+        }
+        Unfit::TurnedAway(because) => (respond::turned_away(because), is_unread),
+    };
+    worker.edge.refused(refusal);
+    if is_last {
+        respond::end_connection(&mut response, parts.version);
+    }
     response
 }
 

@@ -8,7 +8,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
@@ -28,11 +27,12 @@ use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::{Closure, EdgeRefusal};
 
+use super::farewell::drive;
 use super::frames::Counted;
 use super::half_close::{Answering, HalfClosing};
 use super::http2;
 use super::introduction::read_introduction;
-use super::last_call::{LAST_CALL, LastCall, Phase};
+use super::last_call::LAST_CALL;
 use super::listener::Accepted;
 use super::patience::{Patience, answer_late_head};
 use super::quiet::{Answer, Quiet};
@@ -41,8 +41,6 @@ use super::stream::{ClientStream, ToClient};
 
 /// Fields for which hyper has room without being told. Any other number costs it more.
 const HYPERS_FIELDS: usize = 100;
-/// Time that a client gets to see that its quiet connection is being closed.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -372,75 +370,6 @@ where
         self.answering.begin();
         self.service.clone().call(request)
     }
-}
-
-/// Drives a connection to its end, and tells it once: when the worker drains and nothing more may be
-/// on its way, or it was quiet for too long, or was asked for as much as it may be.
-async fn drive<C, E>(
-    worker: &Rc<Worker>,
-    mut connection: Pin<&mut C>,
-    quiet: Option<&Quiet>,
-    phase: impl Fn() -> Phase,
-    shut_down: impl Fn(Pin<&mut C>),
-) -> Result<(), E>
-where
-    C: Future<Output = Result<(), E>>,
-{
-    let open = worker.connections.add();
-    let mut is_told = false;
-    let mut last_call = LastCall::default();
-    std::future::poll_fn(|cx| {
-        // An HTTP/2 client can be told to leave between two requests, but not before its first.
-        let is_asked = quiet.is_some_and(Quiet::was_asked);
-        let mut is_over = || {
-            open.poll_draining(cx).is_ready()
-                && last_call
-                    .poll_over(phase(), &worker.deadlines, cx)
-                    .is_ready()
-        };
-        if !is_told && (is_over() || is_asked && worker.connections.is_leaving()) {
-            // What has come is taken in first: hyper closes a connection of which it has read nothing,
-            // even if a request lies there.
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            is_told = true;
-            shut_down(connection.as_mut());
-            if let Some(quiet) = quiet {
-                quiet.tell(FAREWELL);
-            }
-        }
-        if let Some(quiet) = quiet
-            && quiet.poll_passed(cx).is_ready()
-        {
-            if quiet.is_abused() {
-                worker.edge.closed(Closure::AbandonedRequests);
-                return Poll::Ready(Ok(()));
-            }
-            if !is_told {
-                is_told = true;
-                if !quiet.was_asked() {
-                    worker.edge.closed(Closure::NoRequest);
-                }
-                shut_down(connection.as_mut());
-                quiet.wait(FAREWELL);
-                // Whoever polls is woken, and this was not ready to wake.
-                let _ = quiet.poll_passed(cx);
-            } else {
-                // Before its preface a client hears no farewell; later it had the time to go along
-                // with it and to take what was left for it.
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_pending() && !is_told && quiet.is_some_and(Quiet::is_spent) {
-            is_told = true;
-            shut_down(connection.as_mut());
-            return connection.as_mut().poll(cx);
-        }
-        polled
-    })
-    .await
 }
 
 /// What `future` returns, unless a client takes longer with it than with a head, or the worker

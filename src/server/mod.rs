@@ -6,6 +6,7 @@
 //! connection never leaves it.
 
 pub mod connection;
+mod farewell;
 mod frames;
 mod half_close;
 mod http2;
