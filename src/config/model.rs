@@ -27,7 +27,7 @@ pub use crate::policy::route::{Matches, PathMatch};
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What only a restart can change.
+    /// What only another process can change.
     pub process: Process,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
@@ -56,7 +56,7 @@ impl Config {
         })
     }
 
-    /// The keys whose values differ in `new` and take effect only at a restart; empty if `new` can
+    /// The keys whose values differ in `new` and take effect only in another process; empty if `new` can
     /// be put in force while serving.
     pub fn restart_only_changes(&self, new: &Config) -> Vec<String> {
         let (old, fresh) = (&self.process, &new.process);
@@ -152,7 +152,7 @@ pub struct Drain {
     pub deadline: Duration,
 }
 
-/// A bound address. Adding, moving or removing one needs a restart; its certificate reloads.
+/// A bound address. Adding, moving or removing one needs another process; its certificate reloads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Where to bind; port 0 lets the system choose.

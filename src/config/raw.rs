@@ -45,19 +45,20 @@ use super::notation::{
 #[serde(deny_unknown_fields)]
 #[schemars(title = "cutover")]
 pub(crate) struct File {
-    /// Where clients connect. Adding, moving or removing one needs a restart; certificates reload.
+    /// Where clients connect. Adding, moving or removing one needs an upgrade or a restart;
+    /// certificates reload.
     #[schemars(required, length(min = 1))]
     pub(crate) listeners: Option<List<Listener>>,
-    /// The admin API. A change needs a restart.
+    /// The admin API. A change needs an upgrade or a restart.
     #[schemars(extend("default" = {}))]
     pub(crate) admin: Admin,
     /// The state store. A change needs a restart.
     #[schemars(extend("default" = {}))]
     pub(crate) state: State,
-    /// Data-plane threads. Default: the number of cores. A change needs a restart.
+    /// Data-plane threads. Default: the number of cores. A change needs an upgrade or a restart.
     #[schemars(range(min = 1, max = 1024))]
     pub(crate) workers: Option<usize>,
-    /// How a stop proceeds. A change needs a restart.
+    /// How a stop proceeds. A change needs an upgrade or a restart.
     #[schemars(extend("default" = {}))]
     pub(crate) drain: Drain,
     /// Limits and identity at the client's edge.

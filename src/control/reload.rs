@@ -269,8 +269,13 @@ impl Controller {
     fn prepare(&self, config: Config) -> Result<(Plan, Commit), Refused> {
         let restart_only = self.world.config.restart_only_changes(&config);
         if !restart_only.is_empty() {
+            // A successor looks for its predecessor in the state directory.
+            let way = match restart_only.iter().any(|key| key.starts_with("state")) {
+                true => "a restart",
+                false => "a restart or `cutover upgrade`",
+            };
             return Err(Refused::InvalidConfig(format!(
-                "{}: only a restart can change {}; put the old value back, or restart",
+                "{}: only {way} can change {}; put the old value back until then",
                 self.reloads.path.display(),
                 restart_only.join(", ")
             )));

@@ -150,15 +150,27 @@ async fn what_only_a_restart_can_change_is_refused_loudly() {
     let arms = Arms::new();
     let proxy = Site::new().start(&arms.with("share: 10%")).await;
     let site = proxy.site();
-    for (before, after, named) in [
-        ("workers: 2", "workers: 3", "workers"),
-        ("directory: state", "directory: elsewhere", "state"),
+    let upgrade = "a restart or `cutover upgrade`";
+    for (before, after, named, way) in [
+        ("workers: 2", "workers: 3", "workers", upgrade),
+        (
+            "directory: state",
+            "directory: elsewhere",
+            "state",
+            "a restart can",
+        ),
         (
             "listeners: [{address: 127.0.0.1:0}",
             "listeners: [{address: 127.0.0.1:0}, {address: 127.0.0.1:0}",
             "listeners",
+            upgrade,
         ),
-        ("admin: {address: 127.0.0.1:0}", "admin: {}", "admin"),
+        (
+            "admin: {address: 127.0.0.1:0}",
+            "admin: {}",
+            "admin",
+            upgrade,
+        ),
     ] {
         let text = site.text(&arms.with("share: 20%"));
         let text = text.replacen(before, after, 1);
@@ -167,7 +179,7 @@ async fn what_only_a_restart_can_change_is_refused_loudly() {
             let problems = proxy.status().await.config.problems;
             problems
                 .iter()
-                .any(|problem| problem.contains(named) && problem.contains("restart"))
+                .any(|problem| problem.contains(named) && problem.contains(way))
         })
         .await;
         let gauge = "cutover_config_last_reload_successful";
