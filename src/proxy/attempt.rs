@@ -279,20 +279,7 @@ impl Call<'_> {
                     Ok(connection) => connection,
                     Err(not_opened) => return Err(not_opened.with(body)),
                 };
-                // Before it may switch, an upstream would have to read a body to its end (RFC 9110
-                // §7.8), which not all do; so there is none, or the offer stays here.
-                let upgrade = match body.framing() {
-                    Framing::None => tunnel::offered(self.parts),
-                    Framing::Length | Framing::Chunked => None,
-                };
-                let forwarding = Forwarding {
-                    upgrade: upgrade.as_deref(),
-                    ..self.forwarding(how, body.framing())
-                };
-                let head = headers::write_request(self.parts, forwarding);
-                let method = self.parts.method.clone();
-                let exchange = http1::Exchange::new(connection, method, upgrade, head, body);
-                Exchange::Http1(exchange)
+                Exchange::Http1(self.begin(how, connection, body))
             }
             // Few upstreams speak it, so its future must not weigh on every request's.
             Protocol::Http2 => {
@@ -321,6 +308,23 @@ impl Call<'_> {
             HeadOutcome::ClientStalled => Err(Unsuccessful::Client(ClientFault::Stalled)),
             HeadOutcome::ClientExceeded => Err(Unsuccessful::Client(ClientFault::TooLarge)),
         }
+    }
+
+    /// The request on a connection of its own, ready to be sent.
+    fn begin(&self, how: Try, connection: Connection, body: RequestBody) -> http1::Exchange {
+        // Before it may switch, an upstream would have to read a body to its end (RFC 9110 §7.8),
+        // which not all do; so there is none, or the offer stays here.
+        let upgrade = match body.framing() {
+            Framing::None => tunnel::offered(self.parts),
+            Framing::Length | Framing::Chunked => None,
+        };
+        let forwarding = Forwarding {
+            upgrade: upgrade.as_deref(),
+            ..self.forwarding(how, body.framing())
+        };
+        let head = headers::write_request(self.parts, forwarding);
+        let method = self.parts.method.clone();
+        http1::Exchange::new(connection, method, upgrade, head, body)
     }
 
     /// What the upstream is told. Large, so it is made where it is written, and not kept while a
