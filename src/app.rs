@@ -4,31 +4,31 @@
 mod admin;
 mod descriptors;
 mod memory;
+mod running;
 mod signals;
 mod sockets;
 mod succession;
 
-use std::future::poll_fn;
 use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, LocalSet, spawn_local};
-use tokio::time::{sleep, timeout};
+use tokio::task::{LocalSet, spawn_local};
 
 use self::admin::{Admin, AdminSocket};
+use self::running::Running;
 use self::signals::Signals;
-use self::sockets::{describe, doorstep, listen, stop_all};
+use self::sockets::{describe, doorstep, listen};
 use self::succession::Succession;
 use crate::admin::{AdminState, Readiness, Stage};
 use crate::clock::Clock;
-use crate::config::model::{Config, Opening};
+use crate::config::model::Config;
 use crate::config::{self, Problems, certificate};
 use crate::control::controller::Controller;
 use crate::control::data_plane::{DataPlane, Warmed};
@@ -40,31 +40,22 @@ use crate::edge;
 use crate::handover::inherited::Inherited;
 use crate::handover::predecessor::{NotRelieved, Parting, Predecessor};
 use crate::handover::program::Program;
-use crate::handover::successor::Heir;
 use crate::handover::upgrade::Upgrades;
 use crate::handover::{activation, notify};
+use crate::policy::rollout::Effect;
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
 use crate::server::listener::{BindError, Listener, Reception};
 use crate::server::thread::{Shared, WorkerThread};
 use crate::server::tls;
-use crate::state::OpenError;
+use crate::state::{OpenError, Store};
 use crate::telemetry::access_log::{AccessLog, LogReading, Output};
 use crate::telemetry::edge::{EdgeLoad, EdgeTally};
 use crate::telemetry::handover::HandoverTally;
 use crate::telemetry::log::{self, Format};
 
-/// Time for the last lines of the access log.
-const LAST_LINES: Duration = Duration::from_secs(1);
 /// Between two looks at what ends.
 const LOOK: Duration = Duration::from_millis(10);
-/// The part of the drain's deadline in which an old process closes no connection by itself: each
-/// request is still answered, with the wish that the next one goes elsewhere. A connection that is
-/// closed while nothing is asked may cross with a request.
-const QUIET: u32 = 3;
-/// Time for the control plane to save what it knows and to end.
-const LAST_SAVE: Duration = Duration::from_secs(5);
-
 /// How the process is to run.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -150,14 +141,26 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let upgrade_signal = Signals::upgrades()?;
     // An upgrade may replace the file any moment.
     let program = Program::of_this_process();
+    let (mut running, succession) =
+        start(options, passed, &mut signals, upgrade_signal, program).await?;
+    let heir = running.until_the_end(succession, &mut signals).await?;
+    let patience = running.leave(heir, &mut signals).await;
+    running.drain(patience, signals).await
+}
+
+/// Reads, prepares, takes over and opens, in the order in which the least is disturbed by what
+/// fails.
+async fn start(
+    options: ServeOptions,
+    passed: Inherited,
+    signals: &mut Signals,
+    upgrade_signal: Signal,
+    program: io::Result<Program>,
+) -> Result<(Running, Succession), ServeError> {
     let clock = Clock::start();
     // From before the file is read: an edit in between would be missed.
     let watcher = Watcher::new(vec![options.config.clone()]);
-    let config = config::load(&options.config).map_err(ServeError::Config)?;
-    let ending = certificate::ending(&config, clock.now());
-    for warning in config.warnings.iter().chain(&ending) {
-        tracing::warn!(file = %options.config.display(), "{warning}");
-    }
+    let config = read(&options.config, clock)?;
     let certificates = Arc::new(ArcSwap::from_pointee(
         certify(&config).map_err(ServeError::Unusable)?,
     ));
@@ -170,22 +173,9 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         false => (None, None),
     };
     let (sockets, admin_socket) = listen(&config, given.unwrap_or_default(), passed)?;
-    let (store, saved) = match &mut predecessor {
-        Some(predecessor) => {
-            predecessor.release().await?;
-            memory::open_after(&config, options.recover, clock).await?
-        }
-        None => memory::open(&config, options.recover, clock)?,
-    };
-    let is_recovering = saved.is_none();
-    let (mut world, mut effects) = World::new(clock, config, saved.unwrap_or_default())
-        .map_err(|error| ServeError::Unusable(error.to_string()))?;
-    if let Some(recover) = options.recover.filter(|_| is_recovering) {
-        effects.extend(memory::recover_shares(&mut world, recover));
-    }
+    let (store, mut world, effects) =
+        restore(config, options.recover, clock, predecessor.as_mut()).await?;
     let published = Controller::first_snapshot(&mut world);
-    let listeners = world.config.listeners.iter();
-    let openings: Vec<Opening> = listeners.map(|listener| listener.opening).collect();
 
     let edge = Arc::new(EdgeTally::default());
     let entrance = Arc::new(edge::Shared::with_log(access_log));
@@ -199,20 +189,19 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
     let started = WorkerThread::start_all(world.config.process.workers, &shared)?;
     let (workers, threads): (Vec<WorkerThread>, Vec<JoinHandle<()>>) = started.into_iter().unzip();
     let workers: Arc<[WorkerThread]> = workers.into();
-    let bearable_connections = bearable_connections(&world.config);
     warm_all(&world, &workers).await;
 
+    let bearable_connections = bearable_connections(&world.config);
+    let listeners = receive(sockets, &world, &workers, &shared, bearable_connections)?;
+    let admin_socket = AdminSocket::prepare(admin_socket)?;
     let drain = world.config.process.drain.clone();
-    let readiness = Readiness::starting();
-    let (control, messages) = ControlHandle::channel();
-    spawn_local(signals.reopening(Arc::clone(&entrance)));
-    let counted = Arc::clone(&edge);
     let tokens = world.config.process.admin.tokens.clone().into();
     let described = describe(&world.config);
     let handovers = Arc::new(HandoverTally::default());
+    spawn_local(signals.reopening(Arc::clone(&entrance)));
     let data_plane = DataPlane {
-        handovers: Arc::clone(&handovers),
         bearable_connections,
+        handovers: Arc::clone(&handovers),
         ..data_plane(
             &workers,
             &certificates,
@@ -230,34 +219,22 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         options.config,
         watcher,
     );
-    let admin_socket = AdminSocket::prepare(admin_socket)?;
-    let openings = openings.into_iter().enumerate();
-    let listeners = sockets.into_iter().zip(openings);
-    let listeners = listeners.map(|(socket, (index, opening))| {
-        let reception = Reception {
-            index,
-            opening,
-            workers: Arc::clone(&workers),
-            published: Arc::clone(&published),
-            edge: Arc::clone(&edge),
-            bearable_connections,
-        };
-        Listener::prepare(socket, reception)
-    });
-    let listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
     // From here on nothing can fail any more but what ends a process; until here the old one can
     // still go on, and nothing is written that it did not decide. What arrives before we accept
     // waits in the queue that we share with it.
     if let Some(predecessor) = predecessor {
         if let Parting::Leaves(old) = predecessor.relieve().await? {
             controller.guide(old.obedience());
-            spawn_local(old.guide(Arc::clone(&published), clock));
+            spawn_local(old.guide(published, clock));
         }
         handovers.took_over();
         tracing::info!("taken over from the old process");
     }
     controller.settle(effects).await;
+
+    let (control, messages) = ControlHandle::channel();
     let (upgrades, wishes) = Upgrades::channel();
+    let readiness = Readiness::starting();
     let sockets_of_admin = admin_socket.shared();
     let admin = Admin::serve(
         admin_socket,
@@ -269,7 +246,7 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         },
     );
     let (stop, stopped) = oneshot::channel();
-    let mut controller = spawn_local(controller.run(messages, stopped));
+    let controller = spawn_local(controller.run(messages, stopped));
     listeners.iter().for_each(Listener::open);
     announce(&listeners, &certificates.load(), admin.address);
     readiness.advance(Stage::Ready);
@@ -289,100 +266,78 @@ async fn run(options: ServeOptions, passed: Inherited) -> Result<(), ServeError>
         wishes,
         tally: handovers,
     };
-
-    let heir = tokio::select! {
-        heir = succession.heir(signals.stop_asked()) => heir,
-        ended = &mut controller => {
-            return Err(ended.map_err(broken)?.err().map_or_else(
-                || ServeError::Broken("the control plane has ended".to_owned()),
-                ServeError::System,
-            ));
-        }
-        () = any_ended(&workers) => {
-            return Err(ServeError::Broken("a worker thread has ended".to_owned()));
-        }
+    let running = Running {
+        workers,
+        threads,
+        listeners,
+        admin: Some(admin),
+        readiness,
+        entrance,
+        edge,
+        drain,
+        control,
+        controller,
+        stop,
     };
-    readiness.advance(Stage::Draining);
-    let (is_asked_again, deadline) = match heir {
-        None => {
-            tracing::info!("draining: no longer ready");
-            notify::notify(notify::STOPPING);
-            for worker in workers.iter() {
-                worker.leave();
-            }
-            let delay = sleep(drain.delay);
-            let again = !signals.is_hasty && signals.unless_again(delay).await.is_none();
-            stop_all(listeners).await;
-            (again, drain.deadline)
-        }
-        Some(heir) => {
-            signals.ends_by_itself();
-            for worker in workers.iter() {
-                worker.leave();
-            }
-            let successor = heir.process();
-            tracing::info!(successor, "draining: another process serves");
-            if let Some(process) = heir.process() {
-                notify::notify(&notify::main_process(process));
-            }
-            spawn_local(obey(heir, control));
-            listeners.iter().for_each(Listener::leave_queue);
-            stop_all(listeners).await;
-            let quiet = drain.deadline / QUIET;
-            let farewell = async { tokio::join!(admin.end(), all_left(&workers)) };
-            let again = signals.unless_again(timeout(quiet, farewell)).await;
-            (again.is_none(), drain.deadline.saturating_sub(quiet))
-        }
-    };
-    for worker in workers.iter() {
-        worker.drain();
-    }
-    let patience = if is_asked_again {
-        Duration::ZERO
-    } else {
-        deadline
-    };
-    let finished = signals
-        .unless_again(timeout(patience, all_ended(threads)))
-        .await;
-    if finished.is_none_or(|finished| finished.is_err()) {
-        let cut = workers.iter().map(WorkerThread::load).sum::<usize>();
-        tracing::warn!(
-            connections = cut,
-            tunnels = counted.tunnels(),
-            "the drain's time is up; cutting what is left"
-        );
-    }
-    if let Some(log) = entrance.access_log() {
-        log.flush(LAST_LINES);
-    }
-    // The controller may have ended by itself only by failing; its result says so.
-    let _ = stop.send(());
-    match signals
-        .unless_again(timeout(LAST_SAVE, &mut controller))
-        .await
-    {
-        Some(Ok(ended)) => ended.map_err(broken)??,
-        Some(Err(_)) | None => tracing::error!("the last state may not be saved"),
-    }
-    tracing::info!("stopped");
-    Ok(())
+    Ok((running, succession))
 }
 
-/// Does what our successor says, to its end or ours.
-async fn obey(mut heir: Heir, control: ControlHandle) {
-    while let Some(restraint) = heir.orders().await {
-        if control.obey(restraint).await.is_err() || heir.confirm().await.is_err() {
-            return;
-        }
+/// Reads the configuration, and tells the log what to think of it.
+fn read(path: &Path, clock: Clock) -> Result<Config, ServeError> {
+    let config = config::load(path).map_err(ServeError::Config)?;
+    let ending = certificate::ending(&config, clock.now());
+    for warning in config.warnings.iter().chain(&ending) {
+        tracing::warn!(file = %path.display(), "{warning}");
     }
+    Ok(config)
 }
 
-/// Resolves when no client is connected any more.
-async fn all_left(workers: &[WorkerThread]) {
-    while workers.iter().any(|worker| worker.load() > 0) {
-        sleep(LOOK).await;
+/// Opens the state store, once an old process has closed it, and goes on from what it holds.
+async fn restore(
+    config: Config,
+    recover: Option<Recover>,
+    clock: Clock,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<(Option<Store>, World, Vec<Effect>), ServeError> {
+    let (store, saved) = match predecessor {
+        Some(predecessor) => {
+            predecessor.release().await?;
+            memory::open_after(&config, recover, clock).await?
+        }
+        None => memory::open(&config, recover, clock)?,
+    };
+    let is_recovering = saved.is_none();
+    let (mut world, mut effects) = World::new(clock, config, saved.unwrap_or_default())
+        .map_err(|error| ServeError::Unusable(error.to_string()))?;
+    if let Some(recover) = recover.filter(|_| is_recovering) {
+        effects.extend(memory::recover_shares(&mut world, recover));
     }
+    Ok((store, world, effects))
+}
+
+/// Has the workers serve these sockets, once they are opened.
+fn receive(
+    sockets: Vec<TcpListener>,
+    world: &World,
+    workers: &Arc<[WorkerThread]>,
+    shared: &Shared,
+    bearable_connections: usize,
+) -> io::Result<Vec<Listener>> {
+    let openings = world.config.listeners.iter();
+    let openings = openings.map(|listener| listener.opening).enumerate();
+    let listeners = sockets.into_iter().zip(openings);
+    let listeners = listeners.map(|(socket, (index, opening))| {
+        let reception = Reception {
+            index,
+            opening,
+            workers: Arc::clone(workers),
+            published: Arc::clone(&shared.published),
+            edge: Arc::clone(&shared.edge),
+            bearable_connections,
+        };
+        Listener::prepare(socket, reception)
+    });
+    listeners.collect()
 }
 
 /// The listeners' certificates, ready for use.
@@ -485,8 +440,8 @@ fn data_plane(
                 .map_or_else(LogReading::default, AccessLog::reading),
         }),
         edge,
-        handovers: Arc::default(),
         bearable_connections: usize::MAX,
+        handovers: Arc::default(),
     }
 }
 
@@ -508,33 +463,4 @@ fn announce(listeners: &[Listener], tls: &ServerTlsConfigs, admin: SocketAddr) {
     tracing::info!(address = %admin, "admin API listening");
     let _ = writeln!(out, "admin on http://{admin}");
     let _ = out.flush();
-}
-
-fn broken(error: JoinError) -> ServeError {
-    ServeError::Broken(format!("the control plane has failed: {error}"))
-}
-
-/// Resolves when a worker takes no more connections.
-async fn any_ended(workers: &[WorkerThread]) {
-    let mut ends: Vec<_> = workers
-        .iter()
-        .map(|worker| Box::pin(worker.ended()))
-        .collect();
-    poll_fn(|context| {
-        match ends
-            .iter_mut()
-            .any(|end| end.as_mut().poll(context).is_ready())
-        {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    })
-    .await;
-}
-
-/// Resolves when all threads have ended.
-async fn all_ended(threads: Vec<JoinHandle<()>>) {
-    while !threads.iter().all(JoinHandle::is_finished) {
-        sleep(LOOK).await;
-    }
 }

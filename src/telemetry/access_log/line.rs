@@ -184,30 +184,48 @@ fn milliseconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line<'a>(target: &'a Uri, agent: &'a HeaderValue) -> Line<'a> {
-        Line {
-            time: Timestamp::from_milliseconds(1_795_183_407_123),
+impl<'a> Line<'a> {
+    /// Of a request about which as little as possible is known.
+    pub(super) fn bare(target: &'a Uri) -> Self {
+        Self {
+            time: Timestamp::from_milliseconds(0),
             client: [192, 0, 2, 1].into(),
             method: &Method::GET,
             target,
             protocol: Version::HTTP_11,
             host: None,
             status: 200,
-            bytes: 5,
+            bytes: 0,
             end: End::Complete,
+            first_byte: Duration::ZERO,
+            duration: Duration::ZERO,
+            upstream: Duration::ZERO,
+            request_id: None,
+            trace_id: None,
+            split: None,
+            arm: None,
+            fallback: None,
+            user_agent: None,
+            referer: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line<'a>(target: &'a Uri, agent: &'a HeaderValue) -> Line<'a> {
+        Line {
+            time: Timestamp::from_milliseconds(1_795_183_407_123),
+            bytes: 5,
             first_byte: Duration::from_micros(1_250),
             duration: Duration::from_micros(2_500),
             upstream: Duration::from_micros(1_000),
-            request_id: None,
-            trace_id: None,
             split: Some("checkout"),
             arm: Some(Arm::New),
-            fallback: None,
             user_agent: Some(Text::of(agent)),
-            referer: None,
+            ..Line::bare(target)
         }
     }
 

@@ -1,37 +1,8 @@
 //! What becomes of lines that nobody waits for.
 
-use http::{Method, Uri, Version};
-
-use crate::policy::time::Timestamp;
-
-use super::line::End;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn line(target: &Uri) -> Line<'_> {
-    Line {
-        time: Timestamp::from_milliseconds(0),
-        client: [192, 0, 2, 1].into(),
-        method: &Method::GET,
-        target,
-        protocol: Version::HTTP_11,
-        host: None,
-        status: 200,
-        bytes: 0,
-        end: End::Complete,
-        first_byte: Duration::ZERO,
-        duration: Duration::ZERO,
-        upstream: Duration::ZERO,
-        request_id: None,
-        trace_id: None,
-        split: None,
-        arm: None,
-        fallback: None,
-        user_agent: None,
-        referer: None,
-    }
-}
 
 fn settings(path: &Path, buffer: usize) -> model::AccessLog {
     model::AccessLog {
@@ -44,7 +15,7 @@ fn settings(path: &Path, buffer: usize) -> model::AccessLog {
 fn write(scribe: &Scribe, target: &str, count: usize) {
     let target = target.parse().expect("a target");
     for _ in 0..count {
-        scribe.write(LogFormat::Combined, &line(&target));
+        scribe.write(LogFormat::Combined, &Line::bare(&target));
     }
 }
 

@@ -10,23 +10,22 @@ pub(super) fn route(exporter: &Exporter, route: &RouteScene<'_>) {
         "cutover_route_refused_total",
         "Requests that a limit of their route turned away, by reason.",
     );
+    let gauge = |name, help, value| exporter.gauge(name, help).set(&labels, value);
     if route.limits_requests {
-        exporter
-            .gauge(
-                "cutover_route_requests_in_flight",
-                "Requests being answered on a route that limits them.",
-            )
-            .set(&labels, route.in_flight as f64);
+        gauge(
+            "cutover_route_requests_in_flight",
+            "Requests being answered on a route that limits them.",
+            route.in_flight as f64,
+        );
         let labels = [("route", route.name), ("reason", "overloaded")];
         refused.set(&labels, route.overloaded);
     }
     if route.limits_rate {
-        exporter
-            .gauge(
-                "cutover_route_rate_limit_keys",
-                "Keys that the rate limit of a route remembers.",
-            )
-            .set(&labels, route.keys as f64);
+        gauge(
+            "cutover_route_rate_limit_keys",
+            "Keys that the rate limit of a route remembers.",
+            route.keys as f64,
+        );
         exporter
             .counter(
                 "cutover_route_rate_limit_common_allowance_total",
