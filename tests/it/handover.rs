@@ -195,7 +195,7 @@ async fn an_order_says_plainly_that_a_stopped_old_process_does_not_obey_yet() {
     proxy.signal("USR2");
     let heir = Heir::of(&proxy, proxy.process()).await;
     proxy.says(1, "obeying the successor").await;
-    proxy.signal("STOP");
+    proxy.freeze().await;
     let lowered = proxy.cutover(&["rollback", "api", "--to", "0"]).await;
     assert!(lowered.status.success(), "{lowered:?}");
     let said = String::from_utf8_lossy(&lowered.stdout).into_owned();

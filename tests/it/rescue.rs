@@ -424,7 +424,7 @@ async fn an_answer_that_comes_broken_is_taken_back() {
         let asking = tokio::spawn(async move { client.get("/", "alice").await });
         new.has_received("/").await;
         // What it wakes up to is there together.
-        proxy.signal("STOP");
+        proxy.freeze().await;
         gate.open();
         if !matches!(end, Step::AwaitDeparture) {
             let what = "the server has gone";

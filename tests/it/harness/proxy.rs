@@ -415,6 +415,25 @@ impl Proxy {
         assert!(status.success(), "signal {name} could not be sent");
     }
 
+    /// Stops it where it is; it goes on with the signal `CONT`. A signal is sent before it has
+    /// arrived, so this waits until none of its threads runs.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP");
+        let threads = format!("/proc/{}/task", self.child.id());
+        eventually("every thread is stopped", async || {
+            let threads = std::fs::read_dir(&threads).expect("it runs");
+            threads.flatten().all(|thread| {
+                let state = std::fs::read_to_string(thread.path().join("stat"));
+                // Behind the name, which stands in brackets and may hold anything.
+                state.is_ok_and(|state| {
+                    let behind = state.rsplit_once(") ");
+                    behind.is_some_and(|(_, state)| state.starts_with('T'))
+                })
+            })
+        })
+        .await;
+    }
+
     /// Waits until the program has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let started = Instant::now();
