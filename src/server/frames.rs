@@ -6,8 +6,10 @@
 //! beside something: one that measures its bandwidth pings as often as data reaches it, a browser
 //! orders its requests. So they are held against the requests and the data of both directions.
 //!
-//! Not counted are WINDOW_UPDATE, which has its measure in what we send and is no work, and
-//! RST_STREAM, which `quiet.rs` counts.
+//! What is to have its measure by itself is counted too, for nobody holds a client to it: a window
+//! can be opened by one byte two thousand million times, a stream that is gone reset again, a body
+//! sent in pieces of nothing. Of the first an honest client sends several for each piece that it
+//! takes, so it weighs less.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,6 +29,8 @@ const SPAN: Duration = Duration::from_secs(10);
 const MOST: u32 = 1000;
 /// Frames that it may send for each one with a head or data.
 const EACH: u32 = 4;
+/// Updates of windows that count as one frame.
+const UPDATES: u32 = 4;
 /// What a client says first (RFC 9113 §3.4).
 const PREFACE_LENGTH: usize = 24;
 /// The head of a frame.
@@ -34,9 +38,8 @@ const HEAD_LENGTH: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+/// What follows a head is bounded with it.
 const CONTINUATION: u8 = 9;
 
 /// Follows the frames of one direction through reads or writes that end anywhere.
@@ -59,8 +62,8 @@ impl Walk {
         }
     }
 
-    /// Tells `seen` the type of each frame whose head these bytes complete.
-    fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8)) {
+    /// Tells `seen` the type and the length of each frame whose head these bytes complete.
+    fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, usize)) {
         loop {
             let skipped = self.rest.min(bytes.len());
             self.rest -= skipped;
@@ -77,7 +80,7 @@ impl Walk {
                 let [a, b, c, kind, ..] = self.head;
                 self.known = 0;
                 self.rest = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                seen(kind);
+                seen(kind, self.rest);
             }
         }
     }
@@ -88,17 +91,18 @@ impl Walk {
 struct Counts {
     /// Frames with the head of a request or answer, or data.
     useful: u32,
-    /// Frames of the client about nothing but the connection.
+    /// Frames of the client about nothing but the connection, in parts of which [`UPDATES`] make one.
     idle: u32,
 }
 
 impl Counts {
-    fn received(&mut self, kind: u8) {
+    fn received(&mut self, kind: u8, length: usize) {
         match kind {
-            DATA | HEADERS => self.useful = self.useful.saturating_add(1),
-            PRIORITY | SETTINGS | PING => self.idle = self.idle.saturating_add(1),
-            unknown if unknown > CONTINUATION => self.idle = self.idle.saturating_add(1),
-            _ => {}
+            DATA if length > 0 => self.useful = self.useful.saturating_add(1),
+            HEADERS => self.useful = self.useful.saturating_add(1),
+            CONTINUATION => {}
+            WINDOW_UPDATE => self.idle = self.idle.saturating_add(1),
+            _ => self.idle = self.idle.saturating_add(UPDATES),
         }
     }
 
@@ -109,7 +113,7 @@ impl Counts {
     }
 
     fn is_flood(self) -> bool {
-        self.idle > MOST.saturating_add(self.useful.saturating_mul(EACH))
+        self.idle / UPDATES > MOST.saturating_add(self.useful.saturating_mul(EACH))
     }
 }
 
@@ -139,7 +143,7 @@ impl<S> Counted<S> {
 
     fn has_written(&mut self, bytes: &[u8]) {
         let counts = &mut self.counts;
-        self.sent.follow(bytes, |kind| counts.sent(kind));
+        self.sent.follow(bytes, |kind, _| counts.sent(kind));
     }
 }
 
@@ -158,7 +162,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
             this.counts = Counts::default();
         }
         let (received, counts) = (&mut this.received, &mut this.counts);
-        received.follow(&buffer.filled()[before..], |kind| counts.received(kind));
+        received.follow(&buffer.filled()[before..], |kind, length| {
+            counts.received(kind, length);
+        });
         if counts.is_flood() {
             this.worker.edge.closed(Closure::ControlFrames);
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -214,7 +220,10 @@ mod tests {
     use super::*;
 
     fn counted(idle: u32, useful: u32) -> Counts {
-        Counts { useful, idle }
+        Counts {
+            useful,
+            idle: idle.saturating_mul(UPDATES),
+        }
     }
 
     #[test]
@@ -226,16 +235,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_in_measure_by_itself_is_not_counted() {
+    fn heads_and_data_are_useful_and_all_else_counts_an_opened_window_a_little() {
         let mut counts = Counts::default();
-        for kind in [3, 5, 7, 8, CONTINUATION] {
-            counts.received(kind);
+        for (kind, length) in [(HEADERS, 0), (DATA, 1), (CONTINUATION, 9)] {
+            counts.received(kind, length);
         }
-        assert_eq!(counts, Counts::default());
-        for kind in [PRIORITY, SETTINGS, PING, 0x10, DATA, HEADERS] {
-            counts.received(kind);
+        assert_eq!(counts, counted(0, 2));
+        // PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, one that nobody knows.
+        for kind in [DATA, 2, 3, 4, 5, 6, 7, 0x10] {
+            counts.received(kind, 0);
         }
-        assert_eq!(counts, counted(4, 2));
+        assert_eq!(counts, counted(8, 2));
+        for _ in 0..UPDATES {
+            counts.received(WINDOW_UPDATE, 4);
+        }
+        assert_eq!(counts, counted(9, 2));
     }
 
     proptest! {
@@ -256,14 +270,14 @@ mod tests {
             let mut rest = &bytes[..];
             for size in sizes.iter().cycle() {
                 let (read, behind) = rest.split_at((*size).min(rest.len()));
-                walk.follow(read, |kind| seen.push(kind));
+                walk.follow(read, |kind, length| seen.push((kind, length)));
                 rest = behind;
                 if rest.is_empty() {
                     break;
                 }
             }
-            let sent: Vec<u8> = frames.iter().map(|(kind, _)| *kind).collect();
-            prop_assert_eq!(seen, sent);
+            let sent = frames.iter().map(|(kind, payload)| (*kind, payload.len()));
+            prop_assert_eq!(seen, sent.collect::<Vec<_>>());
         }
     }
 }

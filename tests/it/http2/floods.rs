@@ -222,11 +222,18 @@ async fn frames_that_ask_for_nothing_end_their_connection_when_they_are_many() {
         frame(SETTINGS, 0, 0, &[]),
         frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]),
         frame(0xfa, 0, 0, &[7; 8]),
+        reset(1),
+        // An honest client opens windows more often than it asks for anything else.
+        frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()).repeat(4),
     ]
     .into_iter()
     .enumerate()
     {
-        let mut client = flooded.client().await;
+        // Its windows are small, so that the updates do not overflow them.
+        let mut client = Frames::with_window(flooded.proxy.address(), 65_535).await;
+        client.ask(1, &get("/beside")).await;
+        let outcome = client.outcome(1).await;
+        assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
         client.write(frame.repeat(900)).await;
         client.ask(3, &get("/beside")).await;
         let outcome = client.outcome(3).await;
