@@ -381,7 +381,8 @@ fn bearable_connections(config: &Config) -> usize {
     let bearable = descriptors::bearable_connections(endpoints.sum());
     let configured = config.edge.max_connections;
     if bearable < configured {
-        tracing::warn!(
+        // As a rule nobody has asked for so many: it is the default that is more.
+        tracing::info!(
             bearable,
             configured,
             "fewer clients than `edge.max_connections` are let in, since the file descriptors bear no \
