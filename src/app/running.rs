@@ -21,7 +21,7 @@ use crate::config::model::Drain;
 use crate::control::protocol::ControlHandle;
 use crate::edge;
 use crate::handover::notify;
-use crate::handover::successor::Heir;
+use crate::handover::successor::{Heir, Unheard};
 use crate::server::listener::Listener;
 use crate::server::thread::WorkerThread;
 use crate::telemetry::edge::EdgeTally;
@@ -158,11 +158,24 @@ impl Running {
 
 /// Does what our successor says, to its end or ours.
 async fn obey(mut heir: Heir, control: ControlHandle) {
-    while let Some(restraint) = heir.orders().await {
-        if control.obey(restraint).await.is_err() || heir.confirm().await.is_err() {
-            return;
-        }
+    if let Err(because) = obey_all(&mut heir, &control).await {
+        tracing::error!(
+            because,
+            "the successor is obeyed no more; the answers to its orders say so"
+        );
+        // Where it cannot see our process, it takes a closed connection for our end.
+        heir.ended().await;
     }
+}
+
+async fn obey_all(heir: &mut Heir, control: &ControlHandle) -> Result<(), String> {
+    let failed = |error: Unheard| error.to_string();
+    while let Some(restraint) = heir.orders().await.map_err(failed)? {
+        let obeyed = control.obey(restraint).await;
+        let obeyed = obeyed.map_err(|error| error.to_string())?;
+        heir.confirm(obeyed.err()).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Resolves when no client is connected any more.

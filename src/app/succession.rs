@@ -214,7 +214,14 @@ impl Succession {
         let candidate = self.first_to_knock(child).await?;
         match self.hand_over(attempt, candidate).await {
             Ok(heir) => Ok(heir),
-            Err(because) => Err(attempt.explained(because).await),
+            Err(because) => {
+                // Nobody judges until then. Where the new process still has the store, it is opened
+                // when that has ended.
+                if attempt.is_released && matches!(self.control.resume().await, Ok(Ok(()))) {
+                    attempt.is_released = false;
+                }
+                Err(attempt.explained(because).await)
+            }
         }
     }
 

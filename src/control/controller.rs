@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::handover::CONFIRM;
 use crate::handover::predecessor::{Obedience, Unconfirmed};
 use crate::policy::address_key::TypedKey;
 use crate::policy::assign::{Explanation, Question, explain};
@@ -337,8 +338,7 @@ impl Controller {
             Message::Obey { restraint, reply } => {
                 let obeyed = self.obey(restraint);
                 spawn_local(async {
-                    obeyed.await;
-                    let _ = reply.send(());
+                    let _ = reply.send(obeyed.await);
                 });
             }
         }
@@ -417,7 +417,7 @@ impl Controller {
 
     /// Answers when what was done is saved, and obeyed by the old process too if there is one.
     pub(super) fn tell(&self, done: Done, replies: Vec<oneshot::Sender<Result<Outcome, Refused>>>) {
-        let obeyed = self.obeyed();
+        let obeyed = self.obeyed(CONFIRM);
         done.tell(obeyed, replies);
     }
 

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::predecessor::Unconfirmed;
 use crate::handover::restraint::Restraint;
 use crate::policy::arm::PerArm;
 use crate::policy::assign::Explanation;
@@ -118,8 +119,8 @@ pub enum Message {
     Obey {
         /// What has become stricter.
         restraint: Restraint,
-        /// Receives word when it is in force.
-        reply: oneshot::Sender<()>,
+        /// Receives word when it is in force, or a still older process has not confirmed that.
+        reply: oneshot::Sender<Result<(), Unconfirmed>>,
     },
     /// Report the state of one split.
     Split {
@@ -255,8 +256,12 @@ impl ControlHandle {
     /// Holds shares and denials to what the process that decides tells; returns when they are.
     ///
     /// # Errors
-    /// [`ControlStopped`] while the process exits.
-    pub async fn obey(&self, restraint: Restraint) -> Result<(), ControlStopped> {
+    /// [`ControlStopped`] while the process exits; the inner error if a still older process has not
+    /// confirmed that it obeys, too.
+    pub async fn obey(
+        &self,
+        restraint: Restraint,
+    ) -> Result<Result<(), Unconfirmed>, ControlStopped> {
         self.ask(|reply| Message::Obey { restraint, reply }).await
     }
 

@@ -2,9 +2,13 @@
 //!
 //! The state store can be open in one process only, and whoever has it decides. So it is closed
 //! before the successor is told to open it, and from then on nothing here changes a share but what
-//! the successor tells to lower, and nobody is denied but whom the successor denies. What is counted meanwhile is kept: should the successor die before
-//! it serves, it is judged as if nothing had happened.
+//! the successor tells to lower, and nobody is denied but whom the successor denies. What is counted
+//! meanwhile is kept: should the successor die before it serves, it is judged as if nothing had
+//! happened.
 
+use std::time::Duration;
+
+use crate::handover::CONFIRM_FURTHER;
 use crate::handover::predecessor::{Obedience, Unconfirmed};
 use crate::handover::restraint::{Ceilings, Restraint};
 use crate::policy::denials::{Denial, Denials};
@@ -69,10 +73,18 @@ impl Controller {
     }
 
     /// Lowers what the successor has lowered, and denies whom it denies. Resolves when this is in
-    /// force, also in a still older process, unless that one has not confirmed in time.
-    pub(super) fn obey(&mut self, restraint: Restraint) -> impl Future<Output = ()> + use<> {
-        tracing::info!(?restraint, "obeying the successor");
+    /// force; with an error if a still older process has not confirmed in time that it obeys.
+    pub(super) fn obey(
+        &mut self,
+        restraint: Restraint,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+        // Without news the successor only asks whether a still older process obeys by now.
+        let is_news = restraint != Restraint::default();
         let Restraint { ceilings, denied } = restraint;
+        if is_news {
+            let denied = denied.as_ref().map(Vec::len);
+            tracing::info!(?ceilings, denied, "obeying the successor");
+        }
         if let Charge::Released(obeyed) = &mut self.charge {
             obeyed.obey(&ceilings, self.world.clock.elapsed());
             if let Some(denied) = denied {
@@ -90,12 +102,7 @@ impl Controller {
             }
         }
         self.publish();
-        let obeyed = self.obeyed();
-        async {
-            if let Err(error) = obeyed.await {
-                tracing::warn!("{error}");
-            }
-        }
+        self.obeyed(CONFIRM_FURTHER)
     }
 
     /// From now on an old process is to obey what is published here. It is told by whoever guides
@@ -104,10 +111,15 @@ impl Controller {
         self.old = Some(old);
     }
 
-    /// Resolves when an old process, if there is one, obeys all that is published by now.
-    pub(super) fn obeyed(&self) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
+    /// Resolves when an old process, if there is one, obeys all that is published by now, or has
+    /// not confirmed within this time that it does.
+    pub(super) fn obeyed(
+        &self,
+        within: Duration,
+    ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let generation = self.world.generation();
-        let confirmed = self.old.as_ref().map(|old| old.confirmed(generation));
+        let old = self.old.as_ref();
+        let confirmed = old.map(|old| old.confirmed(generation, within));
         async {
             match confirmed {
                 Some(confirmed) => confirmed.await,

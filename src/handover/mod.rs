@@ -11,9 +11,9 @@
 //!
 //! [`predecessor`] is what the successor sees of the old process and [`successor`] the other way
 //! round; [`wire`] is what they say. [`activation`] takes sockets from systemd instead, [`notify`]
-//! tells it where we stand, [`program`] knows how to start ourselves again, and [`last_words`] what such a process says if
-//! it fails. [`restraint`] is what
-//! an old process obeys to the end. Why all this is so is in docs/adr/0007-handover.md.
+//! tells it where we stand, [`program`] knows how to start ourselves again, and [`last_words`] what
+//! such a process says if it fails. [`restraint`] is what an old process obeys to the end. Why all
+//! this is so is in docs/adr/0007-handover.md.
 
 pub mod activation;
 pub mod inherited;
@@ -40,6 +40,9 @@ const SERVE: Duration = Duration::from_secs(10);
 /// A share can sink long after the last one did; no drain takes this long.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// For an old process to confirm that it obeys, before an order's answer goes without that.
-const CONFIRM: Duration = Duration::from_secs(1);
+pub const CONFIRM: Duration = Duration::from_secs(1);
+/// For a still older process to confirm, before the old one says that it has not. Shorter, so that
+/// an order's answer names the one that hangs.
+pub const CONFIRM_FURTHER: Duration = Duration::from_millis(500);
 /// For an old process that is busy with another successor, or with its last save.
 const TURN: Duration = Duration::from_secs(30);

@@ -1,14 +1,18 @@
 //! The old process, as its successor sees it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::inherited::Inherited;
 use super::restraint::{Restraint, Told};
@@ -16,6 +20,9 @@ use super::wire::{FromNew, FromOld, Wire, WireError};
 use super::{ANSWER, CONFIRM, FOREVER, SOCKET, TURN};
 use crate::clock::Clock;
 use crate::snapshot::Published;
+
+/// Between two looks whether a process has ended whose connection is closed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A process that is to be relieved.
 #[derive(Debug)]
@@ -38,28 +45,40 @@ pub enum Parting {
 #[derive(Debug)]
 pub struct Old {
     wire: Wire,
+    /// Its number among the machine's processes, where the system tells it.
+    process: Option<i32>,
+    /// Is readable once the process has ended; `None` where the system does not tell.
+    exit: Option<OwnedFd>,
     wake: Arc<Notify>,
-    /// The generation of the last snapshot that it obeys.
-    obeyed: watch::Sender<u64>,
+    obeyed: watch::Sender<Obeyed>,
+}
+
+/// What an old process has confirmed last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Obeyed {
+    /// Of the snapshot that it obeys.
+    generation: u64,
+    /// The still older process that had not confirmed to it by then.
+    unconfirmed: Option<Unconfirmed>,
 }
 
 /// Whether an old process obeys yet, for whoever has given an order.
 #[derive(Debug)]
 pub struct Obedience {
     wake: Arc<Notify>,
-    obeyed: watch::Receiver<u64>,
-    /// Its number among the machine's processes, where the system tells it.
+    obeyed: watch::Receiver<Obeyed>,
     process: Option<i32>,
 }
 
 /// An old process has not confirmed in time that it obeys.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error(
     "the old process{}, which still serves the connections that it has kept, has not confirmed \
      within {CONFIRM:?} that it obeys: on those, the earlier order may hold until it does or ends",
     .process.map_or_else(String::new, |process| format!(" {process}"))
 )]
 pub struct Unconfirmed {
+    /// Its number among the machine's processes, where the system tells it.
     process: Option<i32>,
 }
 
@@ -153,54 +172,80 @@ impl Predecessor {
 
 impl Old {
     fn new(wire: Wire) -> Self {
+        let peer = wire.0.peer_cred().ok();
+        // A process that we cannot see, in another container, has the number 0.
+        let process = peer.and_then(|peer| peer.pid()).filter(|pid| *pid > 0);
         Self {
             wire,
+            process,
+            exit: process.and_then(exit_of),
             wake: Arc::default(),
-            obeyed: watch::Sender::new(0),
+            obeyed: watch::Sender::default(),
         }
     }
 
     /// Tells whether it obeys. Until [`Self::guide`] runs, it does not.
     pub fn obedience(&self) -> Obedience {
-        let peer = self.wire.0.peer_cred().ok();
         Obedience {
             wake: Arc::clone(&self.wake),
             obeyed: self.obeyed.subscribe(),
-            process: peer.and_then(|peer| peer.pid()),
+            process: self.process,
         }
     }
 
     /// Has it obey whatever becomes stricter, until it has ended.
     pub async fn guide(mut self, published: Published, clock: Clock) {
-        let mut told = Told::default();
-        loop {
-            let snapshot = published.load_full();
-            if let Some(restraint) = told.news(&snapshot, clock.elapsed())
-                && let Err(error) = self.tell(restraint).await
-            {
-                if !error.is_closed() {
-                    tracing::warn!(%error, "the old process is told nothing more until it ends");
-                    self.wire.closed().await;
-                }
-                break;
-            }
-            self.obeyed.send_replace(snapshot.generation);
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = self.wire.closed() => break,
-            }
+        if let Err(error) = self.tell_all(&published, clock).await
+            && !error.is_closed()
+        {
+            tracing::warn!(%error, "the old process is told nothing more until it ends");
         }
+        self.ended().await;
         tracing::info!("the old process has ended");
     }
 
-    /// Returns when it obeys. One that is stopped or starved may do so late, and is waited for:
-    /// whatever is ordered meanwhile follows then.
-    async fn tell(&mut self, restraint: Restraint) -> Result<(), WireError> {
+    /// Returns when there is nobody left to be told.
+    async fn tell_all(&mut self, published: &Published, clock: Clock) -> Result<(), WireError> {
+        let mut told = Told::default();
+        let mut unconfirmed = None;
+        loop {
+            let snapshot = published.load_full();
+            let news = told.news(&snapshot, clock.elapsed());
+            // Whoever had not confirmed may have by now: that much is asked again.
+            if let Some(restraint) = news.or_else(|| unconfirmed.map(|_| Restraint::default())) {
+                unconfirmed = self.tell(restraint).await?;
+            }
+            self.obeyed.send_replace(Obeyed {
+                generation: snapshot.generation,
+                unconfirmed,
+            });
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.wire.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Resolves when the process has ended. That the connection is closed says less: a process
+    /// that failed to understand us may close it and go on with what it keeps.
+    async fn ended(&self) {
+        self.wire.closed().await;
+        if let Some(exit) = &self.exit {
+            while !has_ended(exit) {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Returns when it obeys, with the still older process that had not confirmed to it in time.
+    /// One that is stopped or starved may do so late, and is waited for: whatever is ordered
+    /// meanwhile follows then.
+    async fn tell(&mut self, restraint: Restraint) -> Result<Option<Unconfirmed>, WireError> {
         let wire = &mut self.wire;
         let mut obeyed = pin!(async {
             wire.say_patiently(&FromNew::Obey(restraint)).await?;
             match wire.hear(FOREVER).await? {
-                FromOld::Obeyed => Ok(()),
+                FromOld::Obeyed { unconfirmed } => Ok(unconfirmed),
                 other => Err(unexpected(other)),
             }
         });
@@ -210,9 +255,9 @@ impl Old {
         tracing::warn!(
             "the old process has not confirmed for {ANSWER:?} that it obeys; still waiting for it"
         );
-        obeyed.await?;
+        let unconfirmed = obeyed.await?;
         tracing::info!("the old process has confirmed that it obeys");
-        Ok(())
+        Ok(unconfirmed)
     }
 }
 
@@ -222,20 +267,25 @@ impl Obedience {
         self.wake.notify_one();
     }
 
-    /// Resolves when the old process obeys the snapshot of this generation, or has ended.
+    /// Resolves when the old process, and all that are still older, obey the snapshot of this
+    /// generation, or have ended.
     ///
     /// # Errors
-    /// [`Unconfirmed`], soon, if it does neither.
+    /// [`Unconfirmed`], after this time at the latest, names one that does neither.
     pub fn confirmed(
         &self,
         generation: u64,
+        within: Duration,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + use<> {
         let (mut obeyed, process) = (self.obeyed.clone(), self.process);
         async move {
-            let confirmed = obeyed.wait_for(|obeyed| *obeyed >= generation);
-            // Whoever would tell otherwise is gone with the process.
-            let waited = timeout(CONFIRM, confirmed).await;
-            waited.map(drop).map_err(|_| Unconfirmed { process })
+            let confirmed = obeyed.wait_for(|obeyed| obeyed.generation >= generation);
+            match timeout(within, confirmed).await {
+                Ok(Ok(obeyed)) => obeyed.unconfirmed.map_or(Ok(()), Err),
+                // Whoever would tell otherwise is gone with the process.
+                Ok(Err(_)) => Ok(()),
+                Err(_) => Err(Unconfirmed { process }),
+            }
         }
     }
 }
@@ -253,6 +303,18 @@ async fn is_gone(path: &Path) -> Result<bool, WireError> {
         tracing::warn!("the old process has died; going on without it");
     }
     Ok(is_gone)
+}
+
+/// What tells when this process, which still runs, has ended.
+fn exit_of(process: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()
+}
+
+/// Also where nobody has buried it yet.
+fn has_ended(exit: &OwnedFd) -> bool {
+    let mut events = [PollFd::new(exit, PollFlags::IN)];
+    let at_once = Timespec::default();
+    poll(&mut events, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// A connection to the process that listens there; none if none does.

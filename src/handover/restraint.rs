@@ -18,7 +18,7 @@ use crate::policy::time::Elapsed;
 use crate::snapshot::Snapshot;
 
 /// What has become stricter since the last time that an old process was told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restraint {
     /// Of the splits of which less may reach the new arm than before.
     pub ceilings: Vec<Ceiling>,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::net::{UnixListener, UnixStream};
 
+use super::predecessor::Unconfirmed;
 use super::restraint::Restraint;
 use super::wire::{FromNew, FromOld, Wire, WireError};
 use super::{ANSWER, FOREVER, SERVE, SOCKET};
@@ -186,19 +187,30 @@ impl Heir {
     }
 
     /// What is to be obeyed next; none once it has ended.
-    pub async fn orders(&mut self) -> Option<Restraint> {
+    ///
+    /// # Errors
+    /// [`Unheard`]: what it says is not understood, and nothing after it will be.
+    pub async fn orders(&mut self) -> Result<Option<Restraint>, WireError> {
         match self.wire.hear(FOREVER).await {
-            Ok(FromNew::Obey(restraint)) => Some(restraint),
-            Ok(_) | Err(_) => None,
+            Ok(FromNew::Obey(restraint)) => Ok(Some(restraint)),
+            Ok(other) => Err(WireError::Unexpected(format!("{other:?}"))),
+            Err(error) if error.is_closed() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Tells it that what it has told last is in force.
+    /// Tells it that what it has told last is in force, and which still older process has not
+    /// confirmed that.
     ///
     /// # Errors
     /// [`Unheard`]: it has ended, or reads nothing.
-    pub async fn confirm(&mut self) -> Result<(), WireError> {
-        self.wire.say(&FromOld::Obeyed).await
+    pub async fn confirm(&mut self, unconfirmed: Option<Unconfirmed>) -> Result<(), WireError> {
+        self.wire.say(&FromOld::Obeyed { unconfirmed }).await
+    }
+
+    /// Resolves when it has ended.
+    pub async fn ended(&self) {
+        self.wire.closed().await;
     }
 }
 

@@ -21,10 +21,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::predecessor::Unconfirmed;
 use super::restraint::Restraint;
 
 /// Rises whenever an older program would misunderstand.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longer than what tens of thousands of splits need.
 const LIMIT: u32 = 8 * 1024 * 1024;
 
@@ -52,8 +53,8 @@ pub(super) enum FromOld {
     Released,
     /// From now on you are in charge, and I leave.
     Yours,
-    /// What you have told last is in force here.
-    Obeyed,
+    /// What you have told last is in force here; of a still older process, it is not known.
+    Obeyed { unconfirmed: Option<Unconfirmed> },
     /// I go on instead.
     Refused { because: String },
 }
@@ -276,14 +277,14 @@ mod tests {
             WireError::Version { theirs: 7 }
         ));
         assert!(matches!(
-            said(&[1, 255, 255, 255, 255]).await,
+            said(&[VERSION, 255, 255, 255, 255]).await,
             WireError::Unexpected(_)
         ));
         assert!(matches!(
-            said(b"\x01\0\0\0\x02hi").await,
+            said(&[VERSION, 0, 0, 0, 2, b'h', b'i']).await,
             WireError::Unexpected(_)
         ));
         assert!(said(&[]).await.is_closed());
-        assert!(said(b"\x01\0\0\0\x02h").await.is_closed());
+        assert!(said(&[VERSION, 0, 0, 0, 2, b'h']).await.is_closed());
     }
 }

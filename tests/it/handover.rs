@@ -19,6 +19,9 @@ use crate::harness::proxy::{ONLY_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, migration};
 
+/// Attempts that a machine under load may spoil.
+const ATTEMPTS: usize = 5;
+
 /// A process that nobody else will end. It was started by one of ours, and takes its admin address.
 struct Heir(u32);
 
@@ -217,6 +220,45 @@ async fn an_order_says_plainly_that_a_stopped_old_process_does_not_obey_yet() {
     assert!(declared.status.success(), "{declared:?}");
     assert!(!said.contains("not confirmed"), "{said}");
     drop(heir);
+}
+
+#[tokio::test]
+async fn an_order_names_a_stopped_process_that_was_replaced_two_upgrades_ago() {
+    let upstream = Upstream::ok("api");
+    let configuration = format!("drain: {{deadline: 10m}}\n{}", plain(&upstream));
+    let proxy = Site::new().linked().start(&configuration).await;
+    let mut first = proxy.client().await;
+    assert_eq!(first.get("/", "").await.status, 200);
+    proxy.signal("USR2");
+    let middle = Heir::of(&proxy, proxy.process()).await;
+    proxy.says(1, "obeying the successor").await;
+    proxy.freeze().await;
+    let mut second = proxy.client().await;
+    assert_eq!(second.get("/", "").await.status, 200);
+    let upgraded = proxy.cutover(&["upgrade"]).await;
+    assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+    let last = Heir::of(&proxy, middle.0).await;
+
+    let unconfirmed = format!("but the old process {}", proxy.process());
+    let denied = async |network: &str| {
+        let denied = proxy
+            .cutover(&["deny", network, "--reason", "a flood"])
+            .await;
+        assert!(denied.status.success(), "{denied:?}");
+        let said = String::from_utf8_lossy(&denied.stdout).into_owned();
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    // A machine under load may keep the one between them from answering in time.
+    eventually("an order names who does not obey", async || {
+        denied("192.0.2.1").await.contains(&unconfirmed)
+    })
+    .await;
+    proxy.signal("CONT");
+    eventually("an order is confirmed by all", async || {
+        !denied("192.0.2.2").await.contains("not confirmed")
+    })
+    .await;
+    drop((last, middle));
 }
 
 #[tokio::test]

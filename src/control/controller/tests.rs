@@ -367,8 +367,10 @@ async fn a_share_that_a_successor_keeps_at_nothing_does_not_rise_with_each_order
             );
             serde_json::from_str(&text).expect("that is how it is told")
         };
-        site.controller.obey(told("a")).await;
-        site.controller.obey(told("b")).await;
+        let obeyed = site.controller.obey(told("a")).await;
+        assert!(obeyed.is_ok());
+        let obeyed = site.controller.obey(told("b")).await;
+        assert!(obeyed.is_ok());
         assert_eq!(site.shares(), ["0%", "0%"]);
         assert!(site.warm_ups.borrow().is_empty(), "nothing has risen");
     })

@@ -11,15 +11,13 @@ use crate::harness::proxy::{ONLY_TLS, Proxy, Site};
 use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 
 use super::load::{Load, echo};
-use super::{Heir, plain};
+use super::{ATTEMPTS, Heir, plain};
 
 /// Far beyond the patience of any test.
 const PATIENT: &str = "drain: {deadline: 10m}\n";
 
 /// The time that a client is given that has connected and not asked yet.
 const GIVEN: Duration = Duration::from_millis(500);
-/// Attempts that a machine under load may spoil.
-const ATTEMPTS: usize = 5;
 
 /// Waits at the gate for `/slow`, and answers all else.
 fn slow(name: &str, gate: &Gate) -> Upstream {

@@ -7,13 +7,13 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Heir, keyed, plain, relink};
+use super::{ATTEMPTS, Heir, keyed, plain, relink};
 use crate::harness::proxy::Site;
-use crate::harness::upstream::{Script, Upstream};
+use crate::harness::upstream::{Gate, Reply, Script, Step, Upstream};
 use crate::harness::{eventually, in_time, migration};
 
 /// The version of what processes say to each other at a handover.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A process's side of a handover, spoken by the test.
 struct Stranger(UnixStream);
@@ -62,6 +62,25 @@ impl Stranger {
         self.say(r#"{"say": "ready"}"#).await;
         assert_eq!(self.hear().await["say"], "released");
     }
+
+    /// Lets a process that has asked take over.
+    async fn leave_to_it(&mut self) {
+        self.say(r#"{"say": "sockets", "sockets": []}"#).await;
+        assert_eq!(self.hear().await["say"], "ready");
+        self.say(r#"{"say": "released"}"#).await;
+        assert_eq!(self.hear().await["say"], "serving");
+        self.say(r#"{"say": "yours"}"#).await;
+    }
+}
+
+/// The site with the socket of a process that works there, which the test is to speak for.
+fn worked_at(configuration: &str) -> (Site, UnixListener) {
+    let site = Site::new();
+    site.configure(configuration);
+    let state = site.path().join("state");
+    fs::create_dir_all(&state).expect("the directory is writable");
+    let socket = UnixListener::bind(state.join("handover.sock")).expect("it is writable");
+    (site, socket)
 }
 
 fn script(path: &Path, text: &str) {
@@ -254,11 +273,7 @@ async fn a_successor_that_is_refused_at_the_last_moment_has_decided_nothing() {
 async fn a_successor_whose_predecessor_dies_on_the_way_starts_all_the_same() {
     let upstream = Upstream::ok("api");
     for point in ["asked", "gave its sockets", "released"] {
-        let site = Site::new();
-        site.configure(&plain(&upstream));
-        let state = site.path().join("state");
-        fs::create_dir_all(&state).expect("the directory is writable");
-        let socket = UnixListener::bind(state.join("handover.sock")).expect("it is writable");
+        let (site, socket) = worked_at(&plain(&upstream));
         let dying = tokio::spawn(async move {
             let (stream, _) = socket.accept().await.expect("somebody asks");
             let mut asking = Stranger(stream);
@@ -370,4 +385,110 @@ async fn what_protects_takes_a_handover_back_that_takes_too_long() {
     proxy
         .counts(1.0, "cutover_handovers_total", &[("result", "failed")])
         .await;
+}
+
+#[tokio::test]
+async fn releases_that_do_not_understand_each_other_say_so_and_the_old_one_goes_on() {
+    let upstream = Upstream::ok("api");
+    let proxy = Site::new().start(&plain(&upstream)).await;
+    let mut older = Stranger::knock(proxy.site()).await;
+    older.0.write_all(&[1]).await.expect("it listens");
+    let refused = older.hear().await.to_string();
+    assert!(
+        refused.contains("speaks version 1 of the handover, and this one 2: stop it"),
+        "{refused}"
+    );
+    assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
+
+    let (site, socket) = worked_at(&plain(&upstream));
+    let older = tokio::spawn(async move {
+        let (mut stream, _) = socket.accept().await.expect("somebody asks");
+        stream.write_all(&[1]).await.expect("it listens");
+        socket
+    });
+    let refused = site.refusal(&["--take-over"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("speaks version 1 of the handover, and this one 2: stop it"),
+        "{said}"
+    );
+    older.await.expect("the test's side does not panic");
+}
+
+#[tokio::test]
+async fn an_old_process_that_hangs_up_and_lives_on_is_not_said_to_obey() {
+    let upstream = Upstream::ok("api");
+    let (site, socket) = worked_at(&plain(&upstream));
+    let hanging_up = tokio::spawn(async move {
+        let (stream, _) = socket.accept().await.expect("somebody asks");
+        let mut asking = Stranger(stream);
+        asking.hear().await;
+        asking.leave_to_it().await;
+        assert_eq!(asking.hear().await["say"], "obey");
+    });
+    let proxy = site.launch(&["--take-over"]).await;
+    hanging_up.await.expect("the test's side does not panic");
+    let denied = proxy
+        .cutover(&["deny", "192.0.2.1", "--reason", "a flood"])
+        .await;
+    assert!(denied.status.success(), "{denied:?}");
+    let said = String::from_utf8_lossy(&denied.stdout).into_owned();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    // This process is the one that it has relieved.
+    let unconfirmed = format!("but the old process {}", std::process::id());
+    assert!(said.contains(&unconfirmed), "{said}");
+}
+
+#[tokio::test]
+async fn an_old_process_that_does_not_understand_says_so_and_does_not_seem_to_have_ended() {
+    let gate = Gate::new();
+    let waiting = gate.clone();
+    let upstream = Upstream::start("api", move |_| {
+        Script::of([Step::Wait(waiting.clone()), Step::Answer(Reply::new(200))])
+    });
+    let mut proxy = Site::new().start(&plain(&upstream)).await;
+    let mut kept = proxy.client().await;
+    let kept = tokio::spawn(async move { kept.get("/slow", "").await.status });
+    upstream.has_received("/slow").await;
+    let mut heir = Stranger::knock(proxy.site()).await;
+    heir.ask().await;
+    heir.be_released().await;
+    heir.say(r#"{"say": "serving"}"#).await;
+    assert_eq!(heir.hear().await["say"], "yours");
+    heir.say(r#"{"say": "obey", "ceilings": "none"}"#).await;
+    proxy.says(1, "the successor is obeyed no more").await;
+    let closed = heir.0.try_read(&mut [0]);
+    let still_open = closed.expect_err("nothing is said, and nothing closed");
+    assert_eq!(still_open.kind(), std::io::ErrorKind::WouldBlock);
+    gate.open();
+    assert_eq!(kept.await.expect("the client does not panic"), 200);
+    assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_old_process_judges_on_before_the_new_one_has_said_its_last_words() {
+    let upstream = Upstream::ok("api");
+    for _ in 0..ATTEMPTS {
+        let proxy = Site::new().linked().start(&plain(&upstream)).await;
+        let hangs = proxy.site().path().join("hangs");
+        script(&hangs, "#!/bin/sh\nexec sleep 600\n");
+        relink(proxy.site(), &hangs);
+        proxy.signal("USR2");
+        proxy.says(1, "a successor is started").await;
+        // Whoever knocks first is meant.
+        let mut released = Stranger::knock(proxy.site()).await;
+        released.ask().await;
+        released.be_released().await;
+        drop(released);
+        eventually("it decides again", async || {
+            let order = proxy.change("/api/v1/reload", "{}").await;
+            order.status == 200
+        })
+        .await;
+        // What it has started is still given time to say why.
+        if !proxy.log().contains("not replaced") {
+            return;
+        }
+    }
+    panic!("it decides only when the new process has ended");
 }
