@@ -158,7 +158,12 @@ impl Endpoint {
 
     /// Whether anybody waits for the right to hold a connection.
     pub fn is_waited_for(&self) -> bool {
-        self.queue.is_waited_for()
+        self.waiting() > 0
+    }
+
+    /// How many wait for the right to hold a connection, over all workers.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.count()
     }
 
     /// Waits for the right to hold one of `max` connections, behind all who wait already; unless
@@ -329,7 +334,11 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.right.close();
         self.endpoint.queue.leave();
+        if self.endpoint.is_waited_for() {
+            self.endpoint.grant();
+        }
     }
 }
 
@@ -372,6 +381,16 @@ mod tests {
         waiting[2] = None;
         assert_eq!(endpoint.connections(), 0, "and was not lost");
         assert!(endpoint.try_acquire(1).is_some());
+    }
+
+    #[test]
+    fn whoever_waits_under_a_smaller_maximum_holds_up_nobody_behind_it() {
+        let endpoint = Endpoint::new("127.0.0.1:80").unwrap();
+        let _held = [(); 2].map(|()| endpoint.try_acquire(2).unwrap());
+        let mut before_reload = endpoint.wait(2).unwrap();
+        let mut after_reload = endpoint.wait(3).unwrap();
+        assert!(turn(&mut before_reload).is_none());
+        assert!(turn(&mut after_reload).is_some());
     }
 
     #[test]

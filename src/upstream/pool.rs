@@ -7,26 +7,24 @@
 //!
 //! Where requests wait for a connection, one that becomes free goes to the request of the same
 //! worker that has waited longest. If only others' wait it is closed, for they can use no more of it
-//! than the right to open one; and so is one of many in any case, lest a worker whose requests come
-//! all the time keep every connection from another's.
+//! than the right to open one; and where others' wait too so is one of many, lest a worker whose
+//! requests come all the time keep every connection from another's.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::sync::oneshot;
-
 use super::deadline::TICK;
 use super::endpoint::{ConnectionPermit, Endpoint};
 use super::http1::connection::Connection;
 use super::http2::connections::Connections;
+use super::queue::Line;
 use crate::config::model::PoolLimits;
 use crate::policy::time::Elapsed;
 
-/// Of so many connections that become free while requests wait, one is closed, and the right to open
+/// Of so many connections that become free while others' requests wait, one is closed, and the right to open
 /// another goes to whoever has waited longest on any worker. A smaller number would be fairer and
 /// open more connections just when there is much to do.
 const PASSED_ON_FOR_ONE_CLOSED: u32 = 16;
@@ -42,8 +40,11 @@ pub struct Pool {
     /// Those over HTTP/2, busy or idle.
     shared: Connections,
     /// Requests of this worker that wait for a connection, in the order in which they came.
-    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
-    /// Connections that became free while requests waited, counted up to the one that is closed.
+    waiting: RefCell<Line<Connection>>,
+    /// How many these are, those included who have their connection and took no note of it yet: so
+    /// does the endpoint count, and what it counts beyond them are others.
+    takers: Cell<usize>,
+    /// Connections that became free while others waited, counted up to the one that is closed.
     passed_on: Cell<u32>,
     /// The endpoint's refusals at the last look.
     refusals: Cell<u64>,
@@ -76,6 +77,7 @@ impl Pool {
             idle: RefCell::new(Vec::new()),
             shared: Connections::default(),
             waiting: RefCell::default(),
+            takers: Cell::new(0),
             passed_on: Cell::new(0),
         }
     }
@@ -119,8 +121,10 @@ impl Pool {
     /// Waits for what the pool has none of at present, behind all who wait already. `None` if too
     /// many do. Without a time limit of its own.
     pub async fn freed(&self) -> Option<Freed> {
-        let mut right = self.endpoint.wait(self.limits.max_connections)?;
-        let mut connection = self.wait();
+        let max = self.limits.max_connections;
+        let mut right = self.endpoint.wait(max)?;
+        let _taker = Taker::new(&self.takers);
+        let mut connection = self.waiting.borrow_mut().join(max);
         poll_fn(|cx| {
             if let Poll::Ready(connection) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(connection.ok().map(Freed::Connection));
@@ -130,14 +134,10 @@ impl Pool {
         .await
     }
 
-    fn wait(&self) -> oneshot::Receiver<Connection> {
-        let (give, connection) = oneshot::channel();
-        let mut waiting = self.waiting.borrow_mut();
-        while waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            waiting.pop_front();
-        }
-        waiting.push_back(give);
-        connection
+    /// Waits like [`freed`](Self::freed), but for nothing else than the right to open a connection.
+    pub async fn permitted(&self) -> Option<ConnectionPermit> {
+        let mut right = self.endpoint.wait(self.limits.max_connections)?;
+        poll_fn(|cx| right.poll_right(cx)).await
     }
 
     /// Keeps a connection for later, or closes it if there are enough or it is too old; unless
@@ -147,14 +147,20 @@ impl Pool {
             connection,
             since: now,
         };
-        if self.endpoint.is_waited_for() {
-            if self.is_fresh(&candidate, now) && candidate.connection.is_quiet() {
-                self.pass_on(candidate.connection);
-            }
+        if !self.is_fresh(&candidate, now) {
             return;
         }
+        if self.endpoint.is_waited_for() {
+            if !candidate.connection.is_quiet() {
+                return;
+            }
+            let Some(connection) = self.pass_on(candidate.connection) else {
+                return;
+            };
+            candidate.connection = connection;
+        }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.max_idle && self.is_fresh(&candidate, now) {
+        if idle.len() < self.max_idle {
             idle.push(candidate);
         }
     }
@@ -170,24 +176,30 @@ impl Pool {
             .sweep(now, limits.max_lifetime, patience, max_idle);
     }
 
-    /// Hands a connection to whoever of this worker has waited for one longest, or closes it.
-    fn pass_on(&self, mut connection: Connection) {
-        let passed_on = (self.passed_on.get() + 1) % PASSED_ON_FOR_ONE_CLOSED;
-        self.passed_on.set(passed_on);
-        if passed_on == 0 {
-            return;
+    /// Hands a connection to whoever of this worker has waited for one longest, or closes it for
+    /// others. It comes back if nobody waits but who has been served and took no note of it yet.
+    fn pass_on(&self, mut connection: Connection) -> Option<Connection> {
+        let others_wait = self.endpoint.waiting() > self.takers.get();
+        if others_wait {
+            let passed_on = (self.passed_on.get() + 1) % PASSED_ON_FOR_ONE_CLOSED;
+            self.passed_on.set(passed_on);
+            if passed_on == 0 {
+                return None;
+            }
         }
-        let next = || self.waiting.borrow_mut().pop_front();
-        while let Some(give) = next() {
+        let next = || self.waiting.borrow_mut().next(|_| Some(()));
+        while let Some((give, ())) = next() {
             match give.send(connection) {
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(refused) => connection = refused,
             }
         }
+        (!others_wait).then_some(connection)
     }
 
     /// Closes what has rested for a whole tick, if anybody was refused a connection since the last
-    /// look, or waits for one. What is in use from one request to the next stays: closing it would help nobody.
+    /// look, or waits for one. What is in use from one request to the next stays: closing it would
+    /// help nobody.
     pub fn make_room(&self, now: Elapsed) {
         let refusals = self.endpoint.refusals();
         if self.refusals.replace(refusals) != refusals || self.endpoint.is_waited_for() {
@@ -201,5 +213,22 @@ impl Pool {
     fn is_fresh(&self, idle: &Idle, now: Elapsed) -> bool {
         now.since(idle.since) < self.limits.idle_timeout
             && now.since(idle.connection.opened()) < self.limits.max_lifetime
+    }
+}
+
+/// A request of this worker that takes a connection too; counted until dropped.
+#[derive(Debug)]
+struct Taker<'pool>(&'pool Cell<usize>);
+
+impl<'pool> Taker<'pool> {
+    fn new(takers: &'pool Cell<usize>) -> Self {
+        takers.set(takers.get() + 1);
+        Self(takers)
+    }
+}
+
+impl Drop for Taker<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
