@@ -5,7 +5,8 @@
 //! kept-alive connection that the upstream had already closed. Each of the two is forgiven once, and
 //! neither uses up the other: a server that is gone must not make the stale connection to its
 //! neighbour visible. Where all pools are full it waits for a moment, as the bursts of clients are
-//! shorter than their patience. The outcome is that of the last try that took place.
+//! shorter than their patience. The outcome is that of the last try that took place. What exactly
+//! may be tried is said in `chance.rs`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,14 +32,12 @@ use crate::upstream::http1::upload::{Framing, RequestBody};
 use crate::upstream::pool::{Freed, Pool};
 
 use super::body::grpc_code;
+use super::chance::Chance;
 use super::course::Course;
 use super::headers::{self, Forwarding};
 use super::peer::Caller;
 use super::tunnel;
 use super::worker::{View, Worker};
-
-/// Time to wait for a connection to a full pool where somebody else could answer.
-const PATIENCE_WITH_FALLBACK: Duration = Duration::from_millis(250);
 
 /// A request on its way through the proxy.
 #[derive(Debug)]
@@ -148,118 +147,45 @@ impl Call<'_> {
         let plan = self.view.snapshot.routing.backend(how.backend);
         let total = plan.backend.settings.timeouts.total;
         self.deadline.limit(total);
-        let mut chance = Chance::default();
-        let Some(mut index) = self.pick(plan, how, chance) else {
-            return Err(Unanswered::Diverted {
-                diversion: Diversion::NoEndpoint,
-                body,
-            });
+        let chance = Chance::default();
+        let Some(index) = self.pick(plan, how, chance) else {
+            let diversion = Diversion::NoEndpoint;
+            return Err(Unanswered::Diverted { diversion, body });
         };
-        let mut earlier = None;
+        let mut next = (index, chance);
         loop {
+            let (index, chance) = next;
             let tried = self.try_endpoint(plan, how, index, chance, body).await;
-            let is_heard = matches!(tried, Err(Unsuccessful::Heard(_)));
-            let failed = match tried {
+            let (failed, reporter) = match tried {
                 Ok(answer) => {
                     self.report_answer(plan, index, &answer);
                     return Ok(answer);
                 }
-                Err(Unsuccessful::Failed(failed) | Unsuccessful::Heard(failed)) => failed,
-                Err(Unsuccessful::NotTried(diversion, unsent)) => {
-                    if let Some(other) = chance.without_endpoint(index)
-                        && let Some(next) = self.pick(plan, how, other)
-                    {
-                        (index, chance, body) = (next, other, unsent);
-                        continue;
-                    }
-                    if diversion == Diversion::PoolFull
-                        && earlier.is_none()
-                        && let Some(patient) = chance.with_patience(plan, how)
-                    {
-                        (chance, body) = (patient, unsent);
-                        continue;
-                    }
-                    return Err(match earlier {
-                        Some(failure) => Unanswered::Failed {
-                            failure,
-                            sent: false,
-                            body: unsent,
-                        },
-                        None => Unanswered::Diverted {
-                            diversion,
-                            body: unsent,
-                        },
-                    });
-                }
                 Err(Unsuccessful::Client(fault)) => return Err(Unanswered::Client(fault)),
-            };
-            let next = self.next_chance(plan, how, index, chance, &failed);
-            // A connection that the upstream had closed as idle says nothing about the endpoint.
-            if !(failed.stale && next.is_some()) {
-                plan.attempts.attempt(self.worker.id, Err(failed.failure));
-                if !is_heard {
-                    let now = self.worker.deadlines.now();
-                    plan.backend.report(index, false, now);
+                Err(Unsuccessful::NotTried(diversion, unsent)) => {
+                    let Some(onward) = self.after_diversion(plan, how, next, diversion) else {
+                        return Err(chance.diverted(diversion, unsent));
+                    };
+                    (next, body) = (onward, unsent);
+                    continue;
                 }
-            }
-            let Some(next) = next else {
+                Err(Unsuccessful::Failed(failed)) => (failed, Reporter::Us),
+                Err(Unsuccessful::Heard(failed)) => (failed, Reporter::Opener),
+            };
+            let onward = self.after_failure(plan, how, next, &failed);
+            self.report_failure(plan, index, &failed, onward.is_some(), reporter);
+            let ExchangeFailed { failure, sent, .. } = failed;
+            body = failed.body;
+            let Some(onward) = onward else {
                 return Err(Unanswered::Failed {
-                    failure: failed.failure,
-                    sent: failed.sent,
-                    body: failed.body,
+                    failure,
+                    sent,
+                    body,
                 });
             };
-            plan.attempts.retried(self.worker.id);
-            if !failed.stale {
-                // Only what was never sent comes here.
-                earlier = Some(failed.failure);
-            }
-            (index, chance) = next;
-            body = failed.body;
+            next = onward;
             body.rewind();
         }
-    }
-
-    /// The endpoint for this chance.
-    fn pick(&self, plan: &BackendPlan, how: Try, chance: Chance) -> Option<usize> {
-        let now = self.worker.deadlines.now();
-        let Chance {
-            stale, excluded, ..
-        } = chance;
-        // An endpoint that dies looks like one that closes what is idle; and having nothing pending
-        // any more, it would look like the best choice.
-        let picked = plan.backend.pick(now, excluded.or(stale));
-        let picked = picked.or_else(|| plan.backend.pick(now, excluded));
-        picked.or_else(|| {
-            let count = plan.backend.endpoints.len();
-            let start = usize::try_from(now.milliseconds()).unwrap_or(0);
-            let mut any = (0..count).map(|offset| (start + offset) % count);
-            any.find(|index| Some(*index) != excluded)
-                .filter(|_| how.is_last_resort)
-        })
-    }
-
-    /// Whether, where and how a failed try is repeated within the backend.
-    fn next_chance(
-        &self,
-        plan: &BackendPlan,
-        how: Try,
-        index: usize,
-        chance: Chance,
-        failed: &ExchangeFailed,
-    ) -> Option<(usize, Chance)> {
-        let is_harmless = !failed.sent || (failed.stale && self.repetition == Repetition::Safe);
-        if !is_harmless || !failed.body.is_replayable() {
-            return None;
-        }
-        let elsewhere = chance.without_endpoint(index);
-        let next = match failed.stale {
-            true => chance
-                .with_fresh_connections(index)
-                .or_else(|| elsewhere.filter(|_| !failed.sent)),
-            false => elsewhere,
-        }?;
-        self.pick(plan, how, next).map(|index| (index, next))
     }
 
     async fn try_endpoint(
@@ -375,20 +301,9 @@ impl Call<'_> {
         opening.await
     }
 
-    /// The right to open a connection, or one that another request is done with.
-    async fn right_to_connect(&self, pool: &Pool, chance: Chance) -> Result<Freed, NotOpened> {
-        let freed = match chance.patience {
-            None => pool.acquire().map(Freed::Right),
-            Some(patience) => {
-                self.deadline.set(patience);
-                within(&self.deadline, pool.freed()).await.flatten()
-            }
-        };
-        freed.ok_or(NotOpened::NotTried(Diversion::PoolFull))
-    }
-
     /// Opens a connection, within the time that the backend allows for it; the time before its right
-    /// came is not the endpoint's fault. Whether one that opens makes the endpoint reachable depends on what is to be spoken on it, so the caller says that.
+    /// came is not the endpoint's fault. Whether one that opens makes the endpoint reachable depends on
+    /// what is to be spoken on it, so the caller says that.
     pub(super) async fn open(&self, plan: &BackendPlan, pool: &Pool) -> Result<Stream, NotOpened> {
         let endpoint = pool.endpoint();
         self.deadline.set(plan.backend.settings.timeouts.connect);
@@ -436,6 +351,27 @@ impl Call<'_> {
         .await
     }
 
+    fn report_failure(
+        &self,
+        plan: &BackendPlan,
+        index: usize,
+        failed: &ExchangeFailed,
+        is_repeated: bool,
+        reporter: Reporter,
+    ) {
+        // A connection that the upstream had closed as idle says nothing about the endpoint.
+        if !(failed.stale && is_repeated) {
+            plan.attempts.attempt(self.worker.id, Err(failed.failure));
+            if reporter == Reporter::Us {
+                let now = self.worker.deadlines.now();
+                plan.backend.report(index, false, now);
+            }
+        }
+        if is_repeated {
+            plan.attempts.retried(self.worker.id);
+        }
+    }
+
     fn report_answer(&self, plan: &BackendPlan, index: usize, answer: &Answer) {
         let status = answer.head.status.as_u16();
         let of_grpc = grpc_code(&answer.head.headers).map(Failure::Grpc);
@@ -448,54 +384,6 @@ impl Call<'_> {
         plan.attempts.attempt(self.worker.id, result);
         let now = self.worker.deadlines.now();
         plan.backend.report(index, result.is_ok(), now);
-    }
-}
-
-/// What the tries within a backend so far have met.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Chance {
-    /// The endpoint whose kept connection was stale: no kept one any more, and another endpoint if
-    /// there is any.
-    pub(super) stale: Option<usize>,
-    /// The endpoint that could not be reached, whose pool was full, or towards which the machine had
-    /// no port left: any but this one.
-    excluded: Option<usize>,
-    /// How long to wait for a connection to a full pool.
-    patience: Option<Duration>,
-}
-
-impl Chance {
-    /// The chance after a stale connection to this endpoint, if it is the first one.
-    fn with_fresh_connections(self, index: usize) -> Option<Chance> {
-        self.stale.is_none().then_some(Chance {
-            stale: Some(index),
-            ..self
-        })
-    }
-
-    /// The chance after every pool was found full, if it is the first one: the time that a connection
-    /// may take, or as long as nobody notices where somebody else may answer. Over HTTP/2 nobody
-    /// waits, since there a full pool is full of connections with room.
-    fn with_patience(self, plan: &BackendPlan, how: Try) -> Option<Chance> {
-        let settings = &plan.backend.settings;
-        let connect = settings.timeouts.connect;
-        let patience = match how.is_last_resort {
-            true => connect,
-            false => connect.min(PATIENCE_WITH_FALLBACK),
-        };
-        let is_first = self.patience.is_none() && settings.protocol == Protocol::Http1;
-        is_first.then_some(Chance {
-            patience: Some(patience),
-            ..self
-        })
-    }
-
-    /// The chance after an endpoint that took nothing, if it is the first one.
-    fn without_endpoint(self, index: usize) -> Option<Chance> {
-        self.excluded.is_none().then_some(Chance {
-            excluded: Some(index),
-            ..self
-        })
     }
 }
 
@@ -527,6 +415,14 @@ pub(super) enum Unsuccessful {
     Heard(ExchangeFailed),
     NotTried(Diversion, RequestBody),
     Client(ClientFault),
+}
+
+/// Who reports a failure on the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reporter {
+    Us,
+    /// Whoever was opening the connection that others waited for.
+    Opener,
 }
 
 /// Why there is no connection. Nothing was sent.

@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod body;
+mod chance;
 pub mod connections;
 pub mod course;
 pub mod flights;

@@ -16,7 +16,8 @@ use crate::upstream::http2::connections::Demand;
 use crate::upstream::http2::exchange::Exchange;
 use crate::upstream::pool::Pool;
 
-use super::attempt::{Call, Chance, ClientFault, NotOpened, Try, Unsuccessful, within};
+use super::attempt::{Call, ClientFault, NotOpened, Try, Unsuccessful, within};
+use super::chance::Chance;
 use super::headers;
 
 impl Call<'_> {

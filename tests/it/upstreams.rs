@@ -1,6 +1,7 @@
 //! Backends of several endpoints: who takes the next request, who is left out, and that no client
 //! notices any of it.
 
+mod bursts;
 mod patience;
 mod pools;
 mod security;
