@@ -81,10 +81,7 @@ impl Controller {
         // Without news the successor only asks whether a still older process obeys by now.
         let is_news = restraint != Restraint::default();
         let Restraint { ceilings, denied } = restraint;
-        if is_news {
-            let denied = denied.as_ref().map(Vec::len);
-            tracing::info!(?ceilings, denied, "obeying the successor");
-        }
+        let networks = denied.as_ref().map(Vec::len);
         if let Charge::Released(obeyed) = &mut self.charge {
             obeyed.obey(&ceilings, self.world.clock.elapsed());
             if let Some(denied) = denied {
@@ -102,6 +99,9 @@ impl Controller {
             }
         }
         self.publish();
+        if is_news {
+            tracing::info!(?ceilings, denied = networks, "obeying the successor");
+        }
         self.obeyed(CONFIRM_FURTHER)
     }
 

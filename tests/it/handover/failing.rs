@@ -403,8 +403,9 @@ async fn releases_that_do_not_understand_each_other_say_so_and_the_old_one_goes_
     let (site, socket) = worked_at(&plain(&upstream));
     let older = tokio::spawn(async move {
         let (mut stream, _) = socket.accept().await.expect("somebody asks");
+        stream.read_u8().await.expect("it asks");
         stream.write_all(&[1]).await.expect("it listens");
-        socket
+        (socket, stream)
     });
     let refused = site.refusal(&["--take-over"]).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -235,7 +235,13 @@ async fn sockets_of_systemd_that_are_no_tcp_listeners_are_named_with_the_remedy(
             let mut line = || lines.next().and_then(Result::ok).expect("it says why");
             let mut said = line();
             // Whoever holds the socket sometimes speaks under the name of what it starts.
-            while !said.starts_with("cutover: ") || said.starts_with("cutover: Execing ") {
+            let is_of_another = |said: &str| {
+                let words = said.strip_prefix("cutover: ");
+                words.is_none_or(|words| {
+                    words.starts_with("Execing ") || words.starts_with("Communication attempt ")
+                })
+            };
+            while is_of_another(&said) {
                 said = line();
             }
             said
