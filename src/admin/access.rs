@@ -2,7 +2,7 @@
 //!
 //! Reading needs the role `read`, anything else `operate`; the method tells which, so an endpoint
 //! added later is guarded without being listed here. One that tells more than a reader should know
-//! demands `operate` itself ([`Caller::must_be`]). Where tokens are configured, the bearer of
+//! demands `operate` itself ([`Actor::must_be`]). Where tokens are configured, the bearer of
 //! one of them is the author of what it does.
 //!
 //! Where none is, the listener is loopback and every local program may operate. That must not
@@ -26,15 +26,15 @@ use super::AdminState;
 use super::error::ApiError;
 use super::wire::ErrorKind;
 
-/// Who sent a request that was let in.
+/// Who gives an order or asks a question, once let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(super) struct Actor {
     /// The token's name, or `local` where none is configured.
-    pub(super) actor: String,
+    pub(super) name: String,
     role: Role,
 }
 
-impl Caller {
+impl Actor {
     /// # Errors
     /// The answer to whoever may not do what only this role may.
     pub(super) fn must_be(&self, needed: Role) -> Result<(), ApiError> {
@@ -43,7 +43,7 @@ impl Caller {
         }
         let message = format!(
             "the token `{}` has the role `read`; this needs `operate`",
-            self.actor
+            self.name
         );
         Err(ApiError::new(ErrorKind::Forbidden, message))
     }
@@ -55,16 +55,16 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match admit(
+    let actor = match admit(
         &state.tokens,
         request.method(),
         request.uri(),
         request.headers(),
     ) {
-        Ok(caller) => caller,
+        Ok(actor) => actor,
         Err(error) => return error.into_response(),
     };
-    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(actor);
     let mut response = next.run(request).await;
     // A status kept by a cache on the way would be acted upon as if it were the present.
     response
@@ -78,7 +78,7 @@ fn admit(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Caller, ApiError> {
+) -> Result<Actor, ApiError> {
     if tokens.is_empty() {
         return admit_by_host(uri, headers);
     }
@@ -98,12 +98,12 @@ fn admit(
     } else {
         Role::Operate
     };
-    let caller = Caller {
-        actor: token.name.clone(),
+    let actor = Actor {
+        name: token.name.clone(),
         role: token.role,
     };
-    caller.must_be(needed)?;
-    Ok(caller)
+    actor.must_be(needed)?;
+    Ok(actor)
 }
 
 /// The secret of a bearer token; the scheme's name is not case-sensitive (RFC 9110 §11.1).
@@ -127,7 +127,7 @@ fn find<'a>(tokens: &'a [Token], secret: &[u8]) -> Option<&'a Token> {
     found
 }
 
-fn admit_by_host(uri: &Uri, headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn admit_by_host(uri: &Uri, headers: &HeaderMap) -> Result<Actor, ApiError> {
     // A request without any name cannot come from a browser.
     let foreign = headers
         .get_all(header::HOST)
@@ -139,8 +139,8 @@ fn admit_by_host(uri: &Uri, headers: &HeaderMap) -> Result<Caller, ApiError> {
         )
         .find(|host| !names_this_machine(host));
     match foreign {
-        None => Ok(Caller {
-            actor: "local".to_owned(),
+        None => Ok(Actor {
+            name: "local".to_owned(),
             role: Role::Operate,
         }),
         Some(host) => {

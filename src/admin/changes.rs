@@ -19,7 +19,7 @@ use crate::policy::share::Share;
 use crate::policy::signal::Reading;
 
 use super::AdminState;
-use super::access::Caller;
+use super::access::Actor;
 use super::api::SplitName;
 use super::error::ApiError;
 use super::wire::{
@@ -47,7 +47,7 @@ type Answer = Result<Json<Outcome>, ApiError>;
 
 pub(super) async fn set_share(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<SetShare>,
 ) -> Answer {
@@ -59,12 +59,12 @@ pub(super) async fn set_share(
         },
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn stage(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<GoToStage>,
 ) -> Answer {
@@ -73,39 +73,39 @@ pub(super) async fn stage(
         change: Change::Stage { number: body.stage },
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn promote(
     state: State<AdminState>,
-    caller: Extension<Caller>,
+    actor: Extension<Actor>,
     split: SplitName,
     body: JsonBody<Because>,
 ) -> Answer {
-    change(state, caller, split, body, Change::Promote).await
+    change(state, actor, split, body, Change::Promote).await
 }
 
 pub(super) async fn pause(
     state: State<AdminState>,
-    caller: Extension<Caller>,
+    actor: Extension<Actor>,
     split: SplitName,
     body: JsonBody<Because>,
 ) -> Answer {
-    change(state, caller, split, body, Change::Pause).await
+    change(state, actor, split, body, Change::Pause).await
 }
 
 pub(super) async fn approve(
     state: State<AdminState>,
-    caller: Extension<Caller>,
+    actor: Extension<Actor>,
     split: SplitName,
     body: JsonBody<Because>,
 ) -> Answer {
-    change(state, caller, split, body, Change::Approve).await
+    change(state, actor, split, body, Change::Approve).await
 }
 
 pub(super) async fn resume(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<GoOn>,
 ) -> Answer {
@@ -117,12 +117,12 @@ pub(super) async fn resume(
         expected_revision: body.expected_revision,
         dry_run: body.dry_run,
     };
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn rollback(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<RollBack>,
 ) -> Answer {
@@ -133,12 +133,12 @@ pub(super) async fn rollback(
         },
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn signal(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     names: Result<Path<(String, String)>, PathRejection>,
     JsonBody(body): JsonBody<Tell>,
 ) -> Answer {
@@ -150,12 +150,12 @@ pub(super) async fn signal(
         reading: Reading::of(body.value, body.legacy),
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, String::new(), proviso).await
+    carry_out(&state, command, actor, String::new(), proviso).await
 }
 
 pub(super) async fn emergency(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     JsonBody(body): JsonBody<Emergency>,
 ) -> Answer {
     if !body.clear && body.reason.trim().is_empty() {
@@ -168,12 +168,12 @@ pub(super) async fn emergency(
         clear: body.clear,
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn deny(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     JsonBody(body): JsonBody<Deny>,
 ) -> Answer {
     let network = body.parsed().map_err(ApiError::bad_request)?;
@@ -201,26 +201,26 @@ pub(super) async fn deny(
         }
     };
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 pub(super) async fn reload(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     JsonBody(body): JsonBody<Because>,
 ) -> Answer {
     let proviso = proviso(body.expected_revision, body.dry_run);
-    carry_out(&state, Command::Reload, caller, body.reason, proviso).await
+    carry_out(&state, Command::Reload, actor, body.reason, proviso).await
 }
 
 /// Answers when the successor serves, or when there is none.
 pub(super) async fn upgrade(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     JsonBody(body): JsonBody<Upgrade>,
 ) -> Result<Json<Upgraded>, ApiError> {
     check_reason(&body.reason).map_err(ApiError::bad_request)?;
-    let asked = state.upgrades.ask(caller.actor, body.reason).await;
+    let asked = state.upgrades.ask(actor.name, body.reason).await;
     let process =
         asked.map_err(|because| Refused::Precondition(format!("not upgraded: {because}")))?;
     let who = process.map_or_else(
@@ -235,42 +235,42 @@ pub(super) async fn upgrade(
 
 pub(super) async fn record(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<Record>,
 ) -> Answer {
     let span = body.span;
     let command = Command::Record { split, span };
     let (reason, proviso) = (String::new(), Proviso::default());
-    carry_out(&state, command, caller, reason, proviso).await
+    carry_out(&state, command, actor, reason, proviso).await
 }
 
 pub(super) async fn end_recording(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
 ) -> Answer {
     let command = Command::EndRecording { split };
     let (reason, proviso) = (String::new(), Proviso::default());
-    carry_out(&state, command, caller, reason, proviso).await
+    carry_out(&state, command, actor, reason, proviso).await
 }
 
 async fn change(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
     SplitName(split): SplitName,
     JsonBody(body): JsonBody<Because>,
     change: Change,
 ) -> Answer {
     let proviso = proviso(body.expected_revision, body.dry_run);
     let command = Command::Change { split, change };
-    carry_out(&state, command, caller, body.reason, proviso).await
+    carry_out(&state, command, actor, body.reason, proviso).await
 }
 
 async fn carry_out(
     state: &AdminState,
     command: Command,
-    caller: Caller,
+    actor: Actor,
     reason: String,
     proviso: Proviso,
 ) -> Answer {
@@ -278,7 +278,7 @@ async fn carry_out(
     let order = Order {
         command,
         author: Author {
-            actor: caller.actor,
+            actor: actor.name,
             reason,
         },
         proviso,

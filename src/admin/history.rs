@@ -11,7 +11,7 @@ use crate::config::model::Role;
 use crate::control::history::HistoryQuery;
 
 use super::AdminState;
-use super::access::Caller;
+use super::access::Actor;
 use super::error::ApiError;
 
 /// Which decisions are wanted, as a query says it.
@@ -47,9 +47,9 @@ pub(super) async fn history(
 /// All that is saved: latches, shares, and every name and reason in the audit.
 pub(super) async fn state(
     State(state): State<AdminState>,
-    Extension(caller): Extension<Caller>,
+    Extension(actor): Extension<Actor>,
 ) -> Result<impl IntoResponse, ApiError> {
-    caller.must_be(Role::Operate)?;
+    actor.must_be(Role::Operate)?;
     Ok(json(state.control.state().await??))
 }
 
