@@ -5,15 +5,15 @@ mod admin;
 mod descriptors;
 mod memory;
 mod running;
+mod service;
 mod signals;
 mod sockets;
 mod succession;
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,15 +23,15 @@ use tokio::task::{LocalSet, spawn_local};
 
 use self::admin::{Admin, AdminSocket};
 use self::running::Running;
+use self::service::Service;
 use self::signals::Signals;
 use self::sockets::{describe, doorstep, listen};
 use self::succession::Succession;
 use crate::admin::{AdminState, Readiness, Stage};
 use crate::clock::Clock;
-use crate::config::model::Config;
+use crate::config::model::{Config, Process};
 use crate::config::{self, Problems, certificate};
 use crate::control::controller::Controller;
-use crate::control::data_plane::{DataPlane, Warmed};
 use crate::control::keeper::Keeper;
 use crate::control::protocol::ControlHandle;
 use crate::control::watch::Watcher;
@@ -40,17 +40,17 @@ use crate::edge;
 use crate::handover::inherited::Inherited;
 use crate::handover::predecessor::{NotRelieved, Parting, Predecessor};
 use crate::handover::program::Program;
+use crate::handover::successor::Described;
 use crate::handover::upgrade::Upgrades;
 use crate::handover::{activation, notify};
 use crate::policy::rollout::Effect;
 use crate::policy::share::Share;
 use crate::server::connection::ServerTlsConfigs;
-use crate::server::listener::{BindError, Listener, Reception};
-use crate::server::thread::{Shared, WorkerThread};
+use crate::server::listener::{BindError, Listener};
+use crate::server::thread::Shared;
 use crate::server::tls;
 use crate::state::{OpenError, Store};
-use crate::telemetry::access_log::{AccessLog, LogReading, Output};
-use crate::telemetry::edge::{EdgeLoad, EdgeTally};
+use crate::telemetry::access_log::{AccessLog, Output};
 use crate::telemetry::handover::HandoverTally;
 use crate::telemetry::log::{self, Format};
 
@@ -76,6 +76,17 @@ pub enum Recover {
     Legacy,
     /// This share for every split, as an operator's override.
     Share(Share),
+}
+
+/// What it takes, besides a service, to let anyone in.
+struct Household {
+    admin_socket: AdminSocket,
+    process: Process,
+    /// What each socket is for.
+    described: Vec<Described>,
+    program: io::Result<Program>,
+    upgrade_signal: Signal,
+    handovers: Arc<HandoverTally>,
 }
 
 /// Why the process did not start, or ended.
@@ -161,125 +172,51 @@ async fn start(
     // From before the file is read: an edit in between would be missed.
     let watcher = Watcher::new(vec![options.config.clone()]);
     let config = read(&options.config, clock)?;
-    let certificates = Arc::new(ArcSwap::from_pointee(
-        certify(&config).map_err(ServeError::Unusable)?,
-    ));
+    let certificates = certify(&config).map_err(ServeError::Unusable)?;
     let access_log = AccessLog::start()?;
     access_log.output(log_output(&config).map_err(ServeError::Unusable)?);
-    let state_directory = config.process.state_directory.clone();
     // Only now that the configuration is known to be sound is anyone disturbed.
     let (mut predecessor, given) = match options.take_over {
-        true => Predecessor::ask(&state_directory).await?.unzip(),
+        true => Predecessor::ask(&config.process.state_directory)
+            .await?
+            .unzip(),
         false => (None, None),
     };
     let (sockets, admin_socket) = listen(&config, given.unwrap_or_default(), passed)?;
     let (store, mut world, effects) =
         restore(config, options.recover, clock, predecessor.as_mut()).await?;
-    let published = Controller::first_snapshot(&mut world);
 
-    let edge = Arc::new(EdgeTally::default());
-    let entrance = Arc::new(edge::Shared::with_log(access_log));
     let shared = Shared {
         clock,
-        published: Arc::clone(&published),
-        edge: Arc::clone(&edge),
-        entrance: Arc::clone(&entrance),
-        tls: Arc::clone(&certificates),
+        published: Controller::first_snapshot(&mut world),
+        edge: Arc::default(),
+        entrance: Arc::new(edge::Shared::with_log(access_log)),
+        tls: Arc::new(ArcSwap::from_pointee(certificates)),
     };
-    let started = WorkerThread::start_all(world.config.process.workers, &shared)?;
-    let (workers, threads): (Vec<WorkerThread>, Vec<JoinHandle<()>>) = started.into_iter().unzip();
-    let workers: Arc<[WorkerThread]> = workers.into();
-    warm_all(&world, &workers).await;
-
-    let bearable_connections = bearable_connections(&world.config);
-    let listeners = receive(sockets, &world, &workers, &shared, bearable_connections)?;
-    let admin_socket = AdminSocket::prepare(admin_socket)?;
-    let drain = world.config.process.drain.clone();
-    let tokens = world.config.process.admin.tokens.clone().into();
-    let described = describe(&world.config);
-    let handovers = Arc::new(HandoverTally::default());
-    spawn_local(signals.reopening(Arc::clone(&entrance)));
-    let data_plane = DataPlane {
-        bearable_connections,
-        handovers: Arc::clone(&handovers),
-        ..data_plane(
-            &workers,
-            &certificates,
-            Arc::clone(&entrance),
-            Arc::clone(&edge),
-            clock,
-        )
+    let service = Service::prepare(&world, shared, sockets).await?;
+    spawn_local(signals.reopening(Arc::clone(&service.shared.entrance)));
+    let household = Household {
+        admin_socket: AdminSocket::prepare(admin_socket)?,
+        process: world.config.process.clone(),
+        described: describe(&world.config),
+        program,
+        upgrade_signal,
+        handovers: Arc::default(),
     };
-    let keeper = Keeper::start(store)?;
     let mut controller = Controller::new(
         world,
-        Arc::clone(&published),
-        data_plane,
-        keeper,
+        Arc::clone(&service.shared.published),
+        service.data_plane(Arc::clone(&household.handovers)),
+        Keeper::start(store)?,
         options.config,
         watcher,
     );
-    // From here on nothing can fail any more but what ends a process; until here the old one can
-    // still go on, and nothing is written that it did not decide. What arrives before we accept
-    // waits in the queue that we share with it.
     if let Some(predecessor) = predecessor {
-        if let Parting::Leaves(old) = predecessor.relieve().await? {
-            controller.guide(old.obedience());
-            spawn_local(old.guide(published, clock));
-        }
-        handovers.took_over();
-        tracing::info!("taken over from the old process");
+        relieve(predecessor, &mut controller, &service.shared).await?;
+        household.handovers.took_over();
     }
     controller.settle(effects).await;
-
-    let (control, messages) = ControlHandle::channel();
-    let (upgrades, wishes) = Upgrades::channel();
-    let readiness = Readiness::starting();
-    let sockets_of_admin = admin_socket.shared();
-    let admin = Admin::serve(
-        admin_socket,
-        AdminState {
-            control: control.clone(),
-            tokens,
-            readiness: readiness.clone(),
-            upgrades,
-        },
-    );
-    let (stop, stopped) = oneshot::channel();
-    let controller = spawn_local(controller.run(messages, stopped));
-    listeners.iter().for_each(Listener::open);
-    announce(&listeners, &certificates.load(), admin.address);
-    readiness.advance(Stage::Ready);
-    notify::notify(&format!(
-        "{}\n{}",
-        notify::READY,
-        notify::main_process(std::process::id())
-    ));
-    let sockets = listeners.iter().map(Listener::socket);
-    let sockets = sockets.chain([sockets_of_admin]);
-    let succession = Succession {
-        doorstep: doorstep(&state_directory),
-        sockets: described.into_iter().zip(sockets).collect(),
-        program,
-        control: control.clone(),
-        signal: upgrade_signal,
-        wishes,
-        tally: handovers,
-    };
-    let running = Running {
-        workers,
-        threads,
-        listeners,
-        admin: Some(admin),
-        readiness,
-        entrance,
-        edge,
-        drain,
-        control,
-        controller,
-        stop,
-    };
-    Ok((running, succession))
+    Ok(open(service, controller, household))
 }
 
 /// Reads the configuration, and tells the log what to think of it.
@@ -315,29 +252,73 @@ async fn restore(
     Ok((store, world, effects))
 }
 
-/// Has the workers serve these sockets, once they are opened.
-fn receive(
-    sockets: Vec<TcpListener>,
-    world: &World,
-    workers: &Arc<[WorkerThread]>,
+/// Takes over. From here on nothing can fail any more but what ends a process; until here the old
+/// one can still go on, and nothing is written that it did not decide. What arrives before we accept
+/// waits in the queue that we share with it.
+async fn relieve(
+    predecessor: Predecessor,
+    controller: &mut Controller,
     shared: &Shared,
-    bearable_connections: usize,
-) -> io::Result<Vec<Listener>> {
-    let openings = world.config.listeners.iter();
-    let openings = openings.map(|listener| listener.opening).enumerate();
-    let listeners = sockets.into_iter().zip(openings);
-    let listeners = listeners.map(|(socket, (index, opening))| {
-        let reception = Reception {
-            index,
-            opening,
-            workers: Arc::clone(workers),
-            published: Arc::clone(&shared.published),
-            edge: Arc::clone(&shared.edge),
-            bearable_connections,
-        };
-        Listener::prepare(socket, reception)
-    });
-    listeners.collect()
+) -> Result<(), ServeError> {
+    if let Parting::Leaves(old) = predecessor.relieve().await? {
+        controller.guide(old.obedience());
+        spawn_local(old.guide(Arc::clone(&shared.published), shared.clock));
+    }
+    tracing::info!("taken over from the old process");
+    Ok(())
+}
+
+/// Lets clients, operators and successors in, and says so.
+fn open(service: Service, controller: Controller, household: Household) -> (Running, Succession) {
+    let (control, messages) = ControlHandle::channel();
+    let (upgrades, wishes) = Upgrades::channel();
+    let readiness = Readiness::starting();
+    let process = household.process;
+    let sockets = service.listeners.iter().map(Listener::socket);
+    let sockets: Vec<_> = sockets.chain([household.admin_socket.shared()]).collect();
+    let admin = Admin::serve(
+        household.admin_socket,
+        AdminState {
+            control: control.clone(),
+            tokens: process.admin.tokens.into(),
+            readiness: readiness.clone(),
+            upgrades,
+        },
+    );
+    let (stop, stopped) = oneshot::channel();
+    let controller = spawn_local(controller.run(messages, stopped));
+    service.listeners.iter().for_each(Listener::open);
+    announce(
+        &service.listeners,
+        &service.shared.tls.load(),
+        admin.address,
+    );
+    readiness.advance(Stage::Ready);
+    let main_process = notify::main_process(std::process::id());
+    notify::notify(&format!("{}\n{main_process}", notify::READY));
+    let succession = Succession {
+        doorstep: doorstep(&process.state_directory),
+        sockets: household.described.into_iter().zip(sockets).collect(),
+        program: household.program,
+        control: control.clone(),
+        signal: household.upgrade_signal,
+        wishes,
+        tally: household.handovers,
+    };
+    let running = Running {
+        workers: service.workers,
+        threads: service.threads,
+        listeners: service.listeners,
+        admin: Some(admin),
+        readiness,
+        entrance: service.shared.entrance,
+        edge: service.shared.edge,
+        drain: process.drain,
+        control,
+        controller,
+        stop,
+    };
+    (running, succession)
 }
 
 /// The listeners' certificates, ready for use.
@@ -355,95 +336,6 @@ pub fn certify(config: &Config) -> Result<ServerTlsConfigs, String> {
 /// Where the lines of the access log go, opened; none where there is no such log.
 fn log_output(config: &Config) -> Result<Option<Output>, String> {
     config.access_log.as_ref().map(Output::open).transpose()
-}
-
-/// Opens the connections that the splits in motion want beforehand.
-async fn warm_all(world: &World, workers: &[WorkerThread]) {
-    let mut asked = Vec::new();
-    for (plan, standing) in world.routing.splits.iter().zip(world.standings()) {
-        let backend = world.routing.backend(plan.arms.new);
-        if standing.share > Share::ZERO && backend.backend.settings.pool.warm > 0 {
-            asked.extend(workers.iter().map(|worker| worker.warm(plan.arms.new)));
-        }
-    }
-    // All are under way by now; waiting for one after the other takes as long as the slowest.
-    for warmed in asked {
-        warmed.await;
-    }
-}
-
-/// Client connections that the process's file descriptors bear.
-fn bearable_connections(config: &Config) -> usize {
-    let endpoints = config
-        .backends
-        .iter()
-        .map(|backend| backend.endpoints.len());
-    let bearable = descriptors::bearable_connections(endpoints.sum());
-    let configured = config.edge.max_connections;
-    if bearable < configured {
-        // As a rule nobody has asked for so many: it is the default that is more.
-        tracing::info!(
-            bearable,
-            configured,
-            "fewer clients than `edge.max_connections` are let in, since the file descriptors bear no \
-             more; raise their hard limit (`LimitNOFILE=`, `ulimit -Hn`)"
-        );
-    }
-    bearable
-}
-
-/// The data plane, as the control plane sees it.
-fn data_plane(
-    workers: &Arc<[WorkerThread]>,
-    certificates: &Arc<ArcSwap<ServerTlsConfigs>>,
-    entrance: Arc<edge::Shared>,
-    edge: Arc<EdgeTally>,
-    clock: Clock,
-) -> DataPlane {
-    let swept = Arc::clone(&entrance);
-    let counted = Arc::clone(workers);
-    let warmed = Arc::clone(workers);
-    let logged = Arc::clone(&entrance);
-    let certificates = Arc::clone(certificates);
-    DataPlane {
-        connections: Box::new(move || {
-            let loads = counted.iter().map(WorkerThread::load);
-            loads.map(|load| load as u64).collect()
-        }),
-        warm: Box::new(move |backend| {
-            let asked: Vec<_> = warmed.iter().map(|worker| worker.warm(backend)).collect();
-            let all: Warmed = Box::pin(async {
-                for worker in asked {
-                    worker.await;
-                }
-            });
-            all
-        }),
-        prepare: Box::new(move |config| {
-            let prepared = Arc::new(certify(config)?);
-            let output = log_output(config)?;
-            let certificates = Arc::clone(&certificates);
-            let logged = Arc::clone(&logged);
-            Ok(Box::new(move || {
-                certificates.store(prepared);
-                if let Some(log) = logged.access_log() {
-                    log.output(output);
-                }
-            }))
-        }),
-        sweep_edge: Box::new(move || swept.sweep(clock.uptime())),
-        edge_load: Box::new(move || EdgeLoad {
-            requests_in_flight: entrance.requests_in_flight() as u64,
-            remembered_addresses: entrance.remembered_addresses() as u64,
-            requests_on_common_allowance: entrance.requests_on_common_allowance(),
-            log: entrance
-                .access_log()
-                .map_or_else(LogReading::default, AccessLog::reading),
-        }),
-        edge,
-        bearable_connections: usize::MAX,
-        handovers: Arc::default(),
-    }
 }
 
 /// Tells on standard output where to connect: the ports are the system's choice where the

@@ -1,8 +1,9 @@
 //! How many clients the process's file descriptors bear.
 //!
-//! Clients that may take the last descriptor leave none for those who could turn them away: the admin
-//! port takes nobody in, `cutover deny` reaches nobody, and a supervisor that asks `/livez` kills a
-//! process which only has many clients. So no more clients are let in than leave the rest its own.
+//! Clients that may take the last descriptor leave none for those who could turn them away: the
+//! admin port takes nobody in, `cutover deny` reaches nobody, and a supervisor that asks `/livez`
+//! kills a process which only has many clients. So no more clients are let in than leave the rest
+//! its own.
 
 use std::fs;
 
