@@ -56,8 +56,8 @@ impl Config {
         })
     }
 
-    /// The keys whose values differ in `new` and take effect only in another process; empty if `new` can
-    /// be put in force while serving.
+    /// The keys whose values differ in `new` and take effect only in another process; empty if
+    /// `new` can be put in force while serving.
     pub fn restart_only_changes(&self, new: &Config) -> Vec<String> {
         let (old, fresh) = (&self.process, &new.process);
         let addresses = |config: &Config| -> Vec<(SocketAddr, bool, Opening)> {

@@ -4,8 +4,9 @@
 //! lets the pure state machines decide, and carries out their effects in order. [`world`] is what
 //! it knows; [`keeper`] is the thread that writes to the disk for it, and [`history`] what is read
 //! of it; [`watch`] notices that a file has changed; [`recorder`] writes down what the judges see;
-//! [`succession`] lets another process take its place; [`signals`] asks for the numbers that no request tells; [`protocol`] is how everyone else reaches
-//! it, [`command`] what they may ask for, and [`report`] what it says of itself.
+//! [`succession`] lets another process take its place; [`signals`] asks for the numbers that no
+//! request tells; [`protocol`] is how everyone else reaches it, [`command`] what they may ask for,
+//! and [`report`] what it says of itself.
 
 mod advance;
 mod announced;

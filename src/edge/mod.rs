@@ -1,9 +1,10 @@
 //! The request's edge: who is let in, and under which name.
 //!
 //! A few tower layers around the one service that answers. Outermost first: [`request_id`] gives
-//! each request its name, [`trace_context`] looks whose trace it may belong to, [`access`] turns away denied addresses, [`overload`] what is too much at
-//! once, [`rate_limit`] what is too much from one address. Whoever is turned away gets a short
-//! answer, is counted by reason, and is no evidence about any arm.
+//! each request its name, [`trace_context`] looks whose trace it may belong to, [`access`] turns
+//! away denied addresses, [`overload`] what is too much at once, [`rate_limit`] what is too much
+//! from one address. Whoever is turned away gets a short answer, is counted by reason, and is no
+//! evidence about any arm.
 //!
 //! The mistakes avoided here: a layer that looks for its settings by itself could see another
 //! configuration than the next, so the snapshot is looked up once and travels with the request, as

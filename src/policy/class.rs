@@ -143,8 +143,8 @@ impl Failure {
         }
     }
 
-    /// Whether the arm did not answer, or not to an end, as opposed to answering with an error. Only these
-    /// open the breaker.
+    /// Whether the arm did not answer, or not to an end, as opposed to answering with an error. Only
+    /// these open the breaker.
     pub const fn is_transport(self) -> bool {
         !matches!(self, Failure::Status(_) | Failure::Grpc(_))
     }

@@ -8,8 +8,8 @@
 //! - 128 heads of the 32 KiB that `edge.max_head` is by default, 4 MiB,
 //! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
 //!
-//! so 24 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does to
-//! the streams of others is nothing, and to its own no more than the protocol forces: sixteen
+//! so 24 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does
+//! to the streams of others is nothing, and to its own no more than the protocol forces: sixteen
 //! uploads that their servers do not read fill the connection's window, not one.
 
 use std::rc::Rc;

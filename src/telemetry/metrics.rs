@@ -68,14 +68,16 @@ impl Metrics {
             &mut output,
             &scene.splits,
             "cutover_request_first_byte_seconds",
-            "Time from a request's head to the first byte of its answer, by assigned arm; a failure counts with its age once it has reached a latency limit.",
+            "Time from a request's head to the first byte of its answer, by assigned arm; a \
+             failure counts with its age once it has reached a latency limit.",
             |figures| &figures.first_byte,
         );
         write_histograms(
             &mut output,
             &scene.splits,
             "cutover_request_duration_seconds",
-            "Time from a request's head to the end of its answer, by assigned arm; a failure counts with its age once it has reached a limit on the whole answer.",
+            "Time from a request's head to the end of its answer, by assigned arm; a failure \
+             counts with its age once it has reached a limit on the whole answer.",
             |figures| &figures.total,
         );
         output
@@ -159,7 +161,8 @@ impl Metrics {
         exporter
             .counter(
                 "cutover_failed_accepts_total",
-                "Attempts to let in a waiting connection that the system refused, for want of file descriptors for example.",
+                "Attempts to let in a waiting connection that the system refused, for want of file \
+                 descriptors for example.",
             )
             .set(&[], process.failed_accepts);
         let load = process.edge_load;
@@ -175,7 +178,8 @@ impl Metrics {
         exporter
             .counter(
                 "cutover_rate_limit_common_allowance_total",
-                "Requests whose address the rate limit could not remember, because too many others were.",
+                "Requests whose address the rate limit could not remember, because too many others \
+                 were.",
             )
             .set(&[], load.requests_on_common_allowance);
         let lines = exporter.counter(
@@ -285,7 +289,8 @@ fn fallbacks(exporter: &Exporter, split: &SplitScene<'_>) {
     let reading = split.reading;
     let fallbacks = exporter.counter(
         "cutover_fallbacks_total",
-        "Requests replayed on legacy after new failed, by the failure and by whether legacy answered.",
+        "Requests replayed on legacy after new failed, by the failure and by whether legacy \
+         answered.",
     );
     for (result, counts) in [
         ("rescued", &reading.rescued),

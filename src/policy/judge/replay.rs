@@ -1,9 +1,10 @@
 //! What would it have done? Recorded windows, judged again.
 //!
 //! A replay that has its own reading of the rules proves nothing about the live judge, so there is
-//! none here: a file's rows become [`Window`]s, its settings become [`Criteria`](crate::policy::criteria::Criteria), and the same
-//! [`Judge`] gets both. What the live judge derives from durations (which requests were slower than
-//! legacy) a recording holds as counts, since that is what it judged.
+//! none here: a file's rows become [`Window`]s, its settings become
+//! [`Criteria`](crate::policy::criteria::Criteria), and the same [`Judge`] gets both. What the live
+//! judge derives from durations (which requests were slower than legacy) a recording holds as
+//! counts, since that is what it judged.
 //!
 //! A file has `traces` and may have `kernels`, single calls with their arguments, to check other
 //! implementations against this one. A trace has `config`, `columns` that name what the rows of

@@ -83,8 +83,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Every word that [`Decision::action`] may be when it is announced of a split; `withdrawn` is only in the
-    /// audit.
+    /// Every word that [`Decision::action`] may be when it is announced of a split; `withdrawn`
+    /// is only in the audit.
     pub const ACTIONS: [&str; 16] = [
         "advance",
         "complete",

@@ -356,7 +356,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(wire in prop::collection::vec(any::<u8>(), 0..300), step in 1_usize..40) {
+        fn no_bytes_make_it_panic(
+            wire in prop::collection::vec(any::<u8>(), 0..300),
+            step in 1_usize..40,
+        ) {
             let _ = decode(chunked(), &wire, step);
         }
     }
