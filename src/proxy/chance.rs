@@ -81,13 +81,19 @@ impl Chance {
         })
     }
 
-    /// Back to the endpoint whose pool was full, after its neighbour at `index` took nothing either.
+    /// Back to the endpoint whose pool was full, to wait there, after its neighbour at `index` took
+    /// nothing either; even if it was waited for at the neighbour, whose own pool may have been full
+    /// of others that found out that it is dead.
     fn back_to_full(self, plan: &BackendPlan, how: Try, index: usize) -> Option<(usize, Chance)> {
         let full = self.excluded.filter(|_| self.is_full)?;
+        let patient = match self.patience {
+            Some(_) => self,
+            None => self.with_patience(plan, how)?,
+        };
         let chance = Chance {
             excluded: Some(index),
             is_full: false,
-            ..self.with_patience(plan, how)?
+            ..patient
         };
         Some((full, chance))
     }

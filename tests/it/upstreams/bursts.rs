@@ -61,6 +61,17 @@ async fn a_burst_on_the_one_endpoint_that_lives_waits_whatever_its_neighbour_doe
 }
 
 #[tokio::test]
+async fn who_waits_at_an_endpoint_that_then_refuses_waits_at_the_one_that_was_full_before() {
+    let (legacy, well) = (Upstream::ok("legacy"), slow(Duration::from_millis(20)));
+    let gone = Refusing::new();
+    let settings = "balance: round_robin, pool: {max_connections: 3}, timeouts: {connect: 20s}";
+    let new = backend([gone.address(), well.address()], settings);
+    let proxy = start(Site::new(), &backend([legacy.address()], ""), &new, "").await;
+    // So many at once that the connections being opened are as many as may be.
+    assert_eq!(burst(&proxy, 12, 30).await, [200; 360]);
+}
+
+#[tokio::test]
 async fn who_has_met_a_stale_connection_gets_a_new_one_and_not_what_another_leaves() {
     let legacy = Upstream::ok("legacy");
     let used = Mutex::new(HashSet::new());
