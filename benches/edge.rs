@@ -28,9 +28,9 @@ use cutover::proxy::worker::{View, Worker};
 use cutover::snapshot::Snapshot;
 use cutover::snapshot::registry::Registry;
 use cutover::telemetry::WorkerId;
+use cutover::upstream::inflow::Arriving;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Empty;
-use hyper::body::Incoming;
 use tower::Service;
 
 /// Requests timed together.
@@ -162,7 +162,7 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 
 fn size_of_answer<F, A>(_: F) -> usize
 where
-    F: Fn(Rc<Worker>, Rc<View>, Caller, Request<Incoming>, Option<Rc<Course>>) -> A,
+    F: Fn(Rc<Worker>, Rc<View>, Caller, Request<Arriving>, Option<Rc<Course>>) -> A,
 {
     size_of::<A>()
 }

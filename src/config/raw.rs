@@ -261,8 +261,9 @@ pub(crate) enum LogFormat {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Edge {
-    /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `X-Request-Id` are believed and passed
-    /// on; anyone else's are dropped.
+    /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed, and whose `Forwarded` and `X-Real-IP`
+    /// are passed on unread; anyone else's are dropped. A proxy that adds `X-Forwarded-For` and lets a
+    /// stranger's `Forwarded` pass should be told not to.
     #[schemars(extend("default" = []))]
     pub(crate) trusted_proxies: List<Written<IpNet>>,
     /// Whose W3C trace context (`traceparent`, `tracestate`) reaches the upstream.

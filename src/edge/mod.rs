@@ -36,7 +36,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
 
@@ -51,6 +50,7 @@ use crate::snapshot::limiter::Limiter;
 use crate::telemetry::access_log::{AccessLog, Scribe};
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::http1::excess::ClientBody;
+use crate::upstream::inflow::Arriving;
 
 use self::access::Access;
 use self::entry::Entry;
@@ -171,7 +171,7 @@ impl Entrance {
         &self,
         peer: Peer,
     ) -> impl Service<
-        Request<Incoming>,
+        Request<Arriving>,
         Response = Response<CountedBody>,
         Error = Infallible,
         Future = impl Future<Output = Result<Response<CountedBody>, Infallible>> + use<>,
@@ -272,7 +272,7 @@ where
             local.worker.edge.refused(refusal);
             let mut response = respond::refused(refusal);
             let (parts, body) = request.into_parts();
-            let unread = ClientBody::new(body, parts.version, &parts.headers);
+            let unread = ClientBody::new(body);
             if !unread.is_end_stream() {
                 respond::end_connection(&mut response, parts.version);
             }

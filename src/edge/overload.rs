@@ -106,9 +106,14 @@ impl CountedBody {
         }
     }
 
+    /// The body of an answer to what is no request.
+    pub fn uncounted(body: ResponseBody) -> Self {
+        Self::new(body, None, None)
+    }
+
     /// Leaves an empty body in its place.
     pub fn take(&mut self) -> Self {
-        let nothing = Self::new(ResponseBody::own(Bytes::new()), None, None);
+        let nothing = Self::uncounted(ResponseBody::own(Bytes::new()));
         std::mem::replace(self, nothing)
     }
 

@@ -10,7 +10,6 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SplitId, Target};
 use crate::identity::identify::RequestFacts;
@@ -23,6 +22,7 @@ use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::http1::excess::ClientBody;
 use crate::upstream::http1::upload::RequestBody;
+use crate::upstream::inflow::Arriving;
 use crate::upstream::watch::{self, Watch};
 
 use super::attempt::{Answer, Call, ClientFault, Try, Unanswered};
@@ -48,12 +48,12 @@ pub async fn handle(
     worker: Rc<Worker>,
     view: Rc<View>,
     caller: Caller,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
     course: Option<Rc<Course>>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let (parts, incoming) = request.into_parts();
-    let incoming = ClientBody::new(incoming, parts.version, &parts.headers);
+    let incoming = ClientBody::new(incoming);
     let (authority, route) = match find_route(&view, &parts, &incoming) {
         Ok(found) => found,
         Err(unfit) => return turn_away(unfit, &worker, &parts, incoming),

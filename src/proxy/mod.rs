@@ -10,6 +10,7 @@ pub mod body;
 mod chance;
 pub mod connections;
 pub mod course;
+pub mod date;
 pub mod flights;
 pub mod forward;
 pub mod headers;

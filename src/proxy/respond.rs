@@ -107,6 +107,14 @@ pub fn refused(refusal: EdgeRefusal) -> Response<ResponseBody> {
     plain(status, text)
 }
 
+/// What a client gets that has begun a request and does not go on.
+pub fn late_head() -> Response<ResponseBody> {
+    plain(
+        StatusCode::REQUEST_TIMEOUT,
+        "the request's head did not arrive in time\n",
+    )
+}
+
 /// What a request gets that its route turns away.
 pub fn turned_away(because: TurnedAway) -> (EdgeRefusal, Response<ResponseBody>) {
     match because {

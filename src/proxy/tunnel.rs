@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderValue, header};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::telemetry::edge::{EdgeTally, TunnelEnd};
@@ -44,9 +43,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The protocols that a client properly offers to switch to, without those in which HTTP goes on:
 /// what is asked in them would pass every list, limit and route of the proxy.
 pub fn offered(parts: &Parts) -> Option<Box<HeaderValue>> {
-    // hyper leaves this where an HTTP/1.1 request has the field; nearly none has, and finding that
-    // out costs no lookup.
-    parts.extensions.get::<OnUpgrade>()?;
+    if parts.version != Version::HTTP_11 || !parts.headers.contains_key(header::UPGRADE) {
+        return None;
+    }
     let mut options = parts.headers.get_all(header::CONNECTION).iter();
     if !options.any(|line| has_member(line.as_bytes(), b"upgrade")) {
         return None;

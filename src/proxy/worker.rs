@@ -22,6 +22,7 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::Pool;
 
 use super::connections::Connections;
+use super::date::{DATE_LENGTH, Date};
 use super::flights::Flights;
 
 /// What one data-plane thread keeps between requests.
@@ -41,6 +42,7 @@ pub struct Worker {
     pub connections: Rc<Connections>,
     /// Counts what the edge refused, shared by all workers.
     pub edge: Arc<EdgeTally>,
+    date: Date,
     published: RefCell<Cache<Published, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     /// Whether any split's streams of `new` have had their time.
@@ -83,12 +85,18 @@ impl Worker {
             deadlines: Deadlines::new(clock),
             flights: Flights::default(),
             connections: Rc::default(),
+            date: Date::default(),
             edge,
             published: RefCell::new(Cache::new(Arc::clone(published))),
             view: RefCell::new(Rc::new(View { snapshot, pools })),
             ends_streams: Cell::new(false),
             swept_generation: Cell::new(0),
         })
+    }
+
+    /// The time of day as HTTP says it, to the second.
+    pub fn date(&self) -> [u8; DATE_LENGTH] {
+        self.date.at(self.clock.at(self.deadlines.now()))
     }
 
     /// The newest snapshot. A request calls this once.

@@ -1,46 +1,38 @@
 //! One client connection, from its first byte to its end.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Response, StatusCode};
-use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use crate::config::model::{Edge, Opening};
 use crate::edge::Entrance;
-use crate::edge::overload::CountedBody;
 use crate::proxy::peer::Peer;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::{Closure, EdgeRefusal};
+use crate::upstream::inflow::Arriving;
 
 use super::farewell::drive;
 use super::frames::Counted;
-use super::half_close::{Answering, HalfClosing};
+use super::http1;
 use super::http2;
 use super::introduction::read_introduction;
 use super::last_call::LAST_CALL;
 use super::listener::Accepted;
-use super::patience::{Patience, answer_late_head};
 use super::quiet::{Answer, Quiet};
 use super::reader::Readers;
-use super::stream::{ClientStream, ToClient};
+use super::stream::ClientStream;
 
-/// Fields for which hyper has room without being told. Any other number costs it more.
-const HYPERS_FIELDS: usize = 100;
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -163,7 +155,9 @@ async fn serve_tls(
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
-        serve_http1(worker, entrance, peer, stream).await
+        http1::serve(worker, entrance, peer, stream)
+            .await
+            .map_err(ConnectionError::Io)
     }
 }
 
@@ -186,121 +180,15 @@ async fn serve_plain(
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
-        serve_http1(worker, entrance, peer, stream).await
-    }
-}
-
-async fn serve_http1<S>(
-    worker: &Rc<Worker>,
-    entrance: &Entrance,
-    peer: Peer,
-    stream: S,
-) -> Result<(), ConnectionError>
-where
-    S: AsyncRead + AsyncWrite + ToClient + Unpin + 'static,
-{
-    let most = most_requests(&worker.view().snapshot.routing.edge);
-    let connections = Rc::clone(&worker.connections);
-    let answering = Answering::default();
-    let asked = answering.clone();
-    let switched = Cell::new(None);
-    let left = &switched;
-    let answered = Cell::new(0);
-    let answered = &answered;
-    // HTTP/2 has frames for both, which are sent by `drive`.
-    let service =
-        entrance
-            .service(peer)
-            .map_response(move |mut response: Response<CountedBody>| {
-                answered.set(answered.get() + 1);
-                let is_last = connections.is_leaving() || answered.get() >= most;
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    left.set(Some(response.body_mut().take()));
-                } else if is_last {
-                    let headers = response.headers_mut();
-                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response.map(|body| asked.until_end_of(body, is_last))
-            });
-    let stream = half_closing(worker, stream, answering.clone());
-    let phase = answering.clone();
-    let service = Ready { service, answering };
-    let mut connection = http1_builder(worker).serve_connection(TokioIo::new(stream), service);
-    let ended = drive(
-        worker,
-        Pin::new(&mut connection),
-        None,
-        || phase.phase(),
-        |connection| connection.graceful_shutdown(),
-    )
-    .await;
-    if phase.is_late() {
-        // With an empty buffer the end is an orderly one to hyper.
-        let head = connection.into_parts();
-        let has_begun = ended.is_err() && !head.read_buf.is_empty();
-        if has_begun || answered.get() == 0 {
-            close(worker, peer, Closure::NoRequest);
-        }
-        if has_begun {
-            let stream = head.io.into_inner().into_inner();
-            Box::pin(answer_late_head(stream, worker.clock.wall())).await;
-        }
-        return Ok(());
-    }
-    ended.map_err(ConnectionError::Http)?;
-    if let Some(body) = switched.take() {
-        let parts = connection.into_parts();
-        let stream = parts.io.into_inner().into_inner();
-        Box::pin(pass_through(body, stream, parts.read_buf)).await;
-    }
-    Ok(())
-}
-
-/// The stream of an HTTP/1 client, with the patience that is configured now.
-fn half_closing<S>(worker: &Worker, stream: S, answering: Answering) -> HalfClosing<S> {
-    let view = worker.view();
-    let edge = &view.snapshot.routing.edge;
-    let deadlines = &worker.deadlines;
-    let patience = Patience::new(deadlines, edge.header_timeout);
-    HalfClosing::new(
-        stream,
-        answering,
-        patience,
-        deadlines,
-        edge.half_close_grace,
-    )
-}
-
-/// Serves a client whose connection has switched protocols; `body` is what came with the 101.
-async fn pass_through<S>(mut body: CountedBody, mut stream: S, ahead: Bytes)
-where
-    S: AsyncRead + AsyncWrite + ToClient + Unpin,
-{
-    if let Some(tunnel) = body.take_tunnel() {
-        // What is said there, and when, is no matter of ours.
-        stream.stop_watching();
-        tunnel.run(stream, ahead).await;
+        http1::serve(worker, entrance, peer, stream)
+            .await
+            .map_err(ConnectionError::Io)
     }
 }
 
 /// Requests after which a client is asked to connect anew.
 fn most_requests(edge: &Edge) -> u64 {
     edge.max_requests_per_connection.unwrap_or(u64::MAX)
-}
-
-/// How HTTP/1 is spoken now. A connection that kept what this looks at would keep a whole snapshot.
-fn http1_builder(worker: &Worker) -> http1::Builder {
-    let view = worker.view();
-    let edge = &view.snapshot.routing.edge;
-    let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_header_size(edge.max_head)
-        .title_case_headers(true);
-    if edge.max_fields != HYPERS_FIELDS {
-        builder.max_headers(edge.max_fields);
-    }
-    builder
 }
 
 async fn serve_http2<S>(
@@ -324,7 +212,7 @@ where
     let service = hyper::service::service_fn(move |request| {
         let mut answering = asked.begin();
         let reader = begun.begin();
-        let answer = service.clone().call(request);
+        let answer = service.clone().call(request.map(Arriving::Http2));
         async move {
             let response = answer.await?;
             answering.is_answered();
@@ -338,38 +226,11 @@ where
     let stream = TokioIo::new(Counted::new(stream, worker));
     let connection = http2::builder(readers, max_head).serve_connection(stream, service);
     let connection = pin!(connection);
-    drive(
-        worker,
-        connection,
-        Some(&quiet),
-        || quiet.phase(),
-        |connection| connection.graceful_shutdown(),
-    )
+    drive(worker, connection, &quiet, |connection| {
+        connection.graceful_shutdown()
+    })
     .await
     .map_err(ConnectionError::Http)
-}
-
-/// A tower service as hyper calls one.
-///
-/// The edge's layers turn away what is too much instead of making it wait, so they are always
-/// ready; asking would cost every request a move of its future.
-struct Ready<S> {
-    service: S,
-    answering: Answering,
-}
-
-impl<S, B> hyper::service::Service<B> for Ready<S>
-where
-    S: Service<B> + Clone,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn call(&self, request: B) -> S::Future {
-        self.answering.begin();
-        self.service.clone().call(request)
-    }
 }
 
 /// What `future` returns, unless a client takes longer with it than with a head, or the worker

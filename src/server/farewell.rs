@@ -1,4 +1,4 @@
-//! How a client connection is told that it ends.
+//! How an HTTP/2 client is told that its connection ends.
 //!
 //! A connection has several reasons to end, and each could tell it on its own: twice, or when it is
 //! too late to be heard. So they come together here, and it is told once.
@@ -12,7 +12,7 @@ use crate::proxy::connections::Open;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::Closure;
 
-use super::last_call::{LastCall, Phase};
+use super::last_call::LastCall;
 use super::quiet::Quiet;
 
 /// Time that a client gets to see that its quiet connection is being closed.
@@ -23,8 +23,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) async fn drive<C, E>(
     worker: &Rc<Worker>,
     mut connection: Pin<&mut C>,
-    quiet: Option<&Quiet>,
-    phase: impl Fn() -> Phase,
+    quiet: &Quiet,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
@@ -32,7 +31,7 @@ where
 {
     let mut farewell = Farewell::new(worker, quiet);
     std::future::poll_fn(|cx| {
-        if farewell.is_due(&phase, cx) {
+        if farewell.is_due(cx) {
             // What has come is taken in first: hyper closes a connection of which it has read nothing,
             // even if a request lies there.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -43,7 +42,7 @@ where
         }
         match farewell.silence(cx) {
             Silence::Bearable => {}
-            Silence::TooLong(quiet) => {
+            Silence::TooLong => {
                 shut_down(connection.as_mut());
                 quiet.wait(FAREWELL);
                 // Whoever polls is woken, and this was not ready to wake.
@@ -65,24 +64,23 @@ where
 struct Farewell<'connection> {
     worker: &'connection Worker,
     open: Open,
-    /// Of an HTTP/2 connection.
-    quiet: Option<&'connection Quiet>,
+    quiet: &'connection Quiet,
     last_call: LastCall,
     is_told: bool,
 }
 
 /// What the silence of a client leads to.
-enum Silence<'connection> {
+enum Silence {
     /// Nothing.
     Bearable,
     /// It is to be told that its connection ends.
-    TooLong(&'connection Quiet),
+    TooLong,
     /// The connection ends now.
     Final,
 }
 
 impl<'connection> Farewell<'connection> {
-    fn new(worker: &'connection Rc<Worker>, quiet: Option<&'connection Quiet>) -> Self {
+    fn new(worker: &'connection Rc<Worker>, quiet: &'connection Quiet) -> Self {
         Self {
             worker,
             open: worker.connections.add(),
@@ -93,33 +91,31 @@ impl<'connection> Farewell<'connection> {
     }
 
     /// Whether the worker's end is the connection's, which is to be told now.
-    fn is_due(&mut self, phase: &impl Fn() -> Phase, cx: &mut Context<'_>) -> bool {
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_told {
             return false;
         }
-        let deadlines = &self.worker.deadlines;
-        if self.open.poll_draining(cx).is_ready()
-            && self.last_call.poll_over(phase(), deadlines, cx).is_ready()
-        {
-            return true;
+        let is_draining = self.open.poll_draining(cx).is_ready();
+        // A client can be told to leave between two requests, but not before its first.
+        if self.quiet.was_asked() {
+            return is_draining || self.worker.connections.is_leaving();
         }
-        // An HTTP/2 client can be told to leave between two requests, but not before its first.
-        self.quiet.is_some_and(Quiet::was_asked) && self.worker.connections.is_leaving()
+        let deadlines = &self.worker.deadlines;
+        is_draining && self.last_call.poll_over(deadlines, cx).is_ready()
     }
 
     /// It was told.
     fn is_said(&mut self) {
         self.is_told = true;
-        if let Some(quiet) = self.quiet {
-            quiet.tell(FAREWELL);
-        }
+        self.quiet.tell(FAREWELL);
     }
 
     /// What the client's silence leads to by now; who is to be told counts as told.
-    fn silence(&mut self, cx: &mut Context<'_>) -> Silence<'connection> {
-        let Some(quiet) = self.quiet.filter(|quiet| quiet.poll_passed(cx).is_ready()) else {
+    fn silence(&mut self, cx: &mut Context<'_>) -> Silence {
+        let quiet = self.quiet;
+        if quiet.poll_passed(cx).is_pending() {
             return Silence::Bearable;
-        };
+        }
         if quiet.is_abused() {
             self.worker.edge.closed(Closure::AbandonedRequests);
             return Silence::Final;
@@ -132,12 +128,12 @@ impl<'connection> Farewell<'connection> {
         if !quiet.was_asked() {
             self.worker.edge.closed(Closure::NoRequest);
         }
-        Silence::TooLong(quiet)
+        Silence::TooLong
     }
 
     /// Whether it was asked for as much as it may be, and is to be told now, which counts as done.
     fn is_spent(&mut self) -> bool {
-        let is_news = !self.is_told && self.quiet.is_some_and(Quiet::is_spent);
+        let is_news = !self.is_told && self.quiet.is_spent();
         self.is_told |= is_news;
         is_news
     }

@@ -4,13 +4,13 @@
 //! stream alone would let one connection hold 100 MiB by granting every window and reading
 //! nothing. With the limits below, the worst that one connection can make the proxy keep is
 //!
-//! - 2 MiB of request bodies, and as much again where they come in tiny frames,
+//! - 12 MiB of request bodies, and half as much again where they come in tiny frames,
 //! - 128 heads of the 32 KiB that `edge.max_head` is by default, 4 MiB,
 //! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
 //!
-//! so 24 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does
-//! to the streams of others is nothing, and to its own no more than the protocol forces: sixteen
-//! uploads that their servers do not read fill the connection's window, not one.
+//! so 38 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does
+//! to the streams of others is nothing, and to its own no more than the protocol forces: a hundred
+//! uploads that their servers do not read fill the window of the connection, not one.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +26,11 @@ const MAX_STREAMS: u32 = 128;
 /// Bytes of one request's body that may be on their way or wait for its upstream.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// The same for all requests of a connection.
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+///
+/// The library ends a connection on which more small frames wait than half of this bears, each counted
+/// as 256 bytes: a gRPC client whose messages have six bytes fills its stream's window with 5.3 MiB
+/// of these, and must not lose its other streams because one server is slow.
+const CONNECTION_WINDOW: u32 = 12 * 1024 * 1024;
 /// Bytes of one answer that may wait for its client, besides what was read at once.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest frame that a client may send: the smallest that the protocol allows.

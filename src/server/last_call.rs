@@ -16,47 +16,23 @@ use crate::upstream::deadline::{Deadline, Deadlines};
 /// Time that a client who could not know of the drain gets for a request.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 
-/// How far a connection is with its requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It has had none.
-    #[default]
-    Unasked,
-    /// One is being answered, and the client will be told that it is the last, or was.
-    Asked,
-    /// One is being answered, and the client may send another behind it.
-    Untold,
-    /// All have been answered.
-    Rest,
-}
-
-/// Whether a connection of a worker that drains gets time for another request.
+/// The time that a connection of a worker that drains gets for another request.
 #[derive(Debug, Default)]
 pub(super) struct LastCall(Option<Deadline>);
 
 impl LastCall {
-    /// Ready once the connection may be told to end; asked from the beginning of the drain.
+    /// Ready once the connection may be told to end; asked while it rests, from the beginning of the
+    /// drain.
     pub(super) fn poll_over(
         &mut self,
-        phase: Phase,
         deadlines: &Rc<Deadlines>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let begin = || {
+        let deadline = self.0.get_or_insert_with(|| {
             let deadline = deadlines.add();
             deadline.set(LAST_CALL);
             deadline
-        };
-        let deadline = match phase {
-            Phase::Asked => return Poll::Ready(()),
-            Phase::Unasked | Phase::Rest => self.0.get_or_insert_with(begin),
-            // The end of the answer is not seen from here. Its last piece is.
-            Phase::Untold => {
-                let deadline = self.0.get_or_insert_with(begin);
-                deadline.set(LAST_CALL);
-                deadline
-            }
-        };
+        });
         deadline.poll_passed(cx)
     }
 }
@@ -69,38 +45,16 @@ mod tests {
 
     use super::*;
 
-    fn is_over(call: &mut LastCall, phase: Phase, deadlines: &Rc<Deadlines>) -> bool {
-        deadlines.sweep();
+    #[test]
+    fn a_last_call_has_its_time_and_ends() {
+        let deadlines = Deadlines::new(Clock::start());
+        let mut call = LastCall::default();
         let mut cx = Context::from_waker(Waker::noop());
-        call.poll_over(phase, deadlines, &mut cx).is_ready()
-    }
-
-    #[test]
-    fn whoever_has_not_asked_or_was_not_told_or_rests_is_called_until_it_asks() {
-        let deadlines = Deadlines::new(Clock::start());
-        for phase in [Phase::Unasked, Phase::Untold, Phase::Rest] {
-            let mut call = LastCall::default();
-            assert!(!is_over(&mut call, phase, &deadlines));
-            assert!(is_over(&mut call, Phase::Asked, &deadlines));
-        }
-    }
-
-    #[test]
-    fn the_call_of_whoever_rests_ends() {
-        let deadlines = Deadlines::new(Clock::start());
-        let mut call = LastCall::default();
-        while !is_over(&mut call, Phase::Rest, &deadlines) {
+        let begun = deadlines.now();
+        while call.poll_over(&deadlines, &mut cx).is_pending() {
             std::thread::yield_now();
+            deadlines.sweep();
         }
-    }
-
-    #[test]
-    fn the_call_after_an_answer_ends() {
-        let deadlines = Deadlines::new(Clock::start());
-        let mut call = LastCall::default();
-        assert!(!is_over(&mut call, Phase::Untold, &deadlines));
-        while !is_over(&mut call, Phase::Rest, &deadlines) {
-            std::thread::yield_now();
-        }
+        assert!(deadlines.now() >= begun.plus(LAST_CALL));
     }
 }

@@ -8,12 +8,11 @@
 pub mod connection;
 mod farewell;
 mod frames;
-mod half_close;
+mod http1;
 mod http2;
 mod introduction;
 mod last_call;
 pub mod listener;
-mod patience;
 pub mod proxy_protocol;
 mod quiet;
 mod reader;

@@ -30,7 +30,6 @@ use http_body::{Body, Frame, SizeHint};
 use crate::policy::time::Elapsed;
 use crate::upstream::deadline::{Deadline, Deadlines};
 
-use super::last_call::Phase;
 use super::reader::Reader;
 
 /// Requests withdrawn for which a connection is not given up, however many they are of all.
@@ -106,15 +105,6 @@ impl Quiet {
     /// Whether a request ever came.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.get() > 0
-    }
-
-    /// How far it is. Over HTTP/2 a client can be told between two requests, so it always was.
-    pub(super) fn phase(&self) -> Phase {
-        if self.was_asked() {
-            Phase::Asked
-        } else {
-            Phase::Unasked
-        }
     }
 
     /// Whether as many requests have come as may.

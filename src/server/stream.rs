@@ -31,6 +31,9 @@ pub trait ToClient {
     /// From now on the client need not keep any rate.
     fn stop_watching(&mut self);
 
+    /// Has the connection end with a reset, because an end could pass for the answer's.
+    fn reset_when_closed(&self);
+
     /// Asks the socket itself whether it works, even while nobody reads or writes.
     ///
     /// # Errors
@@ -43,6 +46,11 @@ impl ToClient for ClientStream {
         self.watch = None;
     }
 
+    fn reset_when_closed(&self) {
+        // Where this fails, the connection does not lead anywhere any more.
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+    }
+
     fn check(&self) -> io::Result<()> {
         self.tcp.take_error()?.map_or(Ok(()), Err)
     }
@@ -51,6 +59,10 @@ impl ToClient for ClientStream {
 impl ToClient for TlsStream<ClientStream> {
     fn stop_watching(&mut self) {
         self.get_mut().0.stop_watching();
+    }
+
+    fn reset_when_closed(&self) {
+        self.get_ref().0.reset_when_closed();
     }
 
     fn check(&self) -> io::Result<()> {
@@ -130,9 +142,9 @@ impl ClientStream {
     fn cut(&mut self) -> io::Error {
         if !std::mem::replace(&mut self.is_cut, true) {
             self.worker.edge.closed(Closure::SlowReader);
-            // The close is a reset: an end could pass for the answer's, and the kernel would keep
-            // what it has for a client that does not take it. Where this fails, that is so.
-            let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+            // An end could pass for the answer's, and the kernel would keep what it has for a client
+            // that does not take it.
+            self.reset_when_closed();
         }
         io::ErrorKind::TimedOut.into()
     }

@@ -75,7 +75,8 @@ pub fn server_config(settings: &ServerTls) -> Result<Arc<ServerConfig>, InvalidS
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Old scripts ask for 1.0 and nothing else.
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(Vec::from).into();
     Ok(Arc::new(config))
 }
 
@@ -218,7 +219,10 @@ mod tests {
     #[test]
     fn a_certificate_and_its_key_offer_http_2_before_http_1() {
         let config = server_config(&with(pair())).unwrap();
-        assert_eq!(config.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+        assert_eq!(
+            config.alpn_protocols,
+            [&b"h2"[..], b"http/1.1", b"http/1.0"]
+        );
     }
 
     #[test]

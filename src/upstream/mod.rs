@@ -14,6 +14,7 @@ pub mod exchange;
 pub mod health;
 pub mod http1;
 pub mod http2;
+pub mod inflow;
 pub mod list;
 mod lookup;
 pub mod names;

@@ -39,6 +39,28 @@ async fn waiting(proxy: &Proxy, upstream: &Upstream) -> Raw {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_with_other_requests_behind_its_own_costs_no_upstream_more() {
+    let half = &GET[..20];
+    for behind in [half, GET, &GET.repeat(20)] {
+        for is_reset in [false, true] {
+            let upstream = Upstream::start("api", |_| Script::of([Step::AwaitDeparture]));
+            let proxy = before(&upstream, "").await;
+            let mut client = Raw::connect(proxy.address()).await;
+            client.write(format!("{GET}{behind}")).await;
+            upstream.has_received("/").await;
+            let left = Instant::now();
+            if is_reset {
+                client.reset();
+            } else {
+                drop(client);
+            }
+            upstream.was_departed("/").await;
+            assert!(left.elapsed() < PROMPTLY, "{} bytes behind", behind.len());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_half_closes_after_its_request_gets_its_answer() {
     let upstream = Upstream::ok("api");
     let proxy = before(&upstream, "").await;

@@ -212,7 +212,8 @@ fn parse_size(line: &[u8]) -> Result<u64, Malformed> {
     if digits.is_empty() || digits.len() > 15 {
         return Err(Malformed);
     }
-    if !rest.is_empty() && !matches!(rest[0], b';' | b' ' | b'\t') {
+    // White space before an extension is forgiven, as RFC 9112 §7.1.1 says; a second number is none.
+    if !matches!(rest.trim_ascii_start().first(), None | Some(b';')) {
         return Err(Malformed);
     }
     if rest.iter().any(|byte| matches!(byte, b'\r' | 0)) {
@@ -236,6 +237,9 @@ fn parse_trailers(buffer: &[u8]) -> Result<Option<(usize, HeaderMap)>, Malformed
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
     let (length, trailers) = match httparse::parse_headers(buffer, &mut fields) {
         Ok(httparse::Status::Complete((length, fields))) => {
+            if has_bare_line_feed(&buffer[..length]) {
+                return Err(Malformed);
+            }
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
@@ -250,6 +254,14 @@ fn parse_trailers(buffer: &[u8]) -> Result<Option<(usize, HeaderMap)>, Malformed
         Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed),
     };
     Ok(Some((length, trailers)))
+}
+
+/// Whether a line ends without a carriage return: not all agree that it does.
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    let before = std::iter::once(&0).chain(bytes);
+    before
+        .zip(bytes)
+        .any(|(before, byte)| *byte == b'\n' && *before != b'\r')
 }
 
 #[cfg(test)]

@@ -12,13 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::EXPECT;
-use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+
+use crate::upstream::inflow::Arriving;
 
 /// Bytes thrown away: more than is on its way at any moment.
 const MOST: usize = 16 * 1024 * 1024;
@@ -27,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client's body, of which the rest is thrown away when nobody reads it.
 #[derive(Debug)]
-pub struct ClientBody<B: Body<Data = Bytes> + Unpin + 'static = Incoming> {
+pub struct ClientBody<B: Body<Data = Bytes> + Unpin + 'static = Arriving> {
     /// None if it is empty.
     body: Option<B>,
     rest: Rest,
@@ -36,36 +35,25 @@ pub struct ClientBody<B: Body<Data = Bytes> + Unpin + 'static = Incoming> {
 /// What becomes of the bytes that are left when a body is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
-    /// Nothing: there are none, or they stay with their HTTP/2 stream, which is reset.
+    /// Nothing: an HTTP/1 connection sees to them itself, and an HTTP/2 stream is reset.
     Stays,
-    /// Nothing yet: who waits for leave to send has sent nothing, and reading would give that leave.
-    AwaitsLeave,
     Discarded,
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> ClientBody<B> {
     /// The body of a request with this version and these fields.
-    pub fn new(body: B, version: Version, headers: &HeaderMap) -> Self {
+    pub fn new(body: B) -> Self {
         let is_empty = body.is_end_stream();
-        let rest = if is_empty || version >= Version::HTTP_2 {
-            Rest::Stays
-        } else if headers.contains_key(EXPECT) {
-            Rest::AwaitsLeave
-        } else {
-            Rest::Discarded
-        };
         Self {
             body: (!is_empty).then_some(body),
-            rest,
+            rest: Rest::Stays,
         }
     }
 
     /// Throws away the rest although it is an HTTP/2 stream's: for a client that would not look at
     /// its answer before all is sent.
     pub fn discard(mut self) {
-        if self.rest == Rest::Stays {
-            self.rest = Rest::Discarded;
-        }
+        self.rest = Rest::Discarded;
     }
 }
 
@@ -97,8 +85,6 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Body for ClientBody<B> {
         let polled = Pin::new(body).poll_frame(cx);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.rest = Rest::Stays;
-        } else if self.rest == Rest::AwaitsLeave {
-            self.rest = Rest::Discarded;
         }
         polled
     }

@@ -30,15 +30,13 @@ impl HeadWriter {
 
     /// Adds a field of the client's.
     pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        write_name(&mut self.out, name.as_str());
-        write_value(&mut self.out, value.as_bytes());
+        write_field(&mut self.out, name.as_str(), value.as_bytes());
     }
 
     /// Adds a field. `value` comes from a checked [`HeaderValue`] or is our own, so it holds no
     /// line break.
     pub fn raw(&mut self, name: &str, value: &[u8]) {
-        write_name(&mut self.out, name);
-        write_value(&mut self.out, value);
+        write_field(&mut self.out, name, value);
     }
 
     /// Ends the head.
@@ -51,9 +49,17 @@ impl HeadWriter {
 /// Writes the fields behind a chunked body, and the empty line that ends it.
 pub fn write_trailers(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     for (name, value) in trailers.into_iter().flatten() {
-        write_name(out, name.as_str());
-        write_value(out, value.as_bytes());
+        write_field(out, name.as_str(), value.as_bytes());
     }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a field. `value` comes from a checked [`HeaderValue`] or is our own, so it holds no line
+/// break.
+pub fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    write_name(out, name);
+    out.put_slice(b": ");
+    out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
@@ -68,12 +74,6 @@ fn write_name(out: &mut BytesMut, name: &str) {
         }
         starts_word = *byte == b'-';
     }
-}
-
-fn write_value(out: &mut BytesMut, value: &[u8]) {
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// Most fields accepted.
 const MAX_FIELDS: usize = 128;
 
+/// Fields that the proxy may add: its request id, the arm, a cookie.
+const OWN_FIELDS: usize = 3;
+
 /// The head of an answer, and how its body is framed.
 #[derive(Debug)]
 pub struct ResponseHead {
@@ -111,17 +114,15 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHe
     // Field positions are noted first, because the head can only be cut off the buffer once the
     // parser's borrow of it has ended.
     let start = buffer.as_ptr().addr();
-    let count = response.headers.len();
-    let mut spans = [Span::default(); MAX_FIELDS];
-    for (span, field) in spans.iter_mut().zip(response.headers.iter()) {
-        *span = Span {
-            name: (field.name.as_ptr().addr() - start, field.name.len()),
-            value: (field.value.as_ptr().addr() - start, field.value.len()),
-        };
-    }
+    let place = |part: &[u8]| (part.as_ptr().addr() - start, part.len());
+    let fields = response.headers.iter().map(|field| Span {
+        name: place(field.name.as_bytes()),
+        value: place(field.value),
+    });
+    let spans: Vec<Span> = fields.collect();
     let head = buffer.split_to(length).freeze();
-    let mut fields = Fields::new(version, count);
-    for span in &spans[..count] {
+    let mut fields = Fields::new(version, spans.len());
+    for span in &spans {
         let name = HeaderName::from_bytes(span.name(&head)).map_err(|_| InvalidHead::Syntax)?;
         let value =
             HeaderValue::from_maybe_shared(span.value(&head)).map_err(|_| InvalidHead::Syntax)?;
@@ -148,7 +149,7 @@ struct Fields {
 impl Fields {
     fn new(version: u8, count: usize) -> Self {
         Self {
-            end_to_end: HeaderMap::with_capacity(count),
+            end_to_end: HeaderMap::with_capacity(count + OWN_FIELDS),
             length: None,
             codings: 0,
             is_chunked: false,
@@ -258,7 +259,7 @@ impl Fields {
 }
 
 /// Where a field's name and value stand in the head: start and length.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Span {
     name: (usize, usize),
     value: (usize, usize),

@@ -174,11 +174,10 @@ impl RequestBody {
         self.is_broken
     }
 
-    /// Whether the client has been heard to its end, and that end is beyond doubt. Else its HTTP/1
-    /// connection cannot carry another request: hyper takes a lone LF among trailers for a part of
-    /// them, and so the request behind it too, which the next reader would see as a request.
+    /// Whether the client has been heard to its end. Else its HTTP/1 connection cannot carry another
+    /// request.
     pub fn is_read(&self) -> bool {
-        self.trailers.is_none() && self.source.as_ref().is_none_or(Body::is_end_stream)
+        self.source.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// What the client said after its body; known once the body has ended.

@@ -45,7 +45,7 @@ async fn heads_up_to_the_limits_are_served_and_larger_ones_are_refused_and_count
             (request("/", &fields(10, most_bytes)), 431),
             (request(&path(most_target), ""), 200),
             (request(&path(most_target + 1), ""), 414),
-            (request(&path(most_bytes), ""), 431),
+            (request(&path(most_bytes + 1), ""), 414),
         ] {
             let mut client = Raw::connect(proxy.address()).await;
             client.write(&request).await;
@@ -67,8 +67,8 @@ async fn heads_up_to_the_limits_are_served_and_larger_ones_are_refused_and_count
             }
             assert_eq!(client.send(request).await.status, status, "{edge}: {count}");
         }
-        proxy.refused("head_too_large", 4.0).await;
-        proxy.refused("target_too_long", 1.0).await;
+        proxy.refused("head_too_large", 3.0).await;
+        proxy.refused("target_too_long", 2.0).await;
         let mut client = Raw::connect(proxy.address()).await;
         client.write("GET / HTTP/1.1\r\nHost : a\r\n\r\n").await;
         client.skip_to_end().await;

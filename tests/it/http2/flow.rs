@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::client::{Answer, Client, get as ask, request};
 use crate::harness::eventually;
 use crate::harness::frames::{
-    DATA, END_STREAM, Frames, Outcome, REFUSED_STREAM, RST_STREAM, get, headers,
+    DATA, END_STREAM, Frames, Outcome, REFUSED_STREAM, RST_STREAM, asking, data, get, headers,
 };
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::traffic::halted;
@@ -94,6 +94,24 @@ async fn uploads_that_their_server_does_not_read_delay_no_other_stream() {
         assert_eq!(upload.await.expect("it did not panic").status, 200);
     }
     assert_eq!(upstream.count(|received| received.body.len() == LARGE), 4);
+}
+
+#[tokio::test]
+async fn a_stream_of_tiny_messages_that_its_server_does_not_read_ends_no_other_stream() {
+    let gate = Gate::new();
+    let upstream = upstream(&gate);
+    let proxy = start(&upstream).await;
+    let mut client = Frames::connect(proxy.address()).await;
+    client.write(headers(1, 0, &asking("POST", "/held"))).await;
+    upstream.has_received("/held").await;
+    // As many as a gRPC client may send ahead, with a message of one byte in each.
+    let message = data(1, 0, &[0, 0, 0, 0, 1, b'a']);
+    client.write(message.repeat(128 * 1024 / 6)).await;
+    for stream in [3, 5] {
+        client.ask(stream, &get("/beside")).await;
+        let outcome = client.outcome(stream).await;
+        assert!(matches!(outcome, Outcome::Answered(200, _)), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

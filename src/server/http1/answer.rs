@@ -1,0 +1,354 @@
+//! Writing the head of an answer, and deciding how its body ends.
+//!
+//! Names are written in title case, as HTTP/1 programs have always seen them.
+
+use bytes::{BufMut, BytesMut};
+use http::response::Parts;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use http_body::SizeHint;
+
+use crate::upstream::http1::request::write_field;
+
+use super::head::Head;
+
+/// Room that most heads do with.
+const USUAL_HEAD: usize = 512;
+
+/// What of a request decides how its answer is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+    pub(super) version: Version,
+    /// Whether the connection goes on behind the answer, as far as the client is concerned.
+    pub(super) is_persistent: bool,
+    pub(super) takes_trailers: bool,
+}
+
+impl Asked {
+    /// What a request says.
+    pub(super) fn in_request(head: &Head) -> Self {
+        Self {
+            is_head: head.parts.method == Method::HEAD,
+            version: head.parts.version,
+            is_persistent: head.is_persistent,
+            takes_trailers: head.takes_trailers,
+        }
+    }
+
+    /// What is to be assumed of what is no request.
+    pub(super) const fn in_vain() -> Self {
+        Self {
+            is_head: false,
+            version: Version::HTTP_11,
+            is_persistent: false,
+            takes_trailers: false,
+        }
+    }
+}
+
+/// How the end of an answer's body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, whatever the head says.
+    Nothing,
+    /// This many bytes are to come.
+    Length(u64),
+    Chunked,
+    /// The connection's end is the body's.
+    UntilClose,
+}
+
+/// Writes a head. Returns how the body is framed, and whether the connection ends behind it.
+pub(super) fn write_head(
+    out: &mut BytesMut,
+    parts: &Parts,
+    body: &SizeHint,
+    asked: Asked,
+    date: &[u8],
+) -> (Framing, bool) {
+    out.reserve(USUAL_HEAD);
+    write_line(out, parts.status, asked.version);
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let framing = framing(parts.status, announced, body, asked);
+    let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut is_last = is_switch || !asked.is_persistent || framing == Framing::UntilClose;
+    let mut is_dated = false;
+    for (name, value) in &parts.headers {
+        match *name {
+            header::CONNECTION if !is_switch => {
+                is_last |= value.as_bytes().eq_ignore_ascii_case(b"close");
+                continue;
+            }
+            header::CONTENT_LENGTH => {
+                write_length(out, parts.status, framing, Some(value), asked);
+                continue;
+            }
+            // It tells which trailers follow a body; only chunks have any.
+            header::TRAILER if framing != Framing::Chunked => continue,
+            header::DATE => is_dated = true,
+            _ => {}
+        }
+        write_field(out, name.as_str(), value.as_bytes());
+    }
+    if announced.is_none() {
+        write_length(out, parts.status, framing, None, asked);
+        if let (Framing::Nothing, Some(length @ 1..)) = (framing, body.exact())
+            && asked.is_head
+        {
+            put_length(out, length);
+        }
+    }
+    if framing == Framing::Chunked {
+        out.put_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if is_switch {
+    } else if is_last {
+        out.put_slice(b"Connection: close\r\n");
+    } else if asked.version < Version::HTTP_11 {
+        out.put_slice(b"Connection: keep-alive\r\n");
+    }
+    if !is_dated {
+        write_field(out, "date", date);
+    }
+    out.put_slice(b"\r\n");
+    (framing, is_last)
+}
+
+fn write_line(out: &mut BytesMut, status: StatusCode, version: Version) {
+    if status == StatusCode::OK && version >= Version::HTTP_11 {
+        return out.put_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    // Whoever speaks 1.0 may take the other for something that it does not know.
+    out.put_slice(match version {
+        Version::HTTP_10 => b"HTTP/1.0 ",
+        _ => b"HTTP/1.1 ",
+    });
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    let reason = status.canonical_reason().unwrap_or_default();
+    out.put_slice(reason.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// How the end of the body is told (RFC 9112 §6.3).
+fn framing(
+    status: StatusCode,
+    announced: Option<&HeaderValue>,
+    body: &SizeHint,
+    asked: Asked,
+) -> Framing {
+    let is_bodiless = asked.is_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_bodiless {
+        return Framing::Nothing;
+    }
+    // An upstream that speaks HTTP/2 may announce a length, which its frames then have.
+    let announced = || announced?.to_str().ok()?.parse().ok();
+    match body.exact().or_else(announced) {
+        Some(length) => Framing::Length(length),
+        None if asked.version >= Version::HTTP_11 => Framing::Chunked,
+        None => Framing::UntilClose,
+    }
+}
+
+/// Writes a length that was `announced`, or is known without that.
+fn write_length(
+    out: &mut BytesMut,
+    status: StatusCode,
+    framing: Framing,
+    announced: Option<&HeaderValue>,
+    asked: Asked,
+) {
+    match (framing, announced) {
+        (Framing::Length(length), _) => put_length(out, length),
+        // The length of what is not sent, and is of use all the same.
+        (Framing::Nothing, Some(length)) if asked.is_head || status == StatusCode::NOT_MODIFIED => {
+            write_field(out, "content-length", length.as_bytes());
+        }
+        _ => {}
+    }
+}
+
+fn put_length(out: &mut BytesMut, length: u64) {
+    let mut digits = itoa::Buffer::new();
+    write_field(out, "content-length", digits.format(length).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+
+    use super::*;
+
+    const ASKED: Asked = Asked {
+        is_head: false,
+        version: Version::HTTP_11,
+        is_persistent: true,
+        takes_trailers: false,
+    };
+
+    /// The head of an answer, without its date, and how the body ends.
+    fn head(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        length: Option<u64>,
+        asked: Asked,
+    ) -> (String, Framing, bool) {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let (parts, ()) = response.body(()).expect("a response").into_parts();
+        let hint = length.map_or_else(SizeHint::default, SizeHint::with_exact);
+        let mut out = BytesMut::new();
+        let (framing, is_last) = write_head(&mut out, &parts, &hint, asked, b"now");
+        let head = String::from_utf8(out.to_vec()).expect("text");
+        let head = head.strip_suffix("Date: now\r\n\r\n").expect("a date");
+        (head.to_owned(), framing, is_last)
+    }
+
+    #[test]
+    fn an_answer_says_how_its_body_ends() {
+        let old = Asked {
+            version: Version::HTTP_10,
+            ..ASKED
+        };
+        let told = [("content-length", "5")];
+        let ok = "HTTP/1.1 200 OK\r\n";
+        for (fields, length, asked, expected) in [
+            (
+                &[][..],
+                Some(5),
+                ASKED,
+                (
+                    format!("{ok}Content-Length: 5\r\n"),
+                    Framing::Length(5),
+                    false,
+                ),
+            ),
+            (
+                &told,
+                Some(5),
+                ASKED,
+                (
+                    format!("{ok}Content-Length: 5\r\n"),
+                    Framing::Length(5),
+                    false,
+                ),
+            ),
+            (
+                &told,
+                None,
+                ASKED,
+                (
+                    format!("{ok}Content-Length: 5\r\n"),
+                    Framing::Length(5),
+                    false,
+                ),
+            ),
+            (
+                &[],
+                None,
+                ASKED,
+                (
+                    format!("{ok}Transfer-Encoding: chunked\r\n"),
+                    Framing::Chunked,
+                    false,
+                ),
+            ),
+            (
+                &[],
+                None,
+                old,
+                (
+                    "HTTP/1.0 200 OK\r\nConnection: close\r\n".into(),
+                    Framing::UntilClose,
+                    true,
+                ),
+            ),
+            (
+                &[],
+                Some(0),
+                old,
+                (
+                    "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n".into(),
+                    Framing::Length(0),
+                    false,
+                ),
+            ),
+        ] {
+            assert_eq!(head(200, fields, length, asked), expected);
+        }
+    }
+
+    #[test]
+    fn what_has_no_body_keeps_the_length_that_it_would_have() {
+        let head_request = Asked {
+            is_head: true,
+            ..ASKED
+        };
+        let told = [("content-length", "5")];
+        for (status, fields, length, asked, line) in [
+            (
+                200,
+                &told[..],
+                Some(0),
+                head_request,
+                "Content-Length: 5\r\n",
+            ),
+            // An answer of ours, whose body is left out.
+            (404, &[], Some(9), head_request, "Content-Length: 9\r\n"),
+            (200, &[], Some(0), head_request, ""),
+            (304, &told, Some(0), ASKED, "Content-Length: 5\r\n"),
+            (204, &told, Some(0), ASKED, ""),
+            (204, &[], Some(0), ASKED, ""),
+        ] {
+            let (head, framing, is_last) = head(status, fields, length, asked);
+            let (_, fields) = head.split_once("\r\n").expect("a line");
+            assert_eq!(
+                (fields, framing, is_last),
+                (line, Framing::Nothing, false),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_answer_says_so_whoever_wants_it() {
+        let close = [("connection", "close")];
+        let leaving = Asked {
+            is_persistent: false,
+            ..ASKED
+        };
+        for (fields, asked) in [(&close[..], ASKED), (&[], leaving), (&close, leaving)] {
+            let (head, _, is_last) = head(200, fields, Some(0), asked);
+            assert!(
+                is_last && head.matches("Connection: close\r\n").count() == 1,
+                "{head}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_switch_keeps_what_it_says_of_the_connection() {
+        let fields = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        let (head, framing, _) = head(101, &fields, Some(0), ASKED);
+        assert!(
+            head.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+            "{head}"
+        );
+        assert_eq!(framing, Framing::Nothing);
+    }
+
+    #[test]
+    fn trailers_are_announced_only_where_they_can_follow() {
+        let fields = [("trailer", "X-Sum")];
+        assert!(
+            head(200, &fields, None, ASKED)
+                .0
+                .contains("Trailer: X-Sum\r\n")
+        );
+        assert!(!head(200, &fields, Some(5), ASKED).0.contains("Trailer"));
+    }
+}

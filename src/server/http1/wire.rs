@@ -1,0 +1,153 @@
+//! A client's connection: what was read and not yet understood, and what is to be written.
+//!
+//! Both sides of a request need it at the same time, the body that is read by whoever uploads it and
+//! the answer that is written, so it is shared between them and borrowed for the moment of a call.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::upstream::http1::decode::Decoder;
+
+/// Bytes asked of the socket at first; doubled while reads fill it, so that a large body needs few
+/// system calls and a small request little memory.
+const FIRST_READ: usize = 8 * 1024;
+/// Bytes asked of the socket at most.
+const LARGEST_READ: usize = 64 * 1024;
+/// With less room than this behind what was read, a buffer is made anew.
+const LEAST_READ: usize = 2 * 1024;
+/// Up to this size a piece is copied behind what waits, to leave in one write with it: gathering 1 KiB
+/// costs more than copying it, flattening 64 KiB costs 4 µs.
+pub(super) const COPY_LIMIT: usize = 4 * 1024;
+
+/// Whether a client may send the body that it has announced (RFC 9110 §10.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It may, or has not asked.
+    Given,
+    /// It waits, until somebody reads its body.
+    Awaited,
+    /// It waits, and is answered before somebody reads: it will not be told to go on.
+    Withheld,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    pub(super) stream: S,
+    /// Read, and not yet taken.
+    pub(super) input: BytesMut,
+    /// To be written before the next answer; else empty room for one.
+    pub(super) output: BytesMut,
+    /// Where the present request's body ends.
+    pub(super) decoder: Decoder,
+    pub(super) leave: Leave,
+    /// Whether the client has said everything that it will ever say.
+    pub(super) is_ended: bool,
+    /// Whether something was written, or waits to be, since somebody last looked.
+    pub(super) has_moved: bool,
+    next_read: usize,
+    is_flush_due: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A connection of which `input` was read already.
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            decoder: Decoder::Ended,
+            leave: Leave::Given,
+            is_ended: false,
+            has_moved: false,
+            next_read: FIRST_READ,
+            is_flush_due: false,
+        }
+    }
+
+    /// Reads more; 0 is the client's end.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.is_ended {
+            return Poll::Ready(Ok(0));
+        }
+        if self.input.capacity() - self.input.len() < LEAST_READ.max(self.next_read / 4) {
+            self.input.reserve(self.next_read);
+        }
+        let room = self.input.capacity() - self.input.len();
+        // The future of `read_buf` keeps no state between polls, so making it anew is free.
+        let read = pin!(self.stream.read_buf(&mut self.input));
+        let count = ready!(Future::poll(read, cx))?;
+        if count == room {
+            self.next_read = (self.next_read * 2).min(LARGEST_READ);
+        }
+        self.is_ended = count == 0;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads a little, for which no buffer has to be kept while nothing comes.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut first = [0; 512];
+        let mut buffer = tokio::io::ReadBuf::new(&mut first);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        self.is_ended = read.is_empty();
+        self.input.extend_from_slice(read);
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Writes `out`, and `piece` behind it.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+        piece: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        while !(out.is_empty() && piece.is_empty()) {
+            self.has_moved = true;
+            let mut stream = Pin::new(&mut self.stream);
+            let written = if piece.is_empty() {
+                stream.as_mut().poll_write(cx, out)
+            } else if out.is_empty() {
+                stream.as_mut().poll_write(cx, piece)
+            } else {
+                let slices = [IoSlice::new(out), IoSlice::new(piece)];
+                stream.as_mut().poll_write_vectored(cx, &slices)
+            };
+            let count = ready!(written)?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_flush_due = true;
+            let from_out = count.min(out.len());
+            out.advance(from_out);
+            piece.advance(count - from_out);
+        }
+        if self.is_flush_due {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_flush_due = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives back the memory that an idle connection does not need.
+    pub(super) fn shrink(&mut self) {
+        self.next_read = FIRST_READ;
+        self.output = BytesMut::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+}
