@@ -303,6 +303,7 @@ fn open(service: Service, controller: Controller, household: Household) -> (Runn
         control: control.clone(),
         signal: household.upgrade_signal,
         wishes,
+        latch: admin.latch(),
         tally: household.handovers,
     };
     let running = Running {

@@ -31,7 +31,7 @@ pub(super) struct AdminSocket {
 /// The admin API, at work.
 pub(super) struct Admin {
     pub(super) address: SocketAddr,
-    is_closed: watch::Sender<bool>,
+    latch: Latch,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -74,16 +74,33 @@ impl Admin {
         });
         Self {
             address,
-            is_closed,
+            latch: Latch(is_closed),
             served,
         }
     }
 
+    /// What closes its door.
+    pub(super) fn latch(&self) -> Latch {
+        self.latch.clone()
+    }
+
     /// Takes no further connections; resolves when what was asked is answered.
     pub(super) async fn end(self) {
+        self.latch.close();
         // It may have ended already.
-        let _ = self.is_closed.send(true);
         let _ = self.served.await;
+    }
+}
+
+/// Closes the door of an admin API, also for others than who ends it.
+#[derive(Clone)]
+pub(super) struct Latch(watch::Sender<bool>);
+
+impl Latch {
+    /// From now on whoever connects finds the process that holds the socket as well, if there is one.
+    pub(super) fn close(&self) {
+        // The API may have ended already.
+        let _ = self.0.send(true);
     }
 }
 

@@ -22,6 +22,8 @@ use crate::handover::successor::{Candidate, Described, Doorstep, Heir, Unheard};
 use crate::handover::upgrade::Wishes;
 use crate::telemetry::handover::HandoverTally;
 
+use super::admin::Latch;
+
 /// Between two looks whether a started process has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// For a started process that does not take over to say why, and end.
@@ -36,6 +38,8 @@ pub(super) struct Succession {
     pub(super) control: ControlHandle,
     pub(super) signal: Signal,
     pub(super) wishes: Wishes,
+    /// Of the admin API.
+    pub(super) latch: Latch,
     pub(super) tally: Arc<HandoverTally>,
 }
 
@@ -105,6 +109,8 @@ impl Succession {
             };
             let (told, heir) = match result {
                 Ok(heir) => {
+                    // Who is told of it must find the heir when it asks next.
+                    self.latch.close();
                     if let Some(child) = &mut attempt.child {
                         child.is_heir = true;
                     }

@@ -367,7 +367,8 @@ pub(crate) struct RateLimit {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Backend {
-    /// `host:port`, host a name or an address.
+    /// `host:port`, host a name or an address. A name is looked up when a connection is opened, and the
+    /// answer used for 5 s; connections that are open stay until `pool.max_lifetime`.
     #[schemars(required, length(min = 1))]
     pub(crate) endpoints: Option<List<Written<Endpoint>>>,
     /// Which endpoint takes the next request.

@@ -129,6 +129,28 @@ async fn two_upgrades_in_a_row_keep_what_was_decided_and_lose_no_request() {
 }
 
 #[tokio::test]
+async fn who_is_told_of_an_upgrade_asks_the_successor_from_then_on() {
+    let (legacy, new) = (echo(), echo());
+    let configuration = migration(legacy.address(), new.address(), "");
+    let proxy = Site::new().linked().start(&configuration).await;
+    let mut heirs = Vec::new();
+    for _ in 0..3 {
+        let upgraded = proxy.cutover(&["upgrade"]).await;
+        assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+        let said = String::from_utf8_lossy(&upgraded.stdout).into_owned();
+        for _ in 0..10 {
+            let process = proxy.status().await.process;
+            assert!(
+                said.contains(&format!("Process {process} serves now")),
+                "{said}"
+            );
+        }
+        let earlier = heirs.last().map_or(proxy.process(), |heir: &Heir| heir.0);
+        heirs.push(Heir::of(&proxy, earlier).await);
+    }
+}
+
+#[tokio::test]
 async fn the_old_process_obeys_when_its_successor_lowers_a_share() {
     let (legacy, new) = (Upstream::ok("legacy"), Upstream::ok("new"));
     let settings = "share: 100%, rollback: off";

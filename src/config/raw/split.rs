@@ -217,7 +217,9 @@ pub(crate) struct Fallback {
     /// How much of a request's body is kept for a replay; larger ones have no fallback.
     #[schemars(extend("default" = "64KiB"))]
     pub(crate) body_limit: Written<Size>,
-    /// Replays of requests that were sent, as a part of the last 10 s of requests.
+    /// Replays of requests that were sent, as a part of the last 10 s of requests. What fails beyond it
+    /// the client sees: with `rollback: off`, a `new` that answers all its requests with errors is
+    /// rescued up to here only.
     #[schemars(extend("default" = "20%"))]
     pub(crate) budget: Written<Share>,
     /// Replays per second that are always allowed on top.
