@@ -138,8 +138,6 @@ enum Source {
     },
     /// It is read from the upstream as the client takes it.
     Streaming(Box<Streaming>),
-    /// There is none, and nothing follows from that: see [`ResponseBody::withhold`].
-    Withheld,
     /// There is none: another protocol follows the head.
     Switched(Box<Tunnel>),
     /// Nothing is left.
@@ -249,14 +247,6 @@ impl ResponseBody {
         Self::from(Source::Whole { content, record })
     }
 
-    /// Of an empty body: leaves the length in the head alone. A 304 announces the length of a body
-    /// that it does not have, which hyper would otherwise "correct" on an HTTP/1 connection.
-    pub fn withhold(&mut self) {
-        if matches!(self.source, Source::Ended) {
-            self.source = Source::Withheld;
-        }
-    }
-
     /// Leaves out a body that is all here, as an answer to HEAD must; its length, if there is one.
     pub fn leave_out(&mut self) -> Option<usize> {
         let Source::Whole { content, .. } = &self.source else {
@@ -277,7 +267,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         match std::mem::replace(&mut self.source, Source::Ended) {
-            Source::Withheld | Source::Switched(_) | Source::Ended => Poll::Ready(None),
+            Source::Switched(_) | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
                 if let Some(record) = record {
                     record.finished(None);
@@ -319,13 +309,12 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Switched(_) | Source::Ended => true,
             Source::Whole { content, .. } => content.is_empty(),
-            Source::Withheld | Source::Streaming(_) => false,
+            Source::Streaming(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Withheld => SizeHint::default(),
             Source::Switched(_) | Source::Ended => SizeHint::with_exact(0),
             Source::Whole { content, .. } => SizeHint::with_exact(content.len() as u64),
             Source::Streaming(streaming) => match streaming.decoder {

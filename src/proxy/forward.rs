@@ -106,7 +106,7 @@ fn find_route<'request>(
         return Err(Unfit::Misleading(EdgeRefusal::Connect));
     }
     let length = incoming.size_hint();
-    if !strict::is_unambiguous(parts, length.exact().is_some()) {
+    if !strict::is_plain_target(parts) {
         return Err(Unfit::Misleading(EdgeRefusal::Malformed));
     }
     let authority = headers::authority(parts);
@@ -319,14 +319,7 @@ impl Call<'_> {
             Exchange::Http1(_) => Version::HTTP_11,
             Exchange::Http2(_) => Version::HTTP_2,
         };
-        let mut body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
-        if status == StatusCode::NOT_MODIFIED && self.parts.version < Version::HTTP_2 {
-            body.withhold();
-        }
-        // Only the connection's end tells HTTP/1.0 where such a body ends. hyper sees to that, and
-        // would say the contrary to a client that asks to keep the connection.
-        let ends_connection =
-            !is_read || self.parts.version < Version::HTTP_11 && body.size_hint().exact().is_none();
+        let body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -334,7 +327,7 @@ impl Call<'_> {
             let said = via.of(came_in).clone();
             response.headers_mut().append(http::header::VIA, said);
         }
-        if ends_connection {
+        if !is_read {
             respond::end_connection(&mut response, self.parts.version);
         }
         response

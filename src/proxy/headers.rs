@@ -236,7 +236,7 @@ fn is_dropped(name: &HeaderName) -> bool {
 /// for bytes that do not come would take them from the next request.
 fn write_length(head: &mut impl Fields, value: &HeaderValue, framing: Framing) {
     let digits = value.as_bytes();
-    // Some read digits after a zero as octal. hyper has made sure that there is nothing else.
+    // Some read digits after a zero as octal. The reader has made sure that there is nothing else.
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     let digits = &digits[zeros.min(digits.len().saturating_sub(1))..];
     match framing {

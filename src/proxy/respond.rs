@@ -26,8 +26,8 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
     response
 }
 
-/// Takes the body out of an answer to HEAD, and leaves its length. Over HTTP/1 hyper does so by
-/// itself; over HTTP/2 it sends whatever there is, and clients take that for a broken answer.
+/// Takes the body out of an answer to HEAD, and leaves its length. Over HTTP/1 whoever writes the head
+/// does so; over HTTP/2 hyper sends whatever there is, and clients take that for a broken answer.
 pub fn without_body(response: &mut Response<ResponseBody>) {
     if let Some(length) = response.body_mut().leave_out() {
         response

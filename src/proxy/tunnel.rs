@@ -303,10 +303,7 @@ mod tests {
         for line in upgrade {
             request = request.header(header::UPGRADE, *line);
         }
-        // As hyper does for HTTP/1.1.
-        let mut request = request.body(()).expect("a request");
-        let mark = hyper::upgrade::on(&mut request);
-        request.extensions_mut().insert(mark);
+        let request = request.body(()).expect("a request");
         let offered = offered(&request.into_parts().0)?;
         Some(offered.to_str().expect("text").to_owned())
     }

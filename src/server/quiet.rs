@@ -1,10 +1,9 @@
 //! Ends HTTP/2 connections on which nobody asks for anything, or nobody wants the answers.
 //!
-//! hyper has a time limit for HTTP/1 heads, though `patience.rs` keeps a better one, and has nothing
-//! like it for HTTP/2. A client that finishes its TLS handshake and says nothing more, or answers
-//! pings for ever, would keep a connection and its place below `max_connections` at no cost. Here a
-//! connection is quiet while no request is being answered on it, and may be so as long as an HTTP/1
-//! connection may.
+//! An HTTP/1 connection has a time for each head, and hyper has nothing like it for HTTP/2. A
+//! client that finishes its TLS handshake and says nothing more, or answers pings for ever, would
+//! keep a connection and its place below `max_connections` at no cost. Here a connection is quiet
+//! while no request is being answered on it, and may be so as long as an HTTP/1 connection may.
 //!
 //! Withdrawing a request costs a client nine bytes, and us a connection to an upstream. The
 //! library counts only what is withdrawn before we have seen it; here is counted what was begun

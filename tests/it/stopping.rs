@@ -100,6 +100,32 @@ async fn what_is_in_flight_finishes_and_what_is_idle_is_closed() {
 }
 
 #[tokio::test]
+async fn whoever_has_said_an_empty_line_or_half_a_head_is_not_waited_for() {
+    let upstream = Upstream::ok("api");
+    let endpoint = upstream.address();
+    let mut proxy = Site::new()
+        .start(&format!(
+            "edge: {{header_timeout: {NEVER}}}
+drain: {{delay: 0s, deadline: {NEVER}}}
+backends: {{api: {{endpoints: ['{endpoint}']}}}}
+routes: [{{backend: api}}]
+"
+        ))
+        .await;
+    let mut clients = Vec::new();
+    for behind in ["\r\n", "GET / HT"] {
+        let mut client = Raw::connect(proxy.address()).await;
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.read_head().await;
+        assert_eq!(client.read(3).await, b"api");
+        client.write(behind).await;
+        clients.push(client);
+    }
+    proxy.signal("TERM");
+    assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn during_the_delay_it_is_not_ready_and_serves_everybody() {
     let upstream = Upstream::ok("api");
     let mut proxy = start(&upstream, NEVER, NEVER).await;

@@ -101,11 +101,11 @@ pub(super) fn write_head(
     if framing == Framing::Chunked {
         out.put_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    if is_switch {
-    } else if is_last {
-        out.put_slice(b"Connection: close\r\n");
-    } else if asked.version < Version::HTTP_11 {
-        out.put_slice(b"Connection: keep-alive\r\n");
+    match is_last {
+        _ if is_switch => {}
+        true => out.put_slice(b"Connection: close\r\n"),
+        false if asked.version < Version::HTTP_11 => out.put_slice(b"Connection: keep-alive\r\n"),
+        false => {}
     }
     if !is_dated {
         write_field(out, "date", date);

@@ -1,7 +1,6 @@
 //! The body of a client's request, read from its connection by whoever sends it on.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -57,7 +56,10 @@ where
             }
             Leave::Withheld => return Poll::Pending,
         }
-        if !wire.output.is_empty() {
+        if wire.is_lost {
+            return Poll::Ready(Some(Err(InflowError)));
+        }
+        if wire.has_unsent() {
             let mut out = std::mem::take(&mut wire.output);
             let sent = wire.poll_send(cx, &mut out, &mut Bytes::new());
             // What the socket does not take now goes with the answer at the latest.
@@ -84,7 +86,7 @@ where
     }
 
     fn is_ended(&self) -> bool {
-        self.0.borrow().decoder.is_ended()
+        self.0.borrow().is_body_read()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -99,17 +101,7 @@ where
 impl<S> Wire<S> {
     /// Nobody can tell any more where this request ends.
     fn break_off(&mut self) -> InflowError {
-        self.decoder = Decoder::UntilClose;
+        self.is_lost = true;
         InflowError
     }
-}
-
-/// Whether reading was broken off by the client's end, or by what is no HTTP.
-pub(super) fn is_lost<S>(wire: &Wire<S>) -> bool {
-    matches!(wire.decoder, Decoder::UntilClose)
-}
-
-/// What a connection ends with where nobody was at fault.
-pub(super) fn closed() -> io::Error {
-    io::ErrorKind::ConnectionAborted.into()
 }

@@ -21,7 +21,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -37,13 +37,12 @@ use crate::proxy::respond;
 use crate::proxy::worker::Worker;
 use crate::telemetry::edge::{Closure, EdgeRefusal};
 use crate::upstream::deadline::Deadline;
-use crate::upstream::http1::decode::{Decoder, Piece};
 use crate::upstream::inflow::Arriving;
 
 use self::answer::Asked;
 use self::body::Shared;
 use self::head::{Head, Limits, Span};
-use self::presence::Presence;
+use self::presence::{Presence, Watched};
 use self::sending::Sending;
 use self::wire::Leave;
 use super::last_call::LastCall;
@@ -51,8 +50,6 @@ use super::stream::ToClient;
 
 /// How long a connection keeps what a request needs, in case another one follows.
 const BRIEFLY: Duration = Duration::from_secs(1);
-/// Bytes that are read ahead of their turn, while the client is watched.
-const READ_AHEAD: usize = 8 * 1024;
 /// Bytes of a client thrown away after its last answer: more than is on its way at any moment.
 const MOST_DISCARDED: usize = 16 * 1024 * 1024;
 /// Time for a client to notice its last answer.
@@ -91,15 +88,28 @@ struct Connection<S, V> {
     service: V,
     shared: Rc<Shared<S>>,
     terms: Terms,
-    open: Open,
+    worker_ends: WorkerEnds,
     /// Of whatever is waited for at present.
     deadline: Deadline,
-    /// Set when the worker drains.
-    last_call: LastCall,
     /// Set when the client has said everything.
     presence: Option<Box<Presence>>,
     spans: Vec<Span>,
     answered: u64,
+}
+
+/// The end of a connection's worker, and the last call before it.
+struct WorkerEnds {
+    open: Open,
+    /// Begins when the worker drains, and anew behind each answer.
+    last_call: LastCall,
+}
+
+impl WorkerEnds {
+    /// Ready once nothing more is waited for.
+    fn poll(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.open.poll_draining(cx));
+        self.last_call.poll_over(&worker.deadlines, cx)
+    }
 }
 
 /// What became of a while of waiting for a request.
@@ -139,9 +149,11 @@ where
         service: entrance.service(peer),
         shared: Shared::new(stream),
         terms: Terms::of(worker),
-        open: worker.connections.add(),
+        worker_ends: WorkerEnds {
+            open: worker.connections.add(),
+            last_call: LastCall::default(),
+        },
         deadline: worker.deadlines.add(),
-        last_call: LastCall::default(),
         presence: None,
         spans: Vec::new(),
         answered: 0,
@@ -208,24 +220,25 @@ where
         self.deadline.set(patience);
         poll_fn(|cx| {
             let mut wire = self.shared.0.borrow_mut();
-            if !wire.input.is_empty() {
-                return Poll::Ready(Ok(Rested::Asked));
-            }
-            let polled = match room {
-                Room::Borrowed => wire.poll_first(cx),
-                Room::Kept => wire.poll_fill(cx),
-            };
-            if let Poll::Ready(count) = polled {
-                return Poll::Ready(count.map(|count| match count {
-                    0 => Rested::Over,
-                    _ => Rested::Asked,
-                }));
-            }
-            if self.open.poll_draining(cx).is_ready() {
-                let deadlines = &self.worker.deadlines;
-                if self.last_call.poll_over(deadlines, cx).is_ready() {
-                    return Poll::Ready(Ok(Rested::Over));
+            wire.expect_little();
+            loop {
+                wire.skip_empty_lines();
+                if !wire.input.is_empty() {
+                    return Poll::Ready(Ok(Rested::Asked));
                 }
+                let polled = match room {
+                    Room::Borrowed => wire.poll_first(cx),
+                    Room::Kept => wire.poll_fill(cx),
+                };
+                match polled {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Rested::Over)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+            }
+            if self.worker_ends.poll(&self.worker, cx).is_ready() {
+                return Poll::Ready(Ok(Rested::Over));
             }
             self.deadline.poll_passed(cx).map(|()| Ok(Rested::Silent))
         })
@@ -244,14 +257,9 @@ where
                     self.turn_away(respond::refused(refusal)).await?;
                     return Ok(Conversed::Over);
                 }
-                Err(Unheard::Late { has_begun }) => {
-                    if has_begun || self.answered == 0 {
-                        self.worker.edge.closed(Closure::NoRequest);
-                    }
-                    // An answer to no request would be taken for that to the next one.
-                    if has_begun {
-                        self.turn_away(respond::late_head()).await?;
-                    }
+                Err(Unheard::Late) => {
+                    self.worker.edge.closed(Closure::NoRequest);
+                    self.turn_away(respond::late_head()).await?;
                     return Ok(Conversed::Over);
                 }
             };
@@ -261,7 +269,7 @@ where
                 return Ok(Conversed::Over);
             };
             self.answered += 1;
-            self.last_call = LastCall::default();
+            self.worker_ends.last_call = LastCall::default();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return self.switch(response, asked).await;
             }
@@ -305,13 +313,12 @@ where
                             }
                         }
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending if self.worker_ends.poll(&self.worker, cx).is_ready() => {
+                            return Poll::Ready(Ok(Err(Unheard::Gone)));
+                        }
                         Poll::Pending => {
-                            return self.deadline.poll_passed(cx).map(|()| {
-                                // Empty lines begin nothing.
-                                let has_begun =
-                                    !wire.input.iter().all(|byte| b"\r\n".contains(byte));
-                                Ok(Err(Unheard::Late { has_begun }))
-                            });
+                            let late = self.deadline.poll_passed(cx);
+                            return late.map(|()| Ok(Err(Unheard::Late)));
                         }
                     }
                 }
@@ -368,7 +375,9 @@ where
                 worker: &self.worker,
                 grace: self.terms.half_close_grace,
             };
-            watched.poll_gone(cx).map(|()| Err(body::closed()))
+            watched
+                .poll_gone(cx)
+                .map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
         })
         .await;
         if let Err(error) = sent {
@@ -380,7 +389,8 @@ where
         }
         let is_last = sending.is_last();
         drop(sending);
-        Ok(!is_last && self.discard_body().await?)
+        // Where it was not read to its end, its answer has said that it is the last.
+        Ok(!is_last && self.shared.0.borrow().is_body_read())
     }
 
     /// Whether a client that wants to go on may.
@@ -410,42 +420,9 @@ where
         let response = response.map(CountedBody::uncounted);
         let asked = Asked::in_vain();
         // Nobody knows where what follows belongs to.
-        self.shared.0.borrow_mut().decoder = Decoder::UntilClose;
+        self.shared.0.borrow_mut().is_lost = true;
         self.send(response, asked).await?;
         Ok(())
-    }
-
-    /// Reads what is left of a request's body, so that the next request can be found. Whether it was.
-    async fn discard_body(&mut self) -> io::Result<bool> {
-        if self.shared.0.borrow().decoder.is_ended() {
-            return Ok(true);
-        }
-        self.deadline.set(FAREWELL);
-        let mut left = MOST_DISCARDED;
-        poll_fn(|cx| {
-            let wire = &mut *self.shared.0.borrow_mut();
-            if wire.leave != Leave::Given || body::is_lost(wire) {
-                return Poll::Ready(Ok(false));
-            }
-            loop {
-                match wire.decoder.decode(&mut wire.input) {
-                    Ok(Piece::End | Piece::Trailers(_)) => return Poll::Ready(Ok(true)),
-                    Ok(Piece::Data(data)) if data.len() <= left => {
-                        left -= data.len();
-                        continue;
-                    }
-                    Ok(Piece::Data(_)) | Err(_) => return Poll::Ready(Ok(false)),
-                    Ok(Piece::Incomplete) => {}
-                }
-                match wire.poll_fill(cx) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return self.deadline.poll_passed(cx).map(|()| Ok(false)),
-                }
-            }
-        })
-        .await
     }
 
     /// Says that nothing more will come, and reads what the client still sends.
@@ -457,19 +434,19 @@ where
         self.deadline.set(FAREWELL);
         let mut left = MOST_DISCARDED;
         let mut is_shut = false;
+        let mut is_more_due = !self.shared.0.borrow().is_body_read();
         poll_fn(|cx| {
             let wire = &mut *self.shared.0.borrow_mut();
             if !is_shut {
-                if let Poll::Ready(Err(error)) = Pin::new(&mut wire.stream).poll_shutdown(cx) {
-                    return Poll::Ready(Err(error));
-                }
-                is_shut = true;
-                let is_all_read = wire.decoder.is_ended() && wire.input.is_empty();
-                if is_all_read || wire.is_ended {
-                    return Poll::Ready(Ok(()));
+                match Pin::new(&mut wire.stream).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => is_shut = true,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return self.deadline.poll_passed(cx).map(Ok),
                 }
             }
+            wire.expect_little();
             loop {
+                is_more_due |= !wire.input.is_empty();
                 let Some(rest) = left.checked_sub(wire.input.len()) else {
                     return Poll::Ready(Ok(()));
                 };
@@ -478,6 +455,8 @@ where
                 match wire.poll_fill(cx) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(())),
+                    // Whoever has sent nothing behind its request is not waited for.
+                    Poll::Pending if !is_more_due => return Poll::Ready(Ok(())),
                     Poll::Pending => return self.deadline.poll_passed(cx).map(Ok),
                 }
             }
@@ -498,42 +477,5 @@ enum Unheard {
     /// What came is none.
     Refused(EdgeRefusal),
     /// It came too slowly.
-    Late {
-        /// Whether there is more of it than empty lines.
-        has_begun: bool,
-    },
-}
-
-/// A client that waits for its answer.
-struct Watched<'connection, S> {
-    shared: &'connection Shared<S>,
-    presence: &'connection mut Option<Box<Presence>>,
-    worker: &'connection Rc<Worker>,
-    grace: Duration,
-}
-
-impl<S> Watched<'_, S>
-where
-    S: AsyncRead + AsyncWrite + ToClient + Unpin,
-{
-    /// Ready once the client has left.
-    fn poll_gone(self, cx: &mut Context<'_>) -> Poll<()> {
-        let wire = &mut *self.shared.0.borrow_mut();
-        while !wire.is_ended {
-            // Whoever reads the body will notice; and whoever has asked for much already waits.
-            if !wire.decoder.is_ended() || wire.input.len() >= READ_AHEAD {
-                return Poll::Pending;
-            }
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        let presence = self.presence.get_or_insert_with(|| {
-            wire.has_moved = false;
-            Box::new(Presence::new(&self.worker.deadlines, self.grace))
-        });
-        presence.poll_gone(cx, &wire.stream, &mut wire.has_moved)
-    }
+    Late,
 }

@@ -19,7 +19,7 @@ use crate::proxy::worker::Worker;
 use crate::upstream::http1::request::write_trailers;
 
 use super::answer::{self, Asked, Framing};
-use super::body::{self, Shared};
+use super::body::Shared;
 use super::wire::COPY_LIMIT;
 
 /// An answer on its way to a client.
@@ -122,7 +122,7 @@ impl Sending {
                     wire.output = std::mem::take(&mut self.out);
                     return Poll::Ready(Ok(()));
                 }
-                BodyIs::Broken => return Poll::Ready(Err(body::closed())),
+                BodyIs::Broken => return Poll::Ready(Err(broken_off())),
             }
         }
     }
@@ -144,7 +144,9 @@ impl Sending {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) => {
                         self.add_piece(piece);
-                        if self.body_is == BodyIs::Ready && self.body.is_end_stream() {
+                        // What ends chunks must not go before a piece that waits.
+                        let may_end = self.piece.is_empty() || self.framing != Framing::Chunked;
+                        if may_end && self.body_is == BodyIs::Ready && self.body.is_end_stream() {
                             self.end_body(None);
                         }
                     }
@@ -197,6 +199,78 @@ impl Sending {
     fn end_chunk(&mut self) {
         if std::mem::take(&mut self.owes_chunk_end) {
             self.out.put_slice(b"\r\n");
+        }
+    }
+}
+
+/// What an answer ends with that has broken off.
+fn broken_off() -> io::Error {
+    io::Error::other("the answer broke off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::body::ResponseBody;
+
+    /// What is written of a body that is handed over in these pieces.
+    fn written(
+        framing: Framing,
+        pieces: &[&'static [u8]],
+        trailers: Option<HeaderMap>,
+    ) -> (Vec<u8>, BodyIs) {
+        let mut sending = Sending {
+            body: CountedBody::uncounted(ResponseBody::own(Bytes::new())),
+            framing,
+            is_last: false,
+            takes_trailers: true,
+            out: BytesMut::new(),
+            piece: Bytes::new(),
+            owes_chunk_end: false,
+            body_is: BodyIs::Ready,
+        };
+        let mut wire = Vec::new();
+        for piece in pieces {
+            sending.add_piece(Bytes::from_static(piece));
+            // Whatever is large is written before the next piece is asked for.
+            if !sending.piece.is_empty() {
+                wire.extend_from_slice(&sending.out.split());
+                wire.extend_from_slice(&std::mem::take(&mut sending.piece));
+            }
+        }
+        if sending.body_is == BodyIs::Ready {
+            sending.end_body(trailers.as_ref());
+        }
+        wire.extend_from_slice(&sending.out);
+        (wire, sending.body_is)
+    }
+
+    #[test]
+    fn chunks_are_framed_whatever_their_size() {
+        static LARGE: [u8; 5000] = [b'a'; 5000];
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().expect("a value"));
+        let (wire, end) = written(
+            Framing::Chunked,
+            &[b"one", b"", &LARGE, b"x"],
+            Some(trailers),
+        );
+        let large = String::from_utf8_lossy(&LARGE);
+        let expected = format!("3\r\none\r\n1388\r\n{large}\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n");
+        assert_eq!(String::from_utf8_lossy(&wire), expected);
+        assert_eq!(end, BodyIs::Ended);
+    }
+
+    #[test]
+    fn neither_less_nor_more_than_was_announced_is_an_end() {
+        for (pieces, expected) in [
+            (&[&b"ab"[..], b"c"][..], BodyIs::Ended),
+            (&[b"ab"], BodyIs::Broken),
+            (&[b"ab", b"cd"], BodyIs::Broken),
+        ] {
+            let (wire, end) = written(Framing::Length(3), pieces, None);
+            assert_eq!(end, expected);
+            assert!(wire.len() <= 3);
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Wire<S> {
     /// Where the present request's body ends.
     pub(super) decoder: Decoder,
     pub(super) leave: Leave,
+    /// Whether nobody can tell any more where the present request ends.
+    pub(super) is_lost: bool,
     /// Whether the client has said everything that it will ever say.
     pub(super) is_ended: bool,
     /// Whether something was written, or waits to be, since somebody last looked.
@@ -54,7 +56,7 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// A connection of which `input` was read already.
+    /// A connection of which nothing was read.
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
@@ -62,6 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             output: BytesMut::new(),
             decoder: Decoder::Ended,
             leave: Leave::Given,
+            is_lost: false,
             is_ended: false,
             has_moved: false,
             next_read: FIRST_READ,
@@ -140,6 +143,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.is_flush_due = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the present request's body was read to its end.
+    pub(super) fn is_body_read(&self) -> bool {
+        !self.is_lost && self.decoder.is_ended()
+    }
+
+    /// Whether something waits to be written, here or in what encrypts it.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.output.is_empty() || self.is_flush_due
+    }
+
+    /// What is read next is no body, and hence not much.
+    pub(super) const fn expect_little(&mut self) {
+        self.next_read = FIRST_READ;
+    }
+
+    /// Takes away the empty lines that some send behind a request, or before one.
+    pub(super) fn skip_empty_lines(&mut self) {
+        while let [b'\n', ..] | [b'\r', b'\n', ..] = &self.input[..] {
+            let line = if self.input[0] == b'\n' { 1 } else { 2 };
+            self.input.advance(line);
+        }
     }
 
     /// Gives back the memory that an idle connection does not need.

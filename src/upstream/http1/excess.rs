@@ -49,11 +49,15 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> ClientBody<B> {
             rest: Rest::Stays,
         }
     }
+}
 
+impl ClientBody {
     /// Throws away the rest although it is an HTTP/2 stream's: for a client that would not look at
-    /// its answer before all is sent.
+    /// its answer before all is sent. An HTTP/1 connection is read by nobody but its own task.
     pub fn discard(mut self) {
-        self.rest = Rest::Discarded;
+        if matches!(self.body, Some(Arriving::Http2(_))) {
+            self.rest = Rest::Discarded;
+        }
     }
 }
 

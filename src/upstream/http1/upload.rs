@@ -336,7 +336,8 @@ pub struct Upload {
     piece: Bytes,
     /// Whether a CRLF is owed to the end of the present chunk.
     owes_chunk_end: bool,
-    /// Whether the head waits for the first piece of the body, to leave in one write with it.
+    /// Whether the head waits for the first piece of a body that comes over HTTP/2, to leave in one
+    /// write with it.
     awaits_body: bool,
     is_body_ended: bool,
     /// Bytes that the connection has taken.
@@ -364,11 +365,11 @@ impl Upload {
     pub fn new(head: BytesMut, body: RequestBody) -> Self {
         let is_body_ended = body.framing == Framing::None;
         Self {
+            awaits_body: !is_body_ended && body.is_stream,
             body,
             out: head,
             piece: Bytes::new(),
             owes_chunk_end: false,
-            awaits_body: !is_body_ended,
             is_body_ended,
             written: 0,
             is_flush_due: false,
@@ -428,9 +429,9 @@ impl Upload {
                 };
             }
             if is_starved && self.awaits_body {
-                // The first piece usually came in the same packet as the head, but hyper hands it
-                // over only when it is polled again. One turn is waited for it, no more: an
-                // upstream may have something to say before the body comes.
+                // Over HTTP/2 the first piece usually came in the same packet as the head, but hyper
+                // hands it over only when it is polled again. One turn is waited for it, no more:
+                // an upstream may have something to say before the body comes.
                 self.awaits_body = false;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
