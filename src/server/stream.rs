@@ -7,13 +7,13 @@
 //! client has not. One that takes a little now and then is found by the rate, where there is one.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -39,6 +39,9 @@ pub trait ToClient {
     /// # Errors
     /// Why it does not, such as a reset that has come; the socket says so once.
     fn check(&self) -> io::Result<()>;
+
+    /// Whether the client will say nothing more than what lies there unread.
+    fn has_said_all(&self) -> bool;
 }
 
 impl ToClient for ClientStream {
@@ -54,6 +57,12 @@ impl ToClient for ClientStream {
     fn check(&self) -> io::Result<()> {
         self.tcp.take_error()?.map_or(Ok(()), Err)
     }
+
+    fn has_said_all(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = pin!(self.tcp.ready(Interest::READABLE)).poll(&mut cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
 }
 
 impl ToClient for TlsStream<ClientStream> {
@@ -67,6 +76,10 @@ impl ToClient for TlsStream<ClientStream> {
 
     fn check(&self) -> io::Result<()> {
         self.get_ref().0.check()
+    }
+
+    fn has_said_all(&self) -> bool {
+        self.get_ref().0.has_said_all()
     }
 }
 

@@ -41,7 +41,7 @@ async fn waiting(proxy: &Proxy, upstream: &Upstream) -> Raw {
 #[tokio::test]
 async fn a_client_that_leaves_with_other_requests_behind_its_own_costs_no_upstream_more() {
     let half = &GET[..20];
-    for behind in [half, GET, &GET.repeat(20)] {
+    for behind in [half, GET, &GET.repeat(20), &GET.repeat(2000)] {
         for is_reset in [false, true] {
             let upstream = Upstream::start("api", |_| Script::of([Step::AwaitDeparture]));
             let proxy = before(&upstream, "").await;

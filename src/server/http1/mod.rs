@@ -91,7 +91,7 @@ struct Connection<S, V> {
     worker_ends: WorkerEnds,
     /// Of whatever is waited for at present.
     deadline: Deadline,
-    /// Set when the client has said everything.
+    /// Set when the client may have said everything.
     presence: Option<Box<Presence>>,
     spans: Vec<Span>,
     answered: u64,
@@ -249,6 +249,7 @@ where
     async fn converse(&mut self) -> io::Result<Conversed> {
         loop {
             self.terms = Terms::of(&self.worker);
+            self.presence = None;
             let head = match self.read_head().await? {
                 Ok(head) => head,
                 Err(Unheard::Gone) => return Ok(Conversed::Over),

@@ -40,35 +40,38 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// A client has just said everything, and may be silent for `grace`.
-    pub(super) fn new(deadlines: &Rc<Deadlines>, grace: Duration) -> Self {
+    /// A client that has said everything, or may soon have, and may then be silent for `grace`.
+    pub(super) fn new(deadlines: &Rc<Deadlines>, grace: Duration, has_said_all: bool) -> Self {
         let mut presence = Self {
             next_look: deadlines.add(),
             grace,
             span: Duration::ZERO,
             silent_for: Duration::ZERO,
         };
-        presence.wait();
+        presence.wait(has_said_all);
         presence
     }
 
-    /// Ready once the client is to be believed gone. `has_moved` says, and forgets, whether it has
-    /// taken something since the last look, or is slow to.
+    /// Ready once the client is to be believed gone. `has_moved` says, and forgets, whether anything
+    /// has moved since the last look, or the client is slow to take it.
     pub(super) fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
         stream: &impl ToClient,
+        is_ended: bool,
         has_moved: &mut bool,
     ) -> Poll<()> {
         loop {
-            if self.silent_for >= self.grace {
+            // What lies unread hides the end behind it from whoever reads, and not from the system.
+            let has_said_all = is_ended || stream.has_said_all();
+            if has_said_all && self.silent_for >= self.grace {
                 return Poll::Ready(());
             }
             ready!(self.next_look.poll_passed(cx));
             self.silent_for += self.span;
             // A socket that takes no more at present belongs to somebody slow: one that is closed
             // would have answered what it was sent with a reset.
-            if std::mem::take(has_moved) {
+            if std::mem::take(has_moved) || !has_said_all {
                 self.silent_for = Duration::ZERO;
             }
             // A write of nothing would not do: TLS would not pass it on, and where it is passed on, it
@@ -76,13 +79,16 @@ impl Presence {
             if stream.check().is_err() {
                 return Poll::Ready(());
             }
-            self.wait();
+            self.wait(has_said_all);
         }
     }
 
     /// Until the next look, or until the grace is over.
-    fn wait(&mut self) {
-        self.span = LOOK.min(self.grace.saturating_sub(self.silent_for));
+    fn wait(&mut self, has_said_all: bool) {
+        self.span = match has_said_all {
+            true => LOOK.min(self.grace.saturating_sub(self.silent_for)),
+            false => LOOK,
+        };
         self.next_look.set(self.span);
     }
 }
@@ -103,9 +109,10 @@ where
     pub(super) fn poll_gone(self, cx: &mut Context<'_>) -> Poll<()> {
         let wire = &mut *self.shared.0.borrow_mut();
         while !wire.is_ended {
-            // Whoever reads the body will notice; and whoever has asked for much already waits.
+            // Whoever reads the body may notice, but not while its upstream takes nothing of it; and
+            // whoever has asked for much ahead is read no further.
             if !wire.is_body_read() || wire.input.len() >= READ_AHEAD {
-                return Poll::Pending;
+                break;
             }
             wire.expect_little();
             match wire.poll_fill(cx) {
@@ -116,8 +123,10 @@ where
         }
         let presence = self.presence.get_or_insert_with(|| {
             wire.has_moved = false;
-            Box::new(Presence::new(&self.worker.deadlines, self.grace))
+            let has_said_all = wire.is_ended || wire.stream.has_said_all();
+            let deadlines = &self.worker.deadlines;
+            Box::new(Presence::new(deadlines, self.grace, has_said_all))
         });
-        presence.poll_gone(cx, &wire.stream, &mut wire.has_moved)
+        presence.poll_gone(cx, &wire.stream, wire.is_ended, &mut wire.has_moved)
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Wire<S> {
     pub(super) is_lost: bool,
     /// Whether the client has said everything that it will ever say.
     pub(super) is_ended: bool,
-    /// Whether something was written, or waits to be, since somebody last looked.
+    /// Whether something was read or written, or waits to be written, since somebody last looked.
     pub(super) has_moved: bool,
     next_read: usize,
     is_flush_due: bool,
@@ -91,6 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.next_read = (self.next_read * 2).min(LARGEST_READ);
         }
         self.is_ended = count == 0;
+        self.has_moved |= count > 0;
         Poll::Ready(Ok(count))
     }
 
