@@ -5,13 +5,13 @@ local requests = {}
 local position = 0
 
 function init(arguments)
-  local method, path = arguments[1], arguments[2]
+  local method, path, connection = arguments[1], arguments[2], arguments[3]
   local body = nil
   if method == "POST" then
     body = string.rep("x", 4096)
   end
   for session = 1, 1000 do
-    local headers = {["X-User-Id"] = "user-" .. session}
+    local headers = {["X-User-Id"] = "user-" .. session, ["Connection"] = connection}
     requests[session] = wrk.format(method, path, headers, body)
   end
 end
