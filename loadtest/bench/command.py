@@ -28,7 +28,7 @@ def main() -> None:
     system.install_missing()
     scenarios = [one for one in SCENARIOS if not options.only or one.name in options.only]
     cores = system.Cores()
-    chosen = peers.peers(options.peers, options.binary.resolve(), options.baseline)
+    chosen = peers.peers(options.peers, options.binary, options.baseline)
     result = {
         "when": system.now(),
         "command": sys.argv,
@@ -55,10 +55,8 @@ def parse_options() -> argparse.Namespace:
         description="CPU time, memory and latency of cutover and its peers, in one run.",
         epilog="scenarios: " + ", ".join(one.name for one in SCENARIOS),
     )
-    parser.add_argument("--binary", type=pathlib.Path, default=REPOSITORY / "target/release/cutover")
-    parser.add_argument(
-        "--baseline", type=pathlib.Path, help="a second cutover, to compare two builds"
-    )
+    parser.add_argument("--binary", type=file, default=REPOSITORY / "target/release/cutover")
+    parser.add_argument("--baseline", type=file, help="a second cutover, to compare two builds")
     parser.add_argument("--only", nargs="+", metavar="SCENARIO", help="instead of all scenarios")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, help="instead of all")
     parser.add_argument("--rounds", type=int, metavar="N", help="default 3")
@@ -94,6 +92,11 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
+def file(argument: str) -> pathlib.Path:
+    """Absolute, since every peer is started in a directory of its own."""
+    return pathlib.Path(argument).resolve()
+
+
 def versions(chosen: dict[str, peers.Peer]) -> dict:
     return {
         "commit": system.commit(REPOSITORY),
@@ -127,7 +130,10 @@ def rounds(
     results = []
     for number in range(options.rounds):
         for scenario in scenarios:
-            order = [DIRECT, *chosen] if scenario.direct else chosen
+            able = [peer for peer in chosen if peer.is_cutover or not scenario.cutover_only]
+            order = [DIRECT, *able] if scenario.direct else able
+            if not order:
+                continue
             # Whoever comes first in one round comes last in another.
             turn = number % len(order)
             for peer in order[turn:] + order[:turn]:

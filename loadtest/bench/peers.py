@@ -34,6 +34,10 @@ class Peer:
     # Whether legacy answers when `new` said 503.
     substitutes: bool = True
 
+    @property
+    def is_cutover(self) -> bool:
+        return self.config == "cutover.yaml"
+
 
 @dataclass(frozen=True)
 class Running:
@@ -128,12 +132,12 @@ class Stand:
         (self.directory / "edge.pem").write_text("".join(both))
 
     @contextlib.contextmanager
-    def running(self, peer: Peer, workers: int = 1) -> Iterator[Running]:
-        """The peer alone, before the upstream."""
+    def running(self, peer: Peer, workers: int = 1, many: bool = False) -> Iterator[Running]:
+        """The peer alone, before the upstream; cutover perhaps with far more than the job needs."""
         with contextlib.ExitStack() as stack:
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix=peer.name, dir=self.directory))
             ports = system.free_ports(["PORT", "TLS_PORT", "ADMIN"])
-            file = self.fill(peer.config, pathlib.Path(own), {**ports, "WORKERS": workers})
+            file = self.fill(peer.config, pathlib.Path(own), {**ports, "WORKERS": workers, **unrelated(many)})
             command = peer.command(file, workers)
             cores = self.cores.proxy if workers == 1 else self.cores.two
             with open(pathlib.Path(own, "log"), "w+") as log:
@@ -173,6 +177,16 @@ class Stand:
         return str(file)
 
 
+def unrelated(many: bool) -> dict[str, str]:
+    """What a large configuration has besides: 1,000 splits, and 10 routes to each."""
+    split = '  other-%d: {legacy: legacy-api, new: new-api, share: 10%%, key: [{header: X-User-Id}]}'
+    route = "  - {path_prefix: /other/%d, split: other-%d}"
+    return {
+        "OTHER_SPLITS": "\n".join(split % number for number in range(1000 * many)),
+        "OTHER_ROUTES": "\n".join(route % (number, number // 10) for number in range(10000 * many)),
+    }
+
+
 def check(running: Running) -> None:
     """That a peer does the job: the share, stickiness, whole bodies, and legacy as a substitute."""
     name = running.peer.name
@@ -207,7 +221,7 @@ def check(running: Running) -> None:
 
 def check_after(running: Running) -> None:
     """That cutover still did the whole job at the end: a rollback makes everything cheaper."""
-    if running.peer.config != "cutover.yaml":
+    if not running.peer.is_cutover:
         return
     if 'cutover_split_share_ratio{split="api"} 0.1' not in running.metrics():
         raise Void(f"{running.peer.name} no longer sends 10 % to `new`")

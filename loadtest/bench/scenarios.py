@@ -5,12 +5,14 @@ rows say which of them the table shows.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import held
 from bench.load import Load, Meter, h2load, open_loop, wrk
 from bench.peers import Peer, Running, Stand, Void, check_after
+from bench.system import cpu_seconds
 
 CONNECTIONS = 64
 H2_CONNECTIONS, H2_STREAMS = 8, 8
@@ -37,6 +39,7 @@ class Scenario:
     rows: tuple[Row, ...]
     # Whether it is measured without any proxy, too.
     direct: bool = False
+    cutover_only: bool = False
 
 
 DIRECT = Peer("direct", "", lambda file, workers: [], "no proxy")
@@ -81,6 +84,20 @@ def with_h2load(stand: Stand, running: Running, seconds: int) -> Load:
     return h2load(stand.cores.load, target, seconds, H2_CONNECTIONS, H2_STREAMS)
 
 
+def many_routes(stand: Stand, peer: Peer, seconds: int) -> dict:
+    """A large configuration: what it costs per request, and what it costs without any."""
+    with stand.running(peer, many=True) as running:
+        generate = with_wrk("GET", "/1k")
+        generate(stand, running, WARM_UP)
+        before = sum(cpu_seconds(running.pid))
+        time.sleep(seconds)
+        resting = sum(cpu_seconds(running.pid)) - before
+        meter = Meter(running.pid, stand.upstream)
+        result = meter.end(sound(generate(stand, running, seconds)), stand.cores.load_threads)
+        check_after(running)
+        return {**result, "resting_percent": 100 * resting / seconds}
+
+
 def two_workers(stand: Stand, peer: Peer, seconds: int) -> dict:
     """Two workers on two cores, then one on one, before a load side that is the same for both.
 
@@ -98,7 +115,7 @@ def two_workers(stand: Stand, peer: Peer, seconds: int) -> dict:
 
             generate(WARM_UP)
             balance: dict = {}
-            if peer.config == "cutover.yaml":
+            if peer.is_cutover:
                 sample = threading.Timer(seconds / 2, lambda: balance.update(worker_connections(running)))
                 sample.start()
             meter = Meter(running.pid, stand.upstream)
@@ -150,6 +167,16 @@ SCENARIOS = (
     cpu("tls-h2", "TLS, HTTP/2, 1 KiB GET", with_h2load),
     cpu("connect", "new connection per request", with_wrk("GET", "/1k", reconnect=True)),
     cpu("active-2000", "2,000 active connections", with_wrk("GET", "/1k", connections=ACTIVE)),
+    Scenario(
+        "many-routes",
+        "1 KiB GET, 10,000 routes",
+        many_routes,
+        (
+            Row("1 KiB GET, 10,000 routes and 1,000 splits", "cpu_us_per_request", CPU),
+            Row("no request, 10,000 routes and 1,000 splits", "resting_percent", "% of a core"),
+        ),
+        cutover_only=True,
+    ),
     Scenario(
         "two-workers",
         "two workers on two cores",
