@@ -12,7 +12,8 @@ import statistics
 
 from bench.scenarios import Row, Scenario
 
-RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results"
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "loadtest" / "results"
 BASES = ("nginx", "haproxy", "envoy", "direct", "baseline")
 
 
@@ -96,7 +97,10 @@ def save(result: dict, text: str) -> pathlib.Path:
     commit = result["versions"]["commit"][:7]
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M")
     path = RESULTS / f"{stamp}-{commit}.json"
-    path.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
+    raw = json.dumps(rounded(result), indent=1, ensure_ascii=False)
+    # Where the repository and the home lie on this machine is nobody's business.
+    raw = raw.replace(f"{REPOSITORY}/", "").replace(str(pathlib.Path.home()), "~")
+    path.write_text(raw + "\n")
     path.with_suffix(".md").write_text(text + "\n")
     return path
 
