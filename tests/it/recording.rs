@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::harness::client::Client;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Script, Upstream};
-use crate::harness::{LOOK_AGAIN, PATIENCE, eventually, migration};
+use crate::harness::{LOOK_AGAIN, PATIENCE, ended, eventually, migration};
 
 /// What is believed of bunching before legacy has shown it.
 const PRIOR_OVERDISPERSION: f64 = 1.5;
@@ -316,15 +316,7 @@ impl Recording {
         let kill = format!("kill -INT {}", self.0.id());
         let sent = Command::new("sh").arg("-c").arg(&kill).status();
         assert!(sent.expect("there is a shell").success());
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = self.0.try_wait().expect("it is our child") {
-                break status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it never ended");
-            tokio::time::sleep(LOOK_AGAIN).await;
-        };
-        assert_eq!(status.code(), Some(0));
+        assert_eq!(ended(&mut self.0).await.code(), Some(0));
     }
 }
 

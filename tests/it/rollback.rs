@@ -15,7 +15,7 @@ use crate::harness::keys::keys;
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::traffic::Traffic;
 use crate::harness::upstream::{Reply, Script, Step, Upstream};
-use crate::harness::{LOOK_AGAIN, PATIENCE, eventually, migration};
+use crate::harness::{eventually, found, migration};
 
 /// A split at half of the keys that tells in its answers whether it fell back.
 pub(crate) async fn start(legacy: &Upstream, new: &Upstream, settings: &str) -> Proxy {
@@ -40,22 +40,15 @@ fn patient(failure: Script) -> (Upstream, Arc<AtomicBool>) {
 
 /// Waits until the last decision is `action`.
 pub(crate) async fn decision(proxy: &Proxy, action: &str) -> Decision {
-    let started = Instant::now();
-    loop {
+    found(async || {
         let split = proxy.split("api").await;
-        if let Some(decision) = &split.last_decision
-            && decision.action == action
-        {
-            return decision.clone();
+        let (decided, conditions) = (split.last_decision, split.conditions);
+        match decided {
+            Some(decision) if decision.action == action => Ok(decision),
+            other => Err(format!("no {action}, but {other:?} and {conditions:?}")),
         }
-        assert!(
-            started.elapsed() < PATIENCE,
-            "no {action}, but {:?} and {:?}",
-            split.last_decision,
-            split.conditions
-        );
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    })
+    .await
 }
 
 pub(crate) async fn is(proxy: &Proxy, phase: Phase, share: &str) {

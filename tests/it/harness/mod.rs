@@ -18,6 +18,7 @@ pub(crate) mod upstream;
 pub(crate) mod witness;
 
 use std::fmt::Display;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes that happens at all.
@@ -67,11 +68,32 @@ routes:
 
 /// Waits until `condition` holds, and says `what` never happened if it does not.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    found(async || match condition().await {
+        true => Ok(()),
+        false => Err(format!("never happened: {what}")),
+    })
+    .await;
+}
+
+/// What `look` finds, which says what it saw as long as it does not.
+pub(crate) async fn found<T>(mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
-    while !condition().await {
-        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(started.elapsed() < PATIENCE, "{seen}"),
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// How a program that we have started ends by itself.
+pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
+    found(async || {
+        let status = child.try_wait().expect("it is our child");
+        status.ok_or_else(|| "it never ended".to_owned())
+    })
+    .await
 }
 
 /// What `future` returns; a test that hangs says where.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cutover::control::protocol::{EndpointStatus, SplitStatus, Status};
@@ -193,22 +193,18 @@ impl Site {
             listeners: Vec::new(),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        let started = Instant::now();
-        while proxy.admin.port() == 0 || proxy.listeners.is_empty() {
-            assert!(
-                started.elapsed() < PATIENCE,
-                "it never announced its addresses"
-            );
+        eventually("it announces its addresses", async || {
             let exit = proxy.child.try_wait().expect("it is our child");
             assert!(exit.is_none(), "it ended at once: {exit:?}");
-            tokio::time::sleep(super::LOOK_AGAIN).await;
             // The admin address is announced last, so listeners are complete once it is there.
             let lines = lock(&announced).clone();
             proxy.listeners = addresses(&lines, "listening on ");
             if let [admin] = addresses(&lines, "admin on ")[..] {
                 proxy.admin = admin;
             }
-        }
+            proxy.admin.port() != 0 && !proxy.listeners.is_empty()
+        })
+        .await;
         eventually("it is ready", async || {
             proxy.ask("/readyz").await.status == 200
         })
@@ -315,18 +311,14 @@ impl Proxy {
 
     /// Waits until the sum of a metric's samples with these labels is `value`.
     pub(crate) async fn counts(&self, value: f64, name: &str, labels: &[(&str, &str)]) {
-        let started = Instant::now();
-        loop {
-            let found = self.metrics().await.sum(name, labels);
-            if (found - value).abs() < f64::EPSILON {
-                return;
+        super::found(async || {
+            let sum = self.metrics().await.sum(name, labels);
+            match (sum - value).abs() < f64::EPSILON {
+                true => Ok(()),
+                false => Err(format!("{name}{labels:?} is {sum}, not {value}")),
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{name}{labels:?} is {found}, not {value}"
-            );
-            tokio::time::sleep(super::LOOK_AGAIN).await;
-        }
+        })
+        .await;
     }
 
     /// Waits until so many connections and requests were turned away for this reason.
@@ -436,14 +428,7 @@ impl Proxy {
 
     /// Waits until the program has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it never ended");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        super::ended(&mut self.child).await
     }
 
     /// Waits until it has written `part` this often.

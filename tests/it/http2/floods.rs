@@ -119,6 +119,10 @@ async fn requests_that_are_withdrawn_once_they_cost_something_end_their_connecti
     flooded.has_passed("slow reset").await;
 }
 
+/// A deadline as gRPC clients set one, at which a client under test gives its requests up; longer would
+/// do as well.
+const DEADLINE: Duration = Duration::from_millis(300);
+
 #[tokio::test]
 async fn requests_that_are_withdrawn_when_their_time_is_up_end_no_connection() {
     let flooded = Flooded::start().await;
@@ -133,8 +137,7 @@ async fn requests_that_are_withdrawn_when_their_time_is_up_end_no_connection() {
         let asks: Vec<u8> = streams.iter().flat_map(ask).collect();
         client.write_until_stuck(&asks).await;
         eventually("all have begun", async || asked() == round * 100).await;
-        // A deadline as clients set them. Longer does no harm.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(DEADLINE).await;
         let resets: Vec<u8> = streams.iter().flat_map(|stream| reset(*stream)).collect();
         client.write_until_stuck(&resets).await;
         eventually("the upstream is left alone", async || {
