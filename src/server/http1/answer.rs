@@ -70,6 +70,7 @@ pub(super) fn write_head(
     write_line(out, parts.status, asked.version);
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let framing = framing(parts.status, announced, body, asked);
+    let length = unsent_length(parts.status, announced, body, asked);
     let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut is_last = is_switch || !asked.is_persistent || framing == Framing::UntilClose;
     let mut is_dated = false;
@@ -80,7 +81,7 @@ pub(super) fn write_head(
                 continue;
             }
             header::CONTENT_LENGTH => {
-                write_length(out, parts.status, framing, Some(value), asked);
+                write_length(out, framing, length);
                 continue;
             }
             // It tells which trailers follow a body; only chunks have any.
@@ -91,12 +92,7 @@ pub(super) fn write_head(
         write_field(out, name.as_str(), value.as_bytes());
     }
     if announced.is_none() {
-        write_length(out, parts.status, framing, None, asked);
-        if let (Framing::Nothing, Some(length @ 1..)) = (framing, body.exact())
-            && asked.is_head
-        {
-            put_length(out, length);
-        }
+        write_length(out, framing, length);
     }
     if framing == Framing::Chunked {
         out.put_slice(b"Transfer-Encoding: chunked\r\n");
@@ -144,35 +140,44 @@ fn framing(
         return Framing::Nothing;
     }
     // An upstream that speaks HTTP/2 may announce a length, which its frames then have.
-    let announced = || announced?.to_str().ok()?.parse().ok();
-    match body.exact().or_else(announced) {
+    match body.exact().or_else(|| number(announced)) {
         Some(length) => Framing::Length(length),
         None if asked.version >= Version::HTTP_11 => Framing::Chunked,
         None => Framing::UntilClose,
     }
 }
 
-/// Writes a length that was `announced`, or is known without that.
-fn write_length(
-    out: &mut BytesMut,
+/// The length of what is not sent, where an answer may tell it: of use all the same.
+fn unsent_length(
     status: StatusCode,
-    framing: Framing,
     announced: Option<&HeaderValue>,
+    body: &SizeHint,
     asked: Asked,
-) {
-    match (framing, announced) {
-        (Framing::Length(length), _) => put_length(out, length),
-        // The length of what is not sent, and is of use all the same.
-        (Framing::Nothing, Some(length)) if asked.is_head || status == StatusCode::NOT_MODIFIED => {
-            write_field(out, "content-length", length.as_bytes());
-        }
-        _ => {}
+) -> Option<u64> {
+    if !asked.is_head && status != StatusCode::NOT_MODIFIED {
+        return None;
+    }
+    // An upstream that leaves its body out announces a length or keeps silent; ours are there.
+    let own = || body.exact().filter(|length| *length > 0);
+    number(announced).or_else(own)
+}
+
+/// Writes how long the body is, or would be.
+fn write_length(out: &mut BytesMut, framing: Framing, unsent: Option<u64>) {
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Nothing => unsent,
+        Framing::Chunked | Framing::UntilClose => None,
+    };
+    if let Some(length) = length {
+        let mut digits = itoa::Buffer::new();
+        write_field(out, "content-length", digits.format(length).as_bytes());
     }
 }
 
-fn put_length(out: &mut BytesMut, length: u64) {
-    let mut digits = itoa::Buffer::new();
-    write_field(out, "content-length", digits.format(length).as_bytes());
+/// A length as a number.
+fn number(announced: Option<&HeaderValue>) -> Option<u64> {
+    announced?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -215,70 +220,32 @@ mod tests {
             ..ASKED
         };
         let told = [("content-length", "5")];
-        let ok = "HTTP/1.1 200 OK\r\n";
+        let five = (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n",
+            Framing::Length(5),
+            false,
+        );
+        let chunked = (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
+            Framing::Chunked,
+            false,
+        );
+        let to_the_end = (
+            "HTTP/1.0 200 OK\r\nConnection: close\r\n",
+            Framing::UntilClose,
+            true,
+        );
+        let kept = "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n";
         for (fields, length, asked, expected) in [
-            (
-                &[][..],
-                Some(5),
-                ASKED,
-                (
-                    format!("{ok}Content-Length: 5\r\n"),
-                    Framing::Length(5),
-                    false,
-                ),
-            ),
-            (
-                &told,
-                Some(5),
-                ASKED,
-                (
-                    format!("{ok}Content-Length: 5\r\n"),
-                    Framing::Length(5),
-                    false,
-                ),
-            ),
-            (
-                &told,
-                None,
-                ASKED,
-                (
-                    format!("{ok}Content-Length: 5\r\n"),
-                    Framing::Length(5),
-                    false,
-                ),
-            ),
-            (
-                &[],
-                None,
-                ASKED,
-                (
-                    format!("{ok}Transfer-Encoding: chunked\r\n"),
-                    Framing::Chunked,
-                    false,
-                ),
-            ),
-            (
-                &[],
-                None,
-                old,
-                (
-                    "HTTP/1.0 200 OK\r\nConnection: close\r\n".into(),
-                    Framing::UntilClose,
-                    true,
-                ),
-            ),
-            (
-                &[],
-                Some(0),
-                old,
-                (
-                    "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n".into(),
-                    Framing::Length(0),
-                    false,
-                ),
-            ),
+            (&[][..], Some(5), ASKED, five),
+            (&told, Some(5), ASKED, five),
+            (&told, None, ASKED, five),
+            (&[], None, ASKED, chunked),
+            (&[], None, old, to_the_end),
+            (&[], Some(0), old, (kept, Framing::Length(0), false)),
         ] {
-            assert_eq!(head(200, fields, length, asked), expected);
+            let (head, framing, is_last) = head(200, fields, length, asked);
+            assert_eq!((head.as_str(), framing, is_last), expected);
         }
     }
 

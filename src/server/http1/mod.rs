@@ -42,7 +42,7 @@ use crate::upstream::inflow::Arriving;
 use self::answer::Asked;
 use self::body::Shared;
 use self::head::{Head, Limits, Span};
-use self::presence::{Presence, Watched};
+use self::presence::Presence;
 use self::sending::Sending;
 use self::wire::Leave;
 use super::last_call::LastCall;
@@ -50,6 +50,8 @@ use super::stream::ToClient;
 
 /// How long a connection keeps what a request needs, in case another one follows.
 const BRIEFLY: Duration = Duration::from_secs(1);
+/// Bytes that are read ahead of their turn, while a client is watched.
+const READ_AHEAD: usize = 8 * 1024;
 /// Bytes of a client thrown away after its last answer: more than is on its way at any moment.
 const MOST_DISCARDED: usize = 16 * 1024 * 1024;
 /// Time for a client to notice its last answer.
@@ -350,15 +352,34 @@ where
             if let Poll::Ready(Ok(response)) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            let watched = Watched {
-                shared: &self.shared,
-                presence: &mut self.presence,
-                worker: &self.worker,
-                grace: self.terms.half_close_grace,
-            };
-            watched.poll_gone(cx).map(|()| None)
+            self.poll_gone(cx).map(|()| None)
         })
         .await
+    }
+
+    /// Ready once the client has left that waits for its answer.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wire = &mut *self.shared.0.borrow_mut();
+        while !wire.is_ended {
+            // Whoever reads the body may notice, but not while its upstream takes nothing of it; and
+            // whoever has asked for much ahead is read no further.
+            if !wire.is_body_read() || wire.input.len() >= READ_AHEAD {
+                break;
+            }
+            wire.expect_little();
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let presence = self.presence.get_or_insert_with(|| {
+            wire.has_moved = false;
+            let has_said_all = wire.is_ended || wire.stream.has_said_all();
+            let grace = self.terms.half_close_grace;
+            Box::new(Presence::new(&self.worker.deadlines, grace, has_said_all))
+        });
+        presence.poll_gone(cx, &wire.stream, wire.is_ended, &mut wire.has_moved)
     }
 
     /// Sends an answer. Whether the connection goes on behind it.
@@ -370,15 +391,8 @@ where
             if polled.is_ready() || !sending.awaits_upstream() {
                 return polled;
             }
-            let watched = Watched {
-                shared: &self.shared,
-                presence: &mut self.presence,
-                worker: &self.worker,
-                grace: self.terms.half_close_grace,
-            };
-            watched
-                .poll_gone(cx)
-                .map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
+            let gone = self.poll_gone(cx);
+            gone.map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
         })
         .await;
         if let Err(error) = sent {

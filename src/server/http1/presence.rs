@@ -14,20 +14,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::proxy::worker::Worker;
 use crate::server::stream::ToClient;
 use crate::upstream::deadline::{Deadline, Deadlines};
-
-use super::body::Shared;
 
 /// Between two looks at a client that has said everything: how soon its reset is noticed while
 /// nothing is written.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Bytes that are read ahead of their turn, while a client is watched.
-const READ_AHEAD: usize = 8 * 1024;
 
 /// Whether a client is still there, having said everything.
 #[derive(Debug)]
@@ -90,43 +82,5 @@ impl Presence {
             false => LOOK,
         };
         self.next_look.set(self.span);
-    }
-}
-
-/// A client that waits for its answer.
-pub(super) struct Watched<'connection, S> {
-    pub(super) shared: &'connection Shared<S>,
-    pub(super) presence: &'connection mut Option<Box<Presence>>,
-    pub(super) worker: &'connection Rc<Worker>,
-    pub(super) grace: Duration,
-}
-
-impl<S> Watched<'_, S>
-where
-    S: AsyncRead + AsyncWrite + ToClient + Unpin,
-{
-    /// Ready once the client has left.
-    pub(super) fn poll_gone(self, cx: &mut Context<'_>) -> Poll<()> {
-        let wire = &mut *self.shared.0.borrow_mut();
-        while !wire.is_ended {
-            // Whoever reads the body may notice, but not while its upstream takes nothing of it; and
-            // whoever has asked for much ahead is read no further.
-            if !wire.is_body_read() || wire.input.len() >= READ_AHEAD {
-                break;
-            }
-            wire.expect_little();
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        let presence = self.presence.get_or_insert_with(|| {
-            wire.has_moved = false;
-            let has_said_all = wire.is_ended || wire.stream.has_said_all();
-            let deadlines = &self.worker.deadlines;
-            Box::new(Presence::new(deadlines, self.grace, has_said_all))
-        });
-        presence.poll_gone(cx, &wire.stream, wire.is_ended, &mut wire.has_moved)
     }
 }
