@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::upstream::http1::decode::{Decoder, Piece};
+use crate::upstream::http1::outgoing::Outgoing;
 use crate::upstream::inflow::{Inflow, InflowError};
 
 use super::wire::{Leave, Wire};
@@ -31,12 +32,12 @@ where
 
 impl<S> Shared<S> {
     /// An answer is going to be written: the room for it, with what has to go before it.
-    pub(super) fn begin_answer(&self) -> BytesMut {
+    pub(super) fn begin_answer(&self) -> Outgoing {
         let mut wire = self.0.borrow_mut();
         if wire.leave == Leave::Awaited {
             wire.leave = Leave::Withheld;
         }
-        std::mem::take(&mut wire.output)
+        std::mem::take(&mut wire.outgoing)
     }
 }
 
@@ -51,7 +52,7 @@ where
             Leave::Awaited => {
                 wire.leave = Leave::Given;
                 if wire.input.is_empty() {
-                    wire.output.extend_from_slice(CONTINUE);
+                    wire.outgoing.text_mut().extend_from_slice(CONTINUE);
                 }
             }
             Leave::Withheld => return Poll::Pending,
@@ -59,11 +60,11 @@ where
         if wire.is_lost {
             return Poll::Ready(Some(Err(InflowError)));
         }
-        if wire.has_unsent() {
-            let mut out = std::mem::take(&mut wire.output);
-            let sent = wire.poll_send(cx, &mut out, &mut Bytes::new());
+        if !wire.outgoing.is_gone() {
+            let mut outgoing = std::mem::take(&mut wire.outgoing);
+            let sent = wire.poll_send(cx, &mut outgoing);
             // What the socket does not take now goes with the answer at the latest.
-            wire.output = out;
+            wire.outgoing = outgoing;
             if let Poll::Ready(Err(_)) = sent {
                 return Poll::Ready(Some(Err(wire.break_off())));
             }

@@ -4,23 +4,21 @@
 //! there yet. A piece is written before the next one is asked for, so a client that takes nothing
 //! makes nobody keep more than one.
 
-use std::fmt::Write;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::edge::overload::CountedBody;
 use crate::proxy::worker::Worker;
-use crate::upstream::http1::request::write_trailers;
+use crate::upstream::http1::outgoing::Outgoing;
 
 use super::answer::{self, Asked, Framing};
 use super::body::Shared;
-use super::wire::COPY_LIMIT;
 
 /// An answer on its way to a client.
 #[derive(Debug)]
@@ -29,12 +27,7 @@ pub(super) struct Sending {
     framing: Framing,
     is_last: bool,
     takes_trailers: bool,
-    /// The head, framing and small pieces, to be written next.
-    out: BytesMut,
-    /// A large piece, to be written behind them.
-    piece: Bytes,
-    /// Whether a CRLF is owed to the end of the present chunk.
-    owes_chunk_end: bool,
+    outgoing: Outgoing,
     body_is: BodyIs,
 }
 
@@ -64,16 +57,16 @@ impl Sending {
             true => SizeHint::with_exact(0),
             false => body.size_hint(),
         };
-        let mut out = shared.begin_answer();
-        let (framing, is_last) = answer::write_head(&mut out, &parts, &hint, asked, &worker.date());
+        let mut outgoing = shared.begin_answer();
+        let date = worker.date();
+        let (framing, is_last) =
+            answer::write_head(outgoing.text_mut(), &parts, &hint, asked, &date);
         let mut sending = Self {
             body,
             framing,
             is_last,
             takes_trailers: asked.takes_trailers,
-            out,
-            piece: Bytes::new(),
-            owes_chunk_end: false,
+            outgoing,
             body_is: BodyIs::Ready,
         };
         if sending.body.is_end_stream() || framing == Framing::Nothing {
@@ -95,7 +88,7 @@ impl Sending {
 
     /// Whether everything has been written that there is at present.
     pub(super) fn awaits_upstream(&self) -> bool {
-        self.body_is == BodyIs::Awaited && self.out.is_empty() && self.piece.is_empty()
+        self.body_is == BodyIs::Awaited && self.outgoing.is_gone()
     }
 
     /// Moves as much as there is and the client takes.
@@ -114,12 +107,12 @@ impl Sending {
             // Whoever hands over pieces may read the request's body meanwhile.
             self.gather(cx);
             let mut wire = shared.0.borrow_mut();
-            ready!(wire.poll_send(cx, &mut self.out, &mut self.piece))?;
+            ready!(wire.poll_send(cx, &mut self.outgoing))?;
             match self.body_is {
                 BodyIs::Ready => {}
                 BodyIs::Awaited => return Poll::Pending,
                 BodyIs::Ended => {
-                    wire.output = std::mem::take(&mut self.out);
+                    wire.outgoing = std::mem::take(&mut self.outgoing);
                     return Poll::Ready(Ok(()));
                 }
                 BodyIs::Broken => return Poll::Ready(Err(broken_off())),
@@ -132,11 +125,10 @@ impl Sending {
         if self.body_is == BodyIs::Awaited {
             self.body_is = BodyIs::Ready;
         }
-        while self.body_is == BodyIs::Ready && self.piece.is_empty() && self.out.len() < COPY_LIMIT
-        {
+        while self.body_is == BodyIs::Ready && self.outgoing.has_room() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => {
-                    self.end_chunk();
+                    self.outgoing.end_chunk();
                     self.body_is = BodyIs::Awaited;
                 }
                 Poll::Ready(None) => self.end_body(None),
@@ -145,7 +137,8 @@ impl Sending {
                     Ok(piece) => {
                         self.add_piece(piece);
                         // What ends chunks must not go before a piece that waits.
-                        let may_end = self.piece.is_empty() || self.framing != Framing::Chunked;
+                        let may_end =
+                            !self.outgoing.holds_piece() || self.framing != Framing::Chunked;
                         if may_end && self.body_is == BodyIs::Ready && self.body.is_end_stream() {
                             self.end_body(None);
                         }
@@ -167,20 +160,10 @@ impl Sending {
                 // More than was announced would be taken for the next answer.
                 None => return self.body_is = BodyIs::Broken,
             },
-            Framing::Chunked => {
-                self.end_chunk();
-                // A number of at most 16 digits always fits.
-                let _ = write!(self.out, "{:x}\r\n", piece.len());
-                self.owes_chunk_end = true;
-            }
+            Framing::Chunked => return self.outgoing.add_chunk(piece),
             Framing::UntilClose => {}
         }
-        if self.out.len() + piece.len() <= COPY_LIMIT {
-            self.out.extend_from_slice(&piece);
-            self.end_chunk();
-        } else {
-            self.piece = piece;
-        }
+        self.outgoing.add(piece);
     }
 
     fn end_body(&mut self, trailers: Option<&HeaderMap>) {
@@ -190,15 +173,8 @@ impl Sending {
             _ => BodyIs::Ended,
         };
         if self.framing == Framing::Chunked {
-            self.end_chunk();
-            self.out.put_slice(b"0\r\n");
-            write_trailers(&mut self.out, trailers.filter(|_| self.takes_trailers));
-        }
-    }
-
-    fn end_chunk(&mut self) {
-        if std::mem::take(&mut self.owes_chunk_end) {
-            self.out.put_slice(b"\r\n");
+            let trailers = trailers.filter(|_| self.takes_trailers);
+            self.outgoing.end_chunks(trailers);
         }
     }
 }
@@ -213,54 +189,6 @@ mod tests {
     use super::*;
     use crate::proxy::body::ResponseBody;
 
-    /// What is written of a body that is handed over in these pieces.
-    fn written(
-        framing: Framing,
-        pieces: &[&'static [u8]],
-        trailers: Option<HeaderMap>,
-    ) -> (Vec<u8>, BodyIs) {
-        let mut sending = Sending {
-            body: CountedBody::uncounted(ResponseBody::own(Bytes::new())),
-            framing,
-            is_last: false,
-            takes_trailers: true,
-            out: BytesMut::new(),
-            piece: Bytes::new(),
-            owes_chunk_end: false,
-            body_is: BodyIs::Ready,
-        };
-        let mut wire = Vec::new();
-        for piece in pieces {
-            sending.add_piece(Bytes::from_static(piece));
-            // Whatever is large is written before the next piece is asked for.
-            if !sending.piece.is_empty() {
-                wire.extend_from_slice(&sending.out.split());
-                wire.extend_from_slice(&std::mem::take(&mut sending.piece));
-            }
-        }
-        if sending.body_is == BodyIs::Ready {
-            sending.end_body(trailers.as_ref());
-        }
-        wire.extend_from_slice(&sending.out);
-        (wire, sending.body_is)
-    }
-
-    #[test]
-    fn chunks_are_framed_whatever_their_size() {
-        static LARGE: [u8; 5000] = [b'a'; 5000];
-        let mut trailers = HeaderMap::new();
-        trailers.insert("x-sum", "1".parse().expect("a value"));
-        let (wire, end) = written(
-            Framing::Chunked,
-            &[b"one", b"", &LARGE, b"x"],
-            Some(trailers),
-        );
-        let large = String::from_utf8_lossy(&LARGE);
-        let expected = format!("3\r\none\r\n1388\r\n{large}\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n");
-        assert_eq!(String::from_utf8_lossy(&wire), expected);
-        assert_eq!(end, BodyIs::Ended);
-    }
-
     #[test]
     fn neither_less_nor_more_than_was_announced_is_an_end() {
         for (pieces, expected) in [
@@ -268,9 +196,22 @@ mod tests {
             (&[b"ab"], BodyIs::Broken),
             (&[b"ab", b"cd"], BodyIs::Broken),
         ] {
-            let (wire, end) = written(Framing::Length(3), pieces, None);
-            assert_eq!(end, expected);
-            assert!(wire.len() <= 3);
+            let mut sending = Sending {
+                body: CountedBody::uncounted(ResponseBody::own(Bytes::new())),
+                framing: Framing::Length(3),
+                is_last: false,
+                takes_trailers: true,
+                outgoing: Outgoing::default(),
+                body_is: BodyIs::Ready,
+            };
+            for piece in pieces {
+                sending.add_piece(Bytes::from_static(piece));
+            }
+            if sending.body_is == BodyIs::Ready {
+                sending.end_body(None);
+            }
+            assert_eq!(sending.body_is, expected);
+            assert!(sending.outgoing.waiting() <= 3);
         }
     }
 }

@@ -3,14 +3,15 @@
 //! Both sides of a request need it at the same time, the body that is read by whoever uploads it and
 //! the answer that is written, so it is shared between them and borrowed for the moment of a call.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::upstream::http1::decode::Decoder;
+use crate::upstream::http1::outgoing::Outgoing;
 
 /// Bytes asked of the socket at first; doubled while reads fill it, so that a large body needs few
 /// system calls and a small request little memory.
@@ -19,10 +20,6 @@ const FIRST_READ: usize = 8 * 1024;
 const LARGEST_READ: usize = 64 * 1024;
 /// With less room than this behind what was read, a buffer is made anew.
 const LEAST_READ: usize = 2 * 1024;
-/// Up to this size a piece is copied behind what waits, to leave in one write with it: gathering 1 KiB
-/// costs more than copying it, flattening 64 KiB costs 4 µs.
-pub(super) const COPY_LIMIT: usize = 4 * 1024;
-
 /// Whether a client may send the body that it has announced (RFC 9110 §10.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leave {
@@ -41,7 +38,7 @@ pub(super) struct Wire<S> {
     /// Read, and not yet taken.
     pub(super) input: BytesMut,
     /// To be written before the next answer; else empty room for one.
-    pub(super) output: BytesMut,
+    pub(super) outgoing: Outgoing,
     /// Where the present request's body ends.
     pub(super) decoder: Decoder,
     pub(super) leave: Leave,
@@ -52,7 +49,6 @@ pub(super) struct Wire<S> {
     /// Whether something was read or written, or waits to be written, since somebody last looked.
     pub(super) has_moved: bool,
     next_read: usize,
-    is_flush_due: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -61,14 +57,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream,
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            outgoing: Outgoing::default(),
             decoder: Decoder::Ended,
             leave: Leave::Given,
             is_lost: false,
             is_ended: false,
             has_moved: false,
             next_read: FIRST_READ,
-            is_flush_due: false,
         }
     }
 
@@ -109,51 +104,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(read.len()))
     }
 
-    /// Writes `out`, and `piece` behind it.
+    /// Has all that waits leave.
     ///
     /// # Errors
     /// Those of the socket.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        out: &mut BytesMut,
-        piece: &mut Bytes,
+        outgoing: &mut Outgoing,
     ) -> Poll<io::Result<()>> {
-        while !(out.is_empty() && piece.is_empty()) {
-            self.has_moved = true;
-            let mut stream = Pin::new(&mut self.stream);
-            let written = if piece.is_empty() {
-                stream.as_mut().poll_write(cx, out)
-            } else if out.is_empty() {
-                stream.as_mut().poll_write(cx, piece)
-            } else {
-                let slices = [IoSlice::new(out), IoSlice::new(piece)];
-                stream.as_mut().poll_write_vectored(cx, &slices)
-            };
-            let count = ready!(written)?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.is_flush_due = true;
-            let from_out = count.min(out.len());
-            out.advance(from_out);
-            piece.advance(count - from_out);
-        }
-        if self.is_flush_due {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.is_flush_due = false;
-        }
-        Poll::Ready(Ok(()))
+        self.has_moved |= outgoing.waiting() > 0;
+        ready!(outgoing.poll_write(cx, &mut self.stream))?;
+        outgoing.poll_flush(cx, &mut self.stream)
     }
 
     /// Whether the present request's body was read to its end.
     pub(super) fn is_body_read(&self) -> bool {
         !self.is_lost && self.decoder.is_ended()
-    }
-
-    /// Whether something waits to be written, here or in what encrypts it.
-    pub(super) fn has_unsent(&self) -> bool {
-        !self.output.is_empty() || self.is_flush_due
     }
 
     /// What is read next is no body, and hence not much.
@@ -172,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Gives back the memory that an idle connection does not need.
     pub(super) fn shrink(&mut self) {
         self.next_read = FIRST_READ;
-        self.output = BytesMut::new();
+        self.outgoing = Outgoing::default();
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod decode;
 pub mod excess;
 pub mod exchange;
+pub mod outgoing;
 pub mod request;
 pub mod reserved;
 pub mod response;

@@ -4,31 +4,28 @@
 //! bytes, so that a failed attempt can be repeated elsewhere. Above the limit nothing is kept and
 //! nothing can be repeated: memory stays bounded, and the caller counts it.
 
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Body;
-use tokio::io::AsyncWrite;
 
 use crate::upstream::connect::Stream;
 use crate::upstream::watch::Watch;
 
 use super::excess::ClientBody;
-use super::request::write_trailers;
+use super::outgoing::Outgoing;
 use super::reserved::may_trail;
 
-/// Pieces up to this size are copied behind the head into one write; larger ones are gathered,
-/// because copying 64 KiB costs more than a second slice of a vectored write.
-const COPY_LIMIT: usize = 4096;
 /// What TLS can put into one record at most (RFC 8446 §5.1).
 const LARGEST_RECORD: usize = 16 * 1024;
 /// Pieces below this size are collected before they are kept.
 const SMALL_PIECE: usize = 512;
+/// Bytes of them that are kept as one.
+const COLLECTED: usize = 4096;
 
 /// A request's body: what of it was already read from the client, and the rest.
 #[derive(Debug)]
@@ -277,7 +274,7 @@ impl RequestBody {
         self.kept_bytes += piece.len();
         if piece.len() < SMALL_PIECE {
             self.tail.extend_from_slice(piece);
-            if self.tail.len() >= COPY_LIMIT {
+            if self.tail.len() >= COLLECTED {
                 self.close_tail();
             }
         } else {
@@ -330,21 +327,11 @@ pub enum BrokenOff {
 #[derive(Debug)]
 pub struct Upload {
     body: RequestBody,
-    /// The head, framing, and small pieces, to be written next.
-    out: BytesMut,
-    /// A large piece, to be written after `out`.
-    piece: Bytes,
-    /// Whether a CRLF is owed to the end of the present chunk.
-    owes_chunk_end: bool,
+    outgoing: Outgoing,
     /// Whether the head waits for the first piece of a body that comes over HTTP/2, to leave in one
     /// write with it.
     awaits_body: bool,
     is_body_ended: bool,
-    /// Bytes that the connection has taken.
-    written: u64,
-    /// Whether TLS may hold back some of them: it takes more than the socket does, and nothing but
-    /// a flush moves the rest.
-    is_flush_due: bool,
     /// A failed write may have sent a part of what it was given.
     has_failed_midway: bool,
 }
@@ -367,36 +354,31 @@ impl Upload {
         Self {
             awaits_body: !is_body_ended && body.is_stream,
             body,
-            out: head,
-            piece: Bytes::new(),
-            owes_chunk_end: false,
+            outgoing: Outgoing::from(head),
             is_body_ended,
-            written: 0,
-            is_flush_due: false,
             has_failed_midway: false,
         }
     }
 
     /// Whether anything that the upstream can understand may have left this process.
     pub const fn is_sent(&self) -> bool {
-        self.written > 0 || self.has_failed_midway
+        self.outgoing.written() > 0 || self.has_failed_midway
     }
 
     /// Bytes that the connection has taken so far; grows while there is progress.
     pub const fn written(&self) -> u64 {
-        self.written
+        self.outgoing.written()
     }
 
     /// Whether everything has been written, and nothing of it is held back.
     pub fn is_finished(&self) -> bool {
-        self.is_body_ended && self.out.is_empty() && self.piece.is_empty() && !self.is_flush_due
+        self.is_body_ended && self.outgoing.is_gone()
     }
 
     /// Whether everything that the client has delivered has been written, and there is more to
     /// come.
     pub fn awaits_client(&self) -> bool {
-        let is_written = self.out.is_empty() && self.piece.is_empty() && !self.is_flush_due;
-        !self.is_body_ended && (is_written || self.awaits_body)
+        !self.is_body_ended && (self.outgoing.is_gone() || self.awaits_body)
     }
 
     /// Gives the body back, for another attempt.
@@ -420,8 +402,8 @@ impl Upload {
     ) -> Poll<Result<(), UploadError>> {
         loop {
             let is_starved = self.gather(cx)?;
-            if self.out.is_empty() && self.piece.is_empty() {
-                ready!(self.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
+            if self.outgoing.waiting() == 0 {
+                ready!(self.outgoing.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
                 return if self.is_body_ended {
                     Poll::Ready(Ok(()))
                 } else {
@@ -440,7 +422,7 @@ impl Upload {
             if is_starved {
                 // What was gathered has left, but for what is held back; and the client need not be
                 // asked twice for more.
-                ready!(self.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
+                ready!(self.outgoing.poll_flush(cx, stream)).map_err(UploadError::Upstream)?;
                 return Poll::Pending;
             }
         }
@@ -449,9 +431,12 @@ impl Upload {
     /// Takes pieces from the client while they fit into one write. Returns whether the client has
     /// nothing more at present.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
-        while !self.is_body_ended && self.piece.is_empty() && self.out.len() < COPY_LIMIT {
+        while !self.is_body_ended && self.outgoing.has_room() {
             match self.body.poll_piece(cx) {
-                Poll::Pending => return Ok(true),
+                Poll::Pending => {
+                    self.outgoing.end_chunk();
+                    return Ok(true);
+                }
                 Poll::Ready(None) => self.end_body(),
                 Poll::Ready(Some(Err(error))) => return Err(UploadError::Client(error)),
                 Poll::Ready(Some(Ok(piece))) => {
@@ -470,32 +455,17 @@ impl Upload {
         if piece.is_empty() {
             return;
         }
-        self.end_chunk();
-        if self.body.framing == Framing::Chunked {
-            self.out
-                .extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-            self.owes_chunk_end = true;
-        }
-        if self.out.len() + piece.len() <= COPY_LIMIT {
-            self.out.extend_from_slice(&piece);
-        } else {
-            self.piece = piece;
+        match self.body.framing {
+            Framing::Chunked => self.outgoing.add_chunk(piece),
+            Framing::None | Framing::Length => self.outgoing.add(piece),
         }
     }
 
     fn end_body(&mut self) {
-        self.end_chunk();
         if self.body.framing == Framing::Chunked {
-            self.out.extend_from_slice(b"0\r\n");
-            write_trailers(&mut self.out, self.body.trailers.as_deref());
+            self.outgoing.end_chunks(self.body.trailers());
         }
         self.is_body_ended = true;
-    }
-
-    fn end_chunk(&mut self) {
-        if std::mem::take(&mut self.owes_chunk_end) {
-            self.out.extend_from_slice(b"\r\n");
-        }
     }
 
     fn poll_write(
@@ -503,43 +473,14 @@ impl Upload {
         cx: &mut Context<'_>,
         stream: &mut Stream,
     ) -> Poll<std::io::Result<()>> {
-        while !(self.out.is_empty() && self.piece.is_empty()) {
-            let mut stream = Pin::new(&mut *stream);
-            let polled = if self.piece.is_empty() {
-                stream.as_mut().poll_write(cx, &self.out)
-            } else {
-                let slices = [IoSlice::new(&self.out), IoSlice::new(&self.piece)];
-                stream.as_mut().poll_write_vectored(cx, &slices)
-            };
-            let count = ready!(polled).inspect_err(|_| {
-                // A record that broke off is nothing to the upstream. One that is whole may have
-                // been sent before the next one failed, and nobody says so.
-                let is_tls = matches!(*stream, Stream::Tls(_));
-                let length = self.out.len() + self.piece.len();
-                self.has_failed_midway = is_tls && length > LARGEST_RECORD;
-            })?;
-            if count == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-            }
-            self.written += count as u64;
-            self.is_flush_due = true;
-            let from_out = count.min(self.out.len());
-            self.out.advance(from_out);
-            self.piece.advance(count - from_out);
+        let polled = self.outgoing.poll_write(cx, stream);
+        if let Poll::Ready(Err(_)) = polled {
+            // A record that broke off is nothing to the upstream. One that is whole may have been sent
+            // before the next one failed, and nobody says so.
+            let is_tls = matches!(stream, Stream::Tls(_));
+            self.has_failed_midway = is_tls && self.outgoing.waiting() > LARGEST_RECORD;
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-    ) -> Poll<std::io::Result<()>> {
-        if self.is_flush_due {
-            ready!(Pin::new(stream).poll_flush(cx))?;
-            self.is_flush_due = false;
-        }
-        Poll::Ready(Ok(()))
+        polled
     }
 }
 
