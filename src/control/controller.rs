@@ -204,6 +204,13 @@ impl Controller {
         }
     }
 
+    /// Has everything judged up to this moment, as before whatever else changes a rollout: time that
+    /// has passed belongs to what held until now.
+    pub(super) fn catch_up(&mut self) {
+        self.world.wake();
+        self.tick();
+    }
+
     /// Lets everything be judged that was counted since the last time.
     pub(super) fn tick(&mut self) {
         if !self.charge.is_held() {

@@ -46,7 +46,7 @@ impl Controller {
         }
         // What was counted until now is judged by what held until now: failures from before a
         // resume are not held against what it begins.
-        self.tick();
+        self.catch_up();
         let proviso = order.proviso;
         let by = By {
             actor: order.author.actor,

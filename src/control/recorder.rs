@@ -146,11 +146,15 @@ impl Recorder {
         Ok(sentence)
     }
 
+    /// Whether a split is being recorded.
+    pub fn is_recording(&self, split: &str) -> bool {
+        let recording = self.recordings.get(split);
+        recording.is_some_and(|recording| recording.ended.is_none())
+    }
+
     /// A copy of a window that is to be recorded once it was judged.
     pub fn copy(&self, split: &str, window: &Window) -> Option<Window> {
-        let recording = self.recordings.get(split);
-        let is_running = recording.is_some_and(|recording| recording.ended.is_none());
-        is_running.then(|| window.clone())
+        self.is_recording(split).then(|| window.clone())
     }
 
     /// Records a window that a rollout has just taken in.

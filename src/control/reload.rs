@@ -157,7 +157,7 @@ impl Controller {
     /// Puts what was read in force, or refuses it, and tells whoever asked.
     pub(super) async fn conclude_reload(&mut self, loaded: Loaded) {
         // As before a command: a new `rollout.id` begins with nothing that was counted before.
-        self.tick();
+        self.catch_up();
         let outcome = loaded.outcome;
         let askers = self.sift(loaded.askers, &outcome);
         if askers.is_empty() {

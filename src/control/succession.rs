@@ -50,6 +50,7 @@ impl Charge {
 impl Controller {
     /// Judges a last time, saves everything, closes the store and decides no more.
     pub(super) async fn release(&mut self) -> Result<(), NotKept> {
+        self.world.wake();
         self.look();
         self.keeper.save(self.memory(), Vec::new()).await?;
         // From here on a successor may find the store open.

@@ -4,6 +4,8 @@
 //! plan that cannot be carried out leaves no trace.
 
 mod access;
+mod attention;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -15,25 +17,22 @@ use crate::clock::Clock;
 use crate::config::Problem;
 use crate::config::model::{self, Config, SplitId};
 use crate::policy::addresses::AddressRules;
-use crate::policy::arm::Arm;
+use crate::policy::arm::PerArm;
 use crate::policy::denials::Denials;
-use crate::policy::judge::window::{ArmCounts, Latencies, Window};
 use crate::policy::rollout::{
     By, Decision, Effect, Event, Phase, Record, Rollout, Standing, Terms,
 };
 use crate::policy::share::Share;
 use crate::policy::signal::Reading;
-use crate::policy::time::{Elapsed, Timestamp};
+use crate::policy::time::Timestamp;
 use crate::snapshot::registry::{BuildError, Registry};
 use crate::snapshot::{Routing, Snapshot};
 use crate::state::Saved;
-use crate::telemetry::histogram::Histogram;
-use crate::telemetry::tally::{SplitReading, SplitTally};
-use crate::upstream::budget::Budget;
 
+use self::attention::Circumstances;
+pub use self::split::SplitState;
 use super::keeper::Memory;
 use super::recorder::Recorder;
-use super::traffic::Traffic;
 
 /// Time between two looks at the counters.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -65,22 +64,6 @@ pub struct World {
     /// Records of splits that the configuration no longer names: a split that returns must not
     /// have forgotten that it was rolled back.
     absent: BTreeMap<String, Record>,
-}
-
-/// One split's rollout, and what was last read of its counters.
-#[derive(Clone, Debug)]
-pub struct SplitState {
-    /// Decides.
-    pub rollout: Rollout,
-    /// The last reading.
-    reading: SplitReading,
-    tally: Arc<SplitTally>,
-    read_at: Elapsed,
-    /// Requests, and when, at the last refill of the budget.
-    refilled: (u64, Elapsed),
-    traffic: Traffic,
-    /// When the split left `new`, if it is rolled back or under an emergency.
-    left_new_at: Option<Elapsed>,
 }
 
 /// A change of configuration, worked out but not in force.
@@ -171,19 +154,8 @@ impl World {
             rises |= rollout.standing().exceeds(before);
             let same_tally = present.filter(|state| Arc::ptr_eq(&state.tally, tally));
             splits.push(match same_tally {
-                Some(state) => SplitState {
-                    rollout,
-                    ..state.clone()
-                },
-                None => SplitState {
-                    rollout,
-                    reading: tally.reading(),
-                    tally: Arc::clone(tally),
-                    read_at: self.clock.elapsed(),
-                    refilled: (requests(&tally.reading()), self.clock.elapsed()),
-                    traffic: present.map(|state| state.traffic).unwrap_or_default(),
-                    left_new_at: present.and_then(|state| state.left_new_at),
-                },
+                Some(state) => state.with(rollout),
+                None => SplitState::new(rollout, tally, present, self.clock.elapsed()),
             });
         }
         Ok(Plan {
@@ -315,9 +287,9 @@ impl World {
     /// Splits whose next step nothing but the disk stands against.
     pub fn wishes(&self) -> impl Iterator<Item = &str> {
         let now = self.clock.wall();
-        let ready = self
-            .rollouts()
-            .filter(move |rollout| rollout.wish(now).is_some());
+        let awake = self.splits.iter().filter(|state| !state.is_resting());
+        let rollouts = awake.map(|state| &state.rollout);
+        let ready = rollouts.filter(move |rollout| rollout.wish(now).is_some());
         ready.map(Rollout::split)
     }
 
@@ -353,41 +325,44 @@ impl World {
         self.splits.iter().map(|state| &state.rollout)
     }
 
-    /// Reads what was counted since the last time, lets every rollout judge it, and refills the
-    /// budgets. Returns what the rollouts want done.
+    /// Reads what was counted since the last time, lets the rollouts judge it, and refills the
+    /// budgets. Where nothing was counted and time alone decides nothing, a split is left alone.
+    /// Returns what the rollouts want done.
     pub fn observe(&mut self) -> Vec<Effect> {
-        let now = self.clock.now();
         let elapsed = self.clock.elapsed();
+        let wall = self.clock.wall();
         let mut effects = Vec::new();
-        for (index, state) in self.splits.iter_mut().enumerate() {
-            let plan = &self.routing.splits[index];
-            let reading = state.tally.reading();
-            let span = elapsed.since(state.read_at);
-            let counted = requests(&reading).saturating_sub(requests(&state.reading));
-            state.refill(&plan.budget, &reading, elapsed);
-            state.traffic.observe(counted, span);
+        for (state, plan) in self.splits.iter_mut().zip(&self.routing.splits) {
             let is_available =
-                |backend| self.routing.backend(backend).backend.has_available(elapsed);
-            let window = Window {
-                seconds: span.as_secs_f64(),
-                new: evidence_since(&reading, &state.reading, Arm::New),
-                legacy: evidence_since(&reading, &state.reading, Arm::Legacy),
-                slower: None,
-                streak: reading.streak.clone(),
-                legacy_available: is_available(plan.arms.legacy),
-                new_available: is_available(plan.arms.new),
+                |arm| (self.routing.backend(plan.arms[arm]).backend).has_available(elapsed);
+            let found = Circumstances {
+                available: PerArm::from_fn(is_available),
+                revision: state.rollout.revision(),
+                is_recorded: self.recorder.is_recording(state.rollout.split()),
             };
-            state.reading = reading;
-            state.read_at = elapsed;
-            let recorded = self.recorder.copy(state.rollout.split(), &window);
-            // Observations are never refused; only operators' wishes are.
-            let wanted = state.rollout.handle(Event::Observed(Box::new(window)), now);
-            effects.extend(wanted.unwrap_or_default());
-            if let Some(window) = recorded {
-                self.recorder.take_in(&state.rollout, window, now);
+            let mut is_judged = false;
+            for (window, end) in state.tick(&plan.budget, found, elapsed) {
+                is_judged = true;
+                let now = self.clock.at(end);
+                let recorded = self.recorder.copy(state.rollout.split(), &window);
+                // Observations are never refused; only operators' wishes are.
+                let wanted = state.rollout.handle(Event::Observed(Box::new(window)), now);
+                effects.extend(wanted.unwrap_or_default());
+                if let Some(window) = recorded {
+                    self.recorder.take_in(&state.rollout, window, now);
+                }
+            }
+            if is_judged {
+                state.rest(wall);
             }
         }
         effects
+    }
+
+    /// Has the next look judge every split up to its moment: to be called before something else
+    /// than a window changes what is judged, or asks for it to the tick.
+    pub fn wake(&mut self) {
+        self.splits.iter_mut().for_each(SplitState::wake);
     }
 
     /// Refills the budgets, and judges nothing: what is counted meanwhile is judged later, should
@@ -395,8 +370,7 @@ impl World {
     pub fn refill(&mut self) {
         let elapsed = self.clock.elapsed();
         for (state, plan) in self.splits.iter_mut().zip(&self.routing.splits) {
-            let reading = state.tally.reading();
-            state.refill(&plan.budget, &reading, elapsed);
+            state.refill(&plan.budget, elapsed);
         }
     }
 
@@ -439,14 +413,6 @@ impl World {
             effects.extend(declared.unwrap_or_default());
         }
         (rollout, effects)
-    }
-}
-
-impl SplitState {
-    fn refill(&mut self, budget: &Budget, reading: &SplitReading, now: Elapsed) {
-        let counted = requests(reading);
-        let (before, at) = std::mem::replace(&mut self.refilled, (counted, now));
-        budget.refill(counted.saturating_sub(before), now.since(at));
     }
 }
 
@@ -555,27 +521,4 @@ fn terms(config: &Config, settings: &model::Split) -> Terms {
         rollout_id: settings.rollout_id.clone(),
         backends: config.names_of_arms(settings),
     }
-}
-
-fn evidence_since(now: &SplitReading, before: &SplitReading, arm: Arm) -> ArmCounts {
-    let (figures, figures_before) = (&now.figures[arm], &before.figures[arm]);
-    ArmCounts {
-        first_byte: latencies_since(&figures.first_byte, &figures_before.first_byte),
-        total: latencies_since(&figures.total, &figures_before.total),
-        ..now.evidence[arm].since(&before.evidence[arm])
-    }
-}
-
-fn latencies_since(now: &Histogram, before: &Histogram) -> Latencies {
-    let buckets = now.counts().iter().zip(before.counts());
-    Latencies::from_buckets(buckets.map(|(now, before)| now.saturating_sub(*before)))
-}
-
-/// Requests of both arms since the start, whatever became of them.
-fn requests(reading: &SplitReading) -> u64 {
-    let arms = Arm::ALL.iter().map(|arm| {
-        let figures = &reading.figures[*arm];
-        figures.classes.iter().sum::<u64>() + figures.overridden.iter().sum::<u64>()
-    });
-    arms.sum()
 }

@@ -22,6 +22,7 @@ mod decision;
 mod engine;
 mod event;
 mod latch;
+mod lull;
 mod outlook;
 mod record;
 mod rest;

@@ -27,6 +27,18 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Adds one, after everything that was counted before it: whoever [sees](Self::seen) this one
+    /// sees that too. Only the shard's own worker may call it.
+    pub(super) fn announce(&self) {
+        self.0
+            .store(self.value().wrapping_add(1), Ordering::Release);
+    }
+
+    /// What was announced so far.
+    pub(super) fn seen(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// What was counted so far.
     pub(super) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

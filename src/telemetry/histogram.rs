@@ -50,9 +50,10 @@ pub fn bucket(elapsed: Duration) -> usize {
 }
 
 /// How many durations fell into each bucket, and their sum: a reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: Box<[u64; BUCKETS]>,
+    /// None where there is no duration: most arms of many splits have none, and these are 5 KiB.
+    counts: Option<Box<[u64; BUCKETS]>>,
     sum_nanoseconds: u64,
 }
 
@@ -60,13 +61,13 @@ impl Histogram {
     /// Counts one duration.
     pub fn record(&mut self, elapsed: Duration) {
         let nanoseconds = nanoseconds(elapsed);
-        self.counts[bucket_of_nanoseconds(nanoseconds)] += 1;
+        self.counts_mut()[bucket_of_nanoseconds(nanoseconds)] += 1;
         self.sum_nanoseconds = self.sum_nanoseconds.saturating_add(nanoseconds);
     }
 
     /// How many durations there are.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts().iter().sum()
     }
 
     /// The sum of the durations, exact to the nanosecond.
@@ -76,7 +77,7 @@ impl Histogram {
 
     /// The durations in each bucket, in the order of the edges.
     pub fn counts(&self) -> &[u64; BUCKETS] {
-        &self.counts
+        self.counts.as_deref().unwrap_or(&[0; BUCKETS])
     }
 
     /// The upper edge of the bucket that holds the `quantile` of the durations, given in
@@ -86,20 +87,15 @@ impl Histogram {
         // The smallest rank that covers the quantile, and at least the first.
         let rank = ((quantile * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut below = 0;
-        let index = self.counts.iter().position(|&bucket| {
+        let index = self.counts().iter().position(|&bucket| {
             below += bucket;
             below >= rank
         })?;
         Some(edge(index.min(EDGES - 1)))
     }
-}
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self {
-            counts: Box::new([0; BUCKETS]),
-            sum_nanoseconds: 0,
-        }
+    fn counts_mut(&mut self) -> &mut [u64; BUCKETS] {
+        self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]))
     }
 }
 
@@ -122,7 +118,7 @@ impl HistogramShard {
 
     /// Adds what this shard holds to `sum`.
     pub(super) fn add_to(&self, sum: &mut Histogram) {
-        super::counter::add_all(&mut sum.counts, &self.counts);
+        super::counter::add_all(sum.counts_mut(), &self.counts);
         sum.sum_nanoseconds += self.sum_nanoseconds.value();
     }
 }

@@ -21,6 +21,8 @@ pub struct Streak {
     length: AtomicU64,
     /// Per cluster: the number of the streak it was last part of, and its failures in that one.
     clusters: [AtomicU64; Cluster::COUNT],
+    /// How often any of it was written, counted after the fact.
+    changes: AtomicU64,
 }
 
 impl Streak {
@@ -29,6 +31,7 @@ impl Streak {
         Self {
             length: AtomicU64::new(0),
             clusters: std::array::from_fn(|_| AtomicU64::new(0)),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -50,6 +53,7 @@ impl Streak {
                 None
             }
         });
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// `new` answered a request well, which ends the streak.
@@ -63,6 +67,13 @@ impl Streak {
                 length: 0,
             })
         });
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Differs from what it was whenever a [reading](Self::reading) would, if it is asked for before
+    /// the reading.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The streak as it stands.

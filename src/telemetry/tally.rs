@@ -7,6 +7,11 @@
 //! any two readings is consistent whenever they were taken.
 //!
 //! Each worker writes to a shard of its own (see [`WorkerId`]); [`SplitTally::reading`] sums them.
+//! A shard is large (some 60 KiB), and a configuration may have a thousand splits of which a dozen
+//! have traffic; so it is made with the worker's first request of the split. For the same reason a
+//! look at the sums is worth avoiding: [`SplitTally::changes`] tells for a few loads whether there
+//! is anything to see.
+//!
 //! Requests whose arm was fixed by a pin, a token or an emergency, and requests without a key, are
 //! no evidence about the arms: they come with `cluster: None` and are kept apart, for display.
 //!
@@ -15,6 +20,7 @@
 
 mod latency;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use self::latency::{Measure, Thresholds};
@@ -40,7 +46,8 @@ const DIVERSIONS: usize = Diversion::LABELS.len();
 #[derive(Debug)]
 pub struct SplitTally {
     thresholds: Thresholds,
-    workers: Box<[SplitShard]>,
+    /// None of a worker that had no request of the split.
+    workers: Box<[OnceLock<Box<SplitShard>>]>,
     streak: Streak,
 }
 
@@ -59,7 +66,7 @@ impl SplitTally {
         }
         SplitTally {
             thresholds,
-            workers: (0..workers).map(|_| SplitShard::default()).collect(),
+            workers: (0..workers).map(|_| OnceLock::new()).collect(),
             streak: Streak::new(),
         }
     }
@@ -81,21 +88,28 @@ impl SplitTally {
         if let Some(cluster) = cluster {
             shard.rescued_clusters.0[cluster.index()].increment();
         }
+        shard.changes.announce();
     }
 
     /// The attempt on `new` failed, was replayed on legacy, and the replay failed as well.
     pub fn rescue_failed(&self, worker: WorkerId, failure: Failure) {
-        self.shard(worker).rescue_failed[failure.index()].increment();
+        let shard = self.shard(worker);
+        shard.rescue_failed[failure.index()].increment();
+        shard.changes.announce();
     }
 
     /// The attempt on `new` failed, and the client left while legacy was asked.
     pub fn rescue_cancelled(&self, worker: WorkerId, failure: Failure) {
-        self.shard(worker).rescue_cancelled[failure.index()].increment();
+        let shard = self.shard(worker);
+        shard.rescue_cancelled[failure.index()].increment();
+        shard.changes.announce();
     }
 
     /// The attempt on `new` failed and was not replayed.
     pub fn not_replayed(&self, worker: WorkerId, refusal: Refusal) {
-        self.shard(worker).not_replayed[refusal.index()].increment();
+        let shard = self.shard(worker);
+        shard.not_replayed[refusal.index()].increment();
+        shard.changes.announce();
     }
 
     /// A request assigned to `new` went to legacy without an attempt. This does not touch
@@ -110,16 +124,21 @@ impl SplitTally {
         if let Some(cluster) = cluster {
             shard.diverted_clusters.0[cluster.index()].increment();
         }
+        shard.changes.announce();
     }
 
     /// A rescue ended 401, 403 or 404: legacy may not know what `new` had created.
     pub fn fallback_mismatch(&self, worker: WorkerId) {
-        self.shard(worker).fallback_mismatches.increment();
+        let shard = self.shard(worker);
+        shard.fallback_mismatches.increment();
+        shard.changes.announce();
     }
 
     /// A request came with a JWT that could not be verified and counted as absent.
     pub fn unverifiable_token(&self, worker: WorkerId) {
-        self.shard(worker).unverifiable_tokens.increment();
+        let shard = self.shard(worker);
+        shard.unverifiable_tokens.increment();
+        shard.changes.announce();
     }
 
     /// Failures of `new` in a row. Booking an outcome does not touch it: whether a failure or a
@@ -128,14 +147,29 @@ impl SplitTally {
         &self.streak
     }
 
+    /// Differs from what it was whenever a [reading](Self::reading) would, if it is asked for before
+    /// the reading: what is counted in between differs again the next time.
+    pub fn changes(&self) -> u64 {
+        let shards = self.shards().map(|shard| {
+            let arms = Arm::ALL.iter().map(|arm| shard.arms[*arm].changes.seen());
+            arms.fold(shard.changes.seen(), u64::wrapping_add)
+        });
+        shards.fold(self.streak.changes(), u64::wrapping_add)
+    }
+
+    /// Counts of nothing, as a window has them in which nothing happened.
+    pub fn nothing(&self) -> ArmCounts {
+        ArmCounts {
+            latency: vec![Clustered::default(); self.thresholds.first_byte.len()],
+            total_latency: vec![Clustered::default(); self.thresholds.total.len()],
+            ..ArmCounts::default()
+        }
+    }
+
     /// What all workers counted so far.
     pub fn reading(&self) -> SplitReading {
         let mut reading = SplitReading {
-            evidence: PerArm::from_fn(|_| ArmCounts {
-                latency: vec![Clustered::default(); self.thresholds.first_byte.len()],
-                total_latency: vec![Clustered::default(); self.thresholds.total.len()],
-                ..ArmCounts::default()
-            }),
+            evidence: PerArm::from_fn(|_| self.nothing()),
             streak: self.streak.reading(),
             figures: PerArm::from_fn(|_| ArmFigures::default()),
             rescued: [0; FAILURES],
@@ -147,7 +181,7 @@ impl SplitTally {
             fallback_mismatches: 0,
             unverifiable_tokens: 0,
         };
-        for shard in &self.workers {
+        for shard in self.shards() {
             for arm in Arm::ALL {
                 shard.arms[arm].add_to(&mut reading.evidence[arm], &mut reading.figures[arm]);
             }
@@ -179,7 +213,7 @@ impl SplitTally {
         let new = &mut evidence.new;
         for cluster in 0..Cluster::COUNT {
             let sum = |counters: fn(&SplitShard) -> &ByCluster| -> u64 {
-                let shards = self.workers.iter();
+                let shards = self.shards();
                 shards.map(|shard| counters(shard).0[cluster].value()).sum()
             };
             let diverted = sum(|shard| &shard.diverted_clusters);
@@ -198,7 +232,13 @@ impl SplitTally {
     }
 
     fn shard(&self, worker: WorkerId) -> &SplitShard {
-        &self.workers[worker.0]
+        self.workers[worker.0].get_or_init(Box::default)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &SplitShard> {
+        self.workers
+            .iter()
+            .filter_map(|shard| shard.get().map(|shard| &**shard))
     }
 }
 
@@ -213,6 +253,8 @@ pub struct ArmTally {
     latency: [Latency; Measure::ALL.len()],
     first_byte: HistogramShard,
     total: HistogramShard,
+    /// How often any of these was written.
+    changes: Counter,
 }
 
 impl ArmTally {
@@ -223,6 +265,7 @@ impl ArmTally {
             None => &self.overridden,
         };
         outcomes[class.index()].increment();
+        self.changes.announce();
     }
 
     /// A stream that was already booked a success has been truncated: one more request, and an
@@ -246,6 +289,7 @@ impl ArmTally {
     ) {
         if let Some(cluster) = cluster {
             self.latency[measure.index()].count(threshold, exceeded, cluster);
+            self.changes.announce();
         }
     }
 
@@ -253,12 +297,14 @@ impl ArmTally {
     /// requests that are evidence, so that a quantile speaks of the same requests as the counts.
     pub fn first_byte(&self, elapsed: Duration) {
         self.first_byte.record(elapsed);
+        self.changes.announce();
     }
 
     /// The time from the request's head to the answer's end, under the same rule as
     /// [`ArmTally::first_byte`].
     pub fn total(&self, elapsed: Duration) {
         self.total.record(elapsed);
+        self.changes.announce();
     }
 
     fn add_to(&self, evidence: &mut ArmCounts, figures: &mut ArmFigures) {
@@ -304,6 +350,7 @@ impl Default for ArmTally {
             latency: std::array::from_fn(|_| Latency::default()),
             first_byte: HistogramShard::default(),
             total: HistogramShard::default(),
+            changes: Counter::default(),
         }
     }
 }
@@ -438,6 +485,8 @@ struct SplitShard {
     diverted_clusters: ByCluster,
     fallback_mismatches: Counter,
     unverifiable_tokens: Counter,
+    /// How often any of these was written, those of the arms left out.
+    changes: Counter,
 }
 
 /// One counter for each cluster.

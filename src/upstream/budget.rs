@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::policy::share::Share;
@@ -27,6 +27,8 @@ pub struct Budget {
     floor_per_second: u64,
     balance: AtomicU64,
     recent: Mutex<Recent>,
+    /// Whether there was no traffic within the horizon.
+    is_idle: AtomicBool,
 }
 
 /// Traffic of the last [`HORIZON`], oldest first.
@@ -52,6 +54,7 @@ impl Budget {
             floor_per_second: u64::from(floor_per_second),
             balance: AtomicU64::new(0),
             recent: Mutex::default(),
+            is_idle: AtomicBool::new(true),
         };
         budget
             .balance
@@ -69,14 +72,20 @@ impl Budget {
     }
 
     /// Tops the balance up for `span`, in which the split had `requests`. Called by the control
-    /// plane alone, about every 100 ms; never on the request path, for it takes a lock.
+    /// plane alone, about every 100 ms; never on the request path, for it takes a lock. Most splits
+    /// of many are idle and their balances full, which costs two loads.
     pub fn refill(&self, requests: u64, span: Duration) {
+        let is_idle = requests == 0 && self.is_idle.load(Ordering::Relaxed);
+        if is_idle && self.balance.load(Ordering::Relaxed) == self.floor_over(HORIZON) {
+            return;
+        }
         let in_horizon = {
             // The numbers behind a poisoned lock are still numbers.
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.add(requests, span);
             recent.requests
         };
+        self.is_idle.store(in_horizon == 0, Ordering::Relaxed);
         let earned = self
             .share_of(requests)
             .saturating_add(self.floor_over(span));
@@ -104,6 +113,10 @@ impl Budget {
 
 impl Recent {
     fn add(&mut self, requests: u64, length: Duration) {
+        // What is remembered of no requests makes no difference, and there are many idle splits.
+        if requests == 0 && self.requests == 0 {
+            return;
+        }
         self.requests = self.requests.saturating_add(requests);
         self.length = self.length.saturating_add(length);
         match self.spans.back_mut() {
@@ -120,6 +133,9 @@ impl Recent {
             self.spans.pop_front();
             self.requests = self.requests.saturating_sub(oldest.requests);
             self.length = self.length.saturating_sub(oldest.length);
+        }
+        if self.requests == 0 {
+            *self = Self::default();
         }
     }
 }
@@ -185,6 +201,21 @@ mod tests {
             budget.refill(0, TICK);
         }
         assert_eq!(drain(&budget), 10, "only the floor is left");
+    }
+
+    #[test]
+    fn a_budget_without_traffic_keeps_no_memory_and_still_earns_its_floor() {
+        let budget = budget("20%", 10);
+        budget.refill(1_000, TICK);
+        for _ in 0..100 {
+            budget.refill(0, TICK);
+        }
+        assert_eq!(budget.recent.lock().unwrap().spans.capacity(), 0);
+        assert_eq!(drain(&budget), 100, "ten seconds of the floor");
+        for _ in 0..5 {
+            budget.refill(0, TICK);
+        }
+        assert_eq!(drain(&budget), 5);
     }
 
     #[test]

@@ -171,6 +171,11 @@ impl Detector {
         sum / self.alternatives.len() as f64
     }
 
+    /// How much of the current second is left.
+    pub(super) fn second_left(&self) -> f64 {
+        1.0 - self.second
+    }
+
     /// The evidence for alternative `k` alone.
     pub(super) fn evidence_of(&self, k: usize) -> f64 {
         self.alternatives[k].evidence

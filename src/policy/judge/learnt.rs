@@ -98,6 +98,15 @@ impl Learnt {
         }
     }
 
+    /// Seconds until the next estimate is due.
+    pub(super) fn renewal_left(&self) -> f64 {
+        let left = self
+            .kinds
+            .iter()
+            .map(|learner| learner.dispersion.renewal_left());
+        left.fold(f64::INFINITY, f64::min)
+    }
+
     /// Takes in legacy's counts; to be called after a window was judged.
     pub(super) fn learn(&mut self, window: &Window, limits: &LatencyLimits) {
         for learner in &mut self.kinds {

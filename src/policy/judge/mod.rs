@@ -20,6 +20,7 @@ mod kernels;
 mod lack;
 mod latencies;
 mod learnt;
+mod lull;
 pub mod outlook;
 mod overdispersion;
 mod pace;

@@ -78,6 +78,11 @@ impl Dispersion {
         self.phi = estimate(&self.requests, &self.events, &self.squares);
     }
 
+    /// Seconds until the next estimate is due.
+    pub(super) fn renewal_left(&self) -> f64 {
+        INTERVAL_SECONDS - self.elapsed
+    }
+
     /// Takes in legacy's counts of a window; to be called after the window was judged.
     pub(super) fn learn(&mut self, legacy: &Clustered, seconds: f64) {
         self.elapsed += seconds.max(0.0);

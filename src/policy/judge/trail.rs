@@ -120,6 +120,11 @@ impl Trail {
         self.detector.evidence()
     }
 
+    /// How much of the current second is left.
+    pub(super) fn second_left(&self) -> f64 {
+        self.detector.second_left()
+    }
+
     /// Requests of `new` since the evidence was fresh.
     pub(super) const fn requests(&self) -> u64 {
         self.all.counts.new.n

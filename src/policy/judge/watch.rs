@@ -352,6 +352,15 @@ impl Watch {
         }
     }
 
+    /// Seconds until a window without requests ends the second of a detector here; none where such
+    /// windows do not reach one.
+    pub(super) fn second_left(&self) -> Option<f64> {
+        match &self.test {
+            Test::Limit { new, legacy, .. } => Some(new.second_left().min(legacy.second_left())),
+            Test::Worse { .. } | Test::Slower(_) => None,
+        }
+    }
+
     /// When the trouble is thought to have begun, and what was counted since. Where nothing points
     /// to trouble: everything since the evidence was fresh.
     pub(super) fn suspicion(&self) -> (Option<Timestamp>, &Tally) {

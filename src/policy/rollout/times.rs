@@ -43,6 +43,12 @@ impl Times {
         self.changes.iter().filter(|at| **at > since).count()
     }
 
+    /// Seconds until the oldest of these changes counts no more.
+    pub(super) fn oldest_change_ends(&self) -> Option<f64> {
+        let ends = self.changes.iter().map(|at| at + DAY - self.watched);
+        ends.into_iter().find(|left| *left > 0.0)
+    }
+
     /// Since the share last changed, however long ago; none if it never did.
     pub(super) fn since_change(&self) -> Option<f64> {
         self.changes.last().map(|at| self.watched - at)

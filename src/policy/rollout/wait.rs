@@ -189,7 +189,7 @@ impl Rollout {
     }
 
     /// When the next step may be taken, if not at any time.
-    fn calendar(&self) -> Option<&Calendar> {
+    pub(super) fn calendar(&self) -> Option<&Calendar> {
         let stage = self.stage().or_else(|| self.next_stage());
         stage.and_then(|stage| stage.calendar.as_ref())
     }

@@ -33,6 +33,45 @@ fn outcomes_are_counted_by_arm_and_cluster() {
     assert_eq!(evidence.legacy.errors, Clustered::default());
 }
 
+/// The judge leaves a split alone as long as this stays the same.
+#[test]
+fn everything_that_is_booked_changes_what_is_told_of_changes() {
+    type Booking = fn(&SplitTally);
+    let bookings: [Booking; 14] = [
+        |it| it.arm(WORKER, Arm::New).book(Class::Success, None),
+        |it| it.arm(WORKER, Arm::Legacy).book(Class::Success, None),
+        |it| it.arm(WORKER, Arm::New).book_late_truncation(None),
+        |it| {
+            let arm = it.arm(WORKER, Arm::New);
+            arm.latency(Measure::FirstByte, 0, true, Some(cluster(1)));
+        },
+        |it| it.arm(WORKER, Arm::New).first_byte(THRESHOLD),
+        |it| it.arm(WORKER, Arm::New).total(THRESHOLD),
+        |it| it.rescued(WORKER, Failure::Connect, None),
+        |it| it.rescue_failed(WORKER, Failure::Connect),
+        |it| it.rescue_cancelled(WORKER, Failure::Connect),
+        |it| it.not_replayed(WORKER, Refusal::Method),
+        |it| it.diverted(WORKER, Diversion::Breaker, None),
+        |it| it.fallback_mismatch(WORKER),
+        |it| it.unverifiable_token(WORKER),
+        |it| it.streak().failure(cluster(1)),
+    ];
+    let tally = tally();
+    assert_eq!(tally.changes(), 0, "no worker has a shard");
+    for book in bookings {
+        let before = tally.changes();
+        assert_eq!(tally.changes(), before, "looking changes nothing");
+        book(&tally);
+        assert_ne!(tally.changes(), before);
+    }
+    let before = tally.changes();
+    tally.streak().success();
+    assert_ne!(tally.changes(), before, "a streak has ended");
+    let before = tally.changes();
+    tally.streak().success();
+    assert_eq!(tally.changes(), before, "there was none to end");
+}
+
 #[test]
 fn every_class_that_is_an_error_is_counted_as_one() {
     for class in Class::ALL {
