@@ -1,6 +1,5 @@
 //! One client connection, from its first byte to its end.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,12 +23,13 @@ use crate::upstream::inflow::Arriving;
 
 use super::farewell::drive;
 use super::frames::Counted;
+use super::gather::{Gathering, Sending};
 use super::http1;
 use super::http2;
 use super::introduction::read_introduction;
 use super::last_call::LAST_CALL;
 use super::listener::Accepted;
-use super::quiet::{Answer, Quiet};
+use super::quiet::{Awaited, Quiet};
 use super::reader::Readers;
 use super::stream::ClientStream;
 
@@ -210,27 +210,20 @@ where
     let readers = Readers::new(&worker.deadlines, patience);
     let begun = Rc::clone(&readers);
     let service = hyper::service::service_fn(move |request| {
-        let mut answering = asked.begin();
-        let reader = begun.begin();
+        let (answering, reader) = (asked.begin(), begun.begin());
         let answer = service.clone().call(request.map(Arriving::Http2));
-        async move {
-            let response = answer.await?;
-            answering.is_answered();
-            Ok::<_, Infallible>(response.map(|body| Answer {
-                body,
-                _answering: answering,
-                reader,
-            }))
-        }
+        Awaited::new(answer, answering, reader)
     });
+    let stream = Gathering::new(stream);
+    let outgoing = stream.share();
     let stream = TokioIo::new(Counted::new(stream, worker));
     let connection = http2::builder(readers, max_head).serve_connection(stream, service);
     let connection = pin!(connection);
-    drive(worker, connection, &quiet, |connection| {
-        connection.graceful_shutdown()
+    let sending = pin!(Sending::new(connection, outgoing));
+    drive(worker, sending, &quiet, |sending| {
+        sending.connection().graceful_shutdown();
     })
     .await
-    .map_err(ConnectionError::Http)
 }
 
 /// What `future` returns, unless a client takes longer with it than with a head, or the worker
@@ -266,7 +259,7 @@ async fn until_draining<F: Future>(worker: &Rc<Worker>, future: F) -> Option<F::
 
 /// Why a connection ended early.
 #[derive(Debug, thiserror::Error)]
-enum ConnectionError {
+pub(super) enum ConnectionError {
     #[error(transparent)]
     Io(io::Error),
     #[error(transparent)]

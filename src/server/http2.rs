@@ -8,7 +8,7 @@
 //! - 128 heads of the 32 KiB that `edge.max_head` is by default, 4 MiB,
 //! - 128 answers of which 64 KiB and one read of at most 64 KiB wait to be sent, 16 MiB,
 //!
-//! so 38 MiB; a stream whose client takes nothing is reset after `header_timeout`. What a client does
+//! so 38 MiB, for what `gather.rs` holds back fits one record; a stream whose client takes nothing is reset after `header_timeout`. What a client does
 //! to the streams of others is nothing, and to its own no more than the protocol forces: a hundred
 //! uploads that their servers do not read fill the window of the connection, not one.
 
@@ -72,7 +72,7 @@ pub(super) struct LocalExecutor(Rc<Readers>);
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
-    F: Future<Output: 'static> + 'static,
+    F: Future + Unpin + 'static,
 {
     fn execute(&self, future: F) {
         spawn_local(self.0.watch(future));

@@ -8,6 +8,7 @@
 pub mod connection;
 mod farewell;
 mod frames;
+mod gather;
 mod http1;
 mod http2;
 mod introduction;

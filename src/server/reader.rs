@@ -12,7 +12,7 @@
 //! service with its request. So the executor watches for whom the service began a moment before.
 
 use std::cell::RefCell;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -50,20 +50,32 @@ impl Readers {
 
     /// Drives the stream of the newest request to its end, or until its reader takes nothing for
     /// too long; dropped, it is reset.
-    pub(super) fn watch<F: Future>(&self, stream: F) -> impl Future<Output = ()> + use<F> {
-        let reader = self.newest.take();
-        async move {
-            let mut stream = pin!(stream);
-            std::future::poll_fn(|cx| {
-                if stream.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                match &reader {
-                    Some(reader) => reader.poll_stalled(cx),
-                    None => Poll::Pending,
-                }
-            })
-            .await;
+    pub(super) fn watch<F>(&self, stream: F) -> Watched<F> {
+        Watched {
+            stream,
+            reader: self.newest.take(),
+        }
+    }
+}
+
+/// A stream that is driven for as long as its reader takes something. No `async` block, which would
+/// have room for the stream twice.
+#[derive(Debug)]
+pub(super) struct Watched<F> {
+    stream: F,
+    reader: Option<Rc<Reader>>,
+}
+
+impl<F: Future + Unpin> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if Pin::new(&mut self.stream).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match &self.reader {
+            Some(reader) => reader.poll_stalled(cx),
+            None => Poll::Pending,
         }
     }
 }

@@ -4,3 +4,4 @@
 mod floods;
 mod flow;
 mod injections;
+mod together;
