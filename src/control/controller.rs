@@ -52,6 +52,8 @@ use super::world::{TICK, World, decisions};
 
 /// Time between two savings of the evidence: what a kill -9 may cost.
 const SAVE: Duration = Duration::from_secs(5);
+/// The same for splits where nothing happens and nothing ripens: what has only grown older.
+const SAVE_ALL: Duration = Duration::from_secs(60);
 /// Time between two tidyings of what the edge remembers of clients.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -155,6 +157,8 @@ impl Controller {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut saves = interval(SAVE);
         saves.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut saves_of_all = interval(SAVE_ALL);
+        saves_of_all.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // Harm first: a flood of questions must not delay the judge.
@@ -180,8 +184,9 @@ impl Controller {
                     if let Err(error) = self.keeper.reopen() {
                         tracing::error!(%error, "nothing can be saved yet; trying on");
                     }
-                    self.remember();
+                    self.remember_what_stirred();
                 }
+                _ = saves_of_all.tick(), if self.charge.is_held() => self.remember(),
             }
         }
         if !self.charge.is_held() {
@@ -296,6 +301,16 @@ impl Controller {
     /// Has everything saved, after what was sent to be saved before. The keeper tells of a failure.
     pub(super) fn remember(&self) {
         self.keeper.save_in_passing(self.memory(), Vec::new());
+    }
+
+    /// Has that saved in which more has changed than the time; everything, if anything that was to be
+    /// saved has not reached the keeper.
+    fn remember_what_stirred(&mut self) {
+        if self.keeper.has_missed_something() {
+            return self.remember();
+        }
+        let memory = self.world.memory_of_stirred(self.advances.steps());
+        self.keeper.save_in_passing(memory, Vec::new());
     }
 
     async fn answer(&mut self, message: Message) {

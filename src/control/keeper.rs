@@ -41,10 +41,10 @@ const EXPORTS: usize = 1;
 /// Somebody waits for what is read, and nothing else does.
 const READING: Duration = Duration::from_secs(10);
 
-/// Everything that a restart needs.
+/// Everything that a restart needs, or what of it has changed.
 #[derive(Debug)]
 pub struct Memory {
-    /// By name of the split.
+    /// By name of the split. What is left out stays as it was kept.
     pub rollouts: Vec<(String, Record)>,
     /// Whether an emergency covers all splits.
     pub emergency: bool,
@@ -76,6 +76,8 @@ struct Condition {
     dropped: AtomicU64,
     /// Decisions that found no place in the queue.
     unsent: AtomicU64,
+    /// Whether an order found no place in the queue since somebody asked.
+    has_missed: AtomicBool,
 }
 
 /// What was to be remembered is not; the reason is in the text.
@@ -169,6 +171,12 @@ impl Keeper {
         self.condition.is_healthy.load(Ordering::Relaxed)
     }
 
+    /// Whether something that was to be saved never reached the thread since this was last asked. All
+    /// of it is to be saved again then.
+    pub fn has_missed_something(&self) -> bool {
+        self.condition.has_missed.swap(false, Ordering::Relaxed)
+    }
+
     /// Decisions that the audit has dropped since the start, to stay within its bounds.
     pub fn dropped_decisions(&self) -> u64 {
         let unsent = self.condition.unsent.load(Ordering::Relaxed);
@@ -228,7 +236,7 @@ impl Keeper {
             decisions,
             done: None,
         };
-        // The next save is five seconds away and carries everything again, but for decisions.
+        // The next save is five seconds away and carries everything then, but for decisions.
         if let Err(error) = self.send(order)
             && count > 0
         {
@@ -372,6 +380,7 @@ impl Keeper {
             return Err(NotKept("there is no state store".to_owned()));
         };
         writes.try_send(order).map_err(|error| {
+            self.condition.has_missed.store(true, Ordering::Relaxed);
             let error = match error {
                 TrySendError::Full(_) => NotKept("the state store does not keep up".to_owned()),
                 TrySendError::Disconnected(_) => NotKept::ended(),
@@ -391,6 +400,7 @@ impl Condition {
             is_hanging: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
+            has_missed: AtomicBool::new(false),
         })
     }
 }

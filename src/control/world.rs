@@ -274,6 +274,29 @@ impl World {
         )
     }
 
+    /// The part of [`World::memory`] that has changed since this was last asked for, splits left out
+    /// for which nothing but time has passed that brings them nothing.
+    pub fn memory_of_stirred<'a>(
+        &mut self,
+        advancing: impl IntoIterator<Item = &'a Decision>,
+    ) -> Memory {
+        let advancing = Vec::from_iter(advancing);
+        let now = self.clock.wall();
+        let stirred = self.splits.iter_mut().filter_map(|state| {
+            let is_stirred = state.take_stirred();
+            is_stirred.then_some(&state.rollout)
+        });
+        let absent = BTreeMap::new();
+        memory(
+            stirred,
+            &advancing,
+            now,
+            &absent,
+            self.emergency,
+            &self.denials,
+        )
+    }
+
     /// Takes in what the source of a signal has answered. It is judged with the next window.
     pub fn take_signal(&mut self, split: &str, name: String, reading: Reading) {
         let now = self.clock.now();

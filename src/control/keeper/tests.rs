@@ -168,6 +168,29 @@ async fn a_promise_that_comes_too_late_is_withdrawn_and_the_next_is_not_even_beg
 }
 
 #[test]
+fn what_could_not_be_written_of_a_split_is_not_lost_to_a_later_save_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, is_full) = on_a_disk_that_fills(directory.path());
+    let mut writer = Writer::new(store);
+    is_full.store(true, Ordering::Relaxed);
+    writer.remember(at(2_500));
+    writer.write().expect_err("the disk is full");
+    let of_another = |basis_points| {
+        let mut memory = at(basis_points);
+        memory.rollouts[0].0 = "blog".to_owned();
+        memory
+    };
+    writer.remember(of_another(0));
+    writer.remember(of_another(5_000));
+    writer.write().expect("it can be opened again");
+    drop(writer);
+    let saved = Store::open(directory.path()).unwrap().load().unwrap();
+    let (shop, blog) = (rollout_at(2_500).0, rollout_at(5_000).0);
+    assert_eq!(saved.rollouts["shop"], shop.record());
+    assert_eq!(saved.rollouts["blog"], blog.record(), "the newest of it");
+}
+
+#[test]
 fn decisions_that_cannot_be_written_are_kept_up_to_a_limit_and_those_lost_are_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (store, is_full) = on_a_disk_that_fills(directory.path());

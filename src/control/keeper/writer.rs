@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Memory;
 use crate::policy::denials::Denials;
-use crate::policy::rollout::Decision;
+use crate::policy::rollout::{Decision, Record};
 use crate::state::{Changes, OpenError, Reading, Store, StoreError};
 
 /// Opening reads the whole file; what nobody waits for is tried no sooner after a failure.
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     /// `None` since a write has failed.
     store: Option<Store>,
     failed_at: Option<Instant>,
-    /// The newest; it holds everything, so nothing older is worth keeping.
+    /// The newest of each split that is not on the disk yet.
     memory: Option<Memory>,
     /// The denials that the file holds for certain; they are many and seldom change.
     denials: Option<Arc<Denials>>,
@@ -78,9 +78,20 @@ impl Writer {
         }
     }
 
-    /// Takes what is to be saved, instead of anything older, which it returns.
-    pub(super) fn remember(&mut self, memory: Memory) -> Option<Memory> {
-        self.memory.replace(memory)
+    /// Takes what is to be saved, instead of anything older of the same splits. Returns what was to
+    /// be saved before.
+    pub(super) fn remember(&mut self, mut memory: Memory) -> Option<Memory> {
+        let before = self.memory.take();
+        if let Some(before) = &before {
+            let named = memory.rollouts.iter().map(|(split, _)| split.as_str());
+            let named: BTreeSet<&str> = named.collect();
+            let others = before.rollouts.iter();
+            let others = others.filter(|(split, _)| !named.contains(split.as_str()));
+            let others: Vec<(String, Record)> = others.cloned().collect();
+            memory.rollouts.extend(others);
+        }
+        self.memory = Some(memory);
+        before
     }
 
     /// Takes decisions for the audit. The oldest give way where there are too many.

@@ -27,6 +27,8 @@ pub struct SplitState {
     /// What the tally told of its changes before that reading.
     changes: u64,
     attention: Attention,
+    /// Whether something was counted, or became of the arms, that may not have been saved.
+    is_stirred: bool,
     refilled: Refill,
     pub(super) traffic: Traffic,
     /// When the split left `new`, if it is rolled back or under an emergency.
@@ -56,6 +58,7 @@ impl SplitState {
             rollout,
             tally: Arc::clone(tally),
             attention: Attention::begin(now),
+            is_stirred: true,
             refilled: Refill {
                 requests: reading.as_deref().map_or(0, requests),
                 changes,
@@ -95,6 +98,7 @@ impl SplitState {
         let changes = self.tally.changes();
         let has_counted = changes != self.changes;
         let Closed { quiet, news } = self.attention.tick(has_counted, found, now);
+        self.is_stirred |= news.is_some();
         let quiet = quiet.map(|span| {
             self.traffic.observe(0, span.duration());
             (self.quiet_window(span), span.end)
@@ -133,6 +137,11 @@ impl SplitState {
     /// Whether time alone decides nothing at present.
     pub(super) fn is_resting(&self) -> bool {
         self.attention.is_resting()
+    }
+
+    /// Whether more than silence has passed since this was last asked, or silence itself matters.
+    pub(super) fn take_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.is_stirred) || !self.is_resting() || self.rollout.ripens()
     }
 
     /// `counted` are the requests of all time, where they may be others than at the last refill.

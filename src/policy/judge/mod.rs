@@ -10,6 +10,7 @@
 //! [`Judge`] puts them together; what it knows is plain data, [`Evidence`], and the same windows
 //! always give the same evidence, bit for bit. [`replay`] feeds it from a recording.
 
+mod by_cluster;
 mod comparison;
 mod detector;
 mod gate;

@@ -12,8 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::window::Clustered;
-use crate::policy::key::Cluster;
+use super::by_cluster::ByCluster;
+use super::window::{Clustered, Pair};
 
 /// Old counts lose half their weight in this time.
 const HALF_LIFE_SECONDS: f64 = 3_600.0;
@@ -32,12 +32,13 @@ const RANGE: (f64, f64) = (1.0, 20.0);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Dispersion {
     /// Requests and events per cluster, old ones fading.
-    requests: Vec<f64>,
-    events: Vec<f64>,
+    requests: ByCluster<f64>,
+    events: ByCluster<f64>,
     /// The requests with the squares of their weights.
-    squares: Vec<f64>,
+    squares: ByCluster<f64>,
     /// Counted since the last estimate.
-    recent: Clustered,
+    #[serde(with = "as_clustered")]
+    recent: ByCluster<Pair>,
     /// Seconds since the last estimate.
     elapsed: f64,
     phi: f64,
@@ -46,10 +47,10 @@ pub(super) struct Dispersion {
 impl Default for Dispersion {
     fn default() -> Self {
         Self {
-            requests: vec![0.0; Cluster::COUNT],
-            events: vec![0.0; Cluster::COUNT],
-            squares: vec![0.0; Cluster::COUNT],
-            recent: Clustered::default(),
+            requests: ByCluster::default(),
+            events: ByCluster::default(),
+            squares: ByCluster::default(),
+            recent: ByCluster::default(),
             elapsed: 0.0,
             phi: PRIOR,
         }
@@ -68,13 +69,20 @@ impl Dispersion {
             return;
         }
         let fade = (-self.elapsed / HALF_LIFE_SECONDS).exp2();
-        for (cluster, recent) in self.recent.clusters.iter_mut().enumerate() {
-            let recent = std::mem::take(recent);
-            fade_and_add(&mut self.requests, cluster, fade, recent.n);
-            fade_and_add(&mut self.events, cluster, fade, recent.e);
-            fade_and_add(&mut self.squares, cluster, fade * fade, recent.n);
-        }
         self.elapsed = 0.0;
+        if self.requests.is_untouched() && self.recent.is_untouched() {
+            // Legacy never had a request, and what is not there does not fade.
+            self.phi = PRIOR;
+            return;
+        }
+        let (requests, events) = (self.requests.slots(), self.events.slots());
+        let squares = self.squares.slots();
+        for (cluster, recent) in self.recent.slots().iter_mut().enumerate() {
+            let recent = std::mem::take(recent);
+            fade_and_add(requests, cluster, fade, recent.n);
+            fade_and_add(events, cluster, fade, recent.e);
+            fade_and_add(squares, cluster, fade * fade, recent.n);
+        }
         self.phi = estimate(&self.requests, &self.events, &self.squares);
     }
 
@@ -86,10 +94,43 @@ impl Dispersion {
     /// Takes in legacy's counts of a window; to be called after the window was judged.
     pub(super) fn learn(&mut self, legacy: &Clustered, seconds: f64) {
         self.elapsed += seconds.max(0.0);
-        for (recent, counts) in self.recent.clusters.iter_mut().zip(&legacy.clusters) {
+        if self.recent.is_untouched()
+            && legacy
+                .clusters
+                .iter()
+                .all(|counts| *counts == Pair::default())
+        {
+            return;
+        }
+        for (recent, counts) in self.recent.slots().iter_mut().zip(&legacy.clusters) {
             recent.n += counts.n;
             recent.e += counts.e;
         }
+    }
+}
+
+/// As it was always written: as the counts of a window, whose total nobody asked for.
+mod as_clustered {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{ByCluster, Clustered, Pair};
+
+    pub(super) fn serialize<S: Serializer>(
+        counts: &ByCluster<Pair>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let counts = Clustered {
+            total: Pair::default(),
+            clusters: counts.to_vec(),
+        };
+        counts.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ByCluster<Pair>, D::Error> {
+        let counts = Clustered::deserialize(deserializer)?;
+        Ok(counts.clusters.into_iter().collect())
     }
 }
 

@@ -6,18 +6,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::by_cluster::ByCluster;
 use super::detector::{Detector, Prior, Step};
 use super::kernels::{ALTERNATIVES, Contrast};
 use super::window::Pair;
-use crate::policy::key::Cluster;
 use crate::policy::time::Timestamp;
 
 /// What was counted from some moment on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub(super) counts: Contrast,
     /// Events of `new` per cluster; for slowness against legacy, requests.
-    pub(super) clusters: Vec<u64>,
+    pub(super) clusters: ByCluster<u64>,
 }
 
 /// What a window or a block adds to a tally.
@@ -32,7 +32,7 @@ pub(super) struct Batch<'a> {
 pub(super) enum Clusters<'a> {
     Events(&'a [Pair]),
     Requests(&'a [Pair]),
-    Counted(&'a [u64]),
+    Counted(&'a ByCluster<u64>),
 }
 
 impl Tally {
@@ -43,13 +43,13 @@ impl Tally {
         // Nearly every window of a healthy arm has nothing to add here.
         match batch.clusters {
             Clusters::Events(pairs) if counts.new.e > 0 => {
-                add_all(&mut self.clusters, pairs.iter().map(|pair| pair.e));
+                add_all(self.clusters.slots(), pairs.iter().map(|pair| pair.e));
             }
             Clusters::Requests(pairs) if counts.new.n > 0 => {
-                add_all(&mut self.clusters, pairs.iter().map(|pair| pair.n));
+                add_all(self.clusters.slots(), pairs.iter().map(|pair| pair.n));
             }
-            Clusters::Counted(counts_by_cluster) if counts.new.n > 0 => {
-                add_all(&mut self.clusters, counts_by_cluster.iter().copied());
+            Clusters::Counted(counts_by_cluster) if !counts_by_cluster.is_untouched() => {
+                add_all(self.clusters.slots(), counts_by_cluster.iter().copied());
             }
             Clusters::Events(_) | Clusters::Requests(_) | Clusters::Counted(_) => {}
         }
@@ -57,7 +57,7 @@ impl Tally {
 
     pub(super) fn clear(&mut self) {
         if self.counts.new.n > 0 {
-            self.clusters.fill(0);
+            self.clusters.clear();
         }
         self.counts = Contrast::default();
     }
@@ -73,15 +73,6 @@ impl Tally {
 fn add_all(sums: &mut [u64], more: impl Iterator<Item = u64>) {
     for (sum, more) in sums.iter_mut().zip(more) {
         *sum += more;
-    }
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            counts: Contrast::default(),
-            clusters: vec![0; Cluster::COUNT],
-        }
     }
 }
 

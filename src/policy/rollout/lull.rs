@@ -40,6 +40,12 @@ impl Rollout {
         Duration::from_millis((left.max(0.0) * 1_000.0).round() as u64)
     }
 
+    /// Whether time that passes in silence brings the plan's next step nearer, so that it is worth
+    /// being kept.
+    pub fn ripens(&self) -> bool {
+        self.plan().is_some() && self.is_under_way()
+    }
+
     /// Seconds until each of the moments at which the passing of time changes something.
     fn due_in(&self, now: Timestamp) -> impl Iterator<Item = f64> {
         let times = &self.state.times;
