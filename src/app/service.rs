@@ -43,7 +43,7 @@ impl Service {
         let workers: Arc<[WorkerThread]> = workers.into();
         warm_all(world, &workers).await;
         let bearable_connections = bearable_connections(&world.config);
-        let listeners = receive(sockets, world, &workers, &shared, bearable_connections)?;
+        let listeners = receive(sockets, world, &workers, bearable_connections).await?;
         Ok(Self {
             shared,
             workers,
@@ -112,28 +112,25 @@ impl Service {
 }
 
 /// Has the workers serve these sockets, once they are opened.
-fn receive(
+async fn receive(
     sockets: Vec<TcpListener>,
     world: &World,
     workers: &Arc<[WorkerThread]>,
-    shared: &Shared,
     bearable_connections: usize,
 ) -> io::Result<Vec<Listener>> {
     let openings = world.config.listeners.iter();
     let openings = openings.map(|listener| listener.opening).enumerate();
-    let listeners = sockets.into_iter().zip(openings);
-    let listeners = listeners.map(|(socket, (index, opening))| {
+    let mut listeners = Vec::new();
+    for (socket, (index, opening)) in sockets.into_iter().zip(openings) {
         let reception = Reception {
             index,
             opening,
             workers: Arc::clone(workers),
-            published: Arc::clone(&shared.published),
-            edge: Arc::clone(&shared.edge),
             bearable_connections,
         };
-        Listener::prepare(socket, reception)
-    });
-    listeners.collect()
+        listeners.push(Listener::prepare(socket, reception).await?);
+    }
+    Ok(listeners)
 }
 
 /// Opens the connections that the splits in motion want beforehand.

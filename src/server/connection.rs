@@ -1,16 +1,18 @@
 //! One client connection, from its first byte to its end.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
@@ -21,20 +23,22 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::edge::{Closure, EdgeRefusal};
 use crate::upstream::inflow::Arriving;
 
+use super::acceptor::Accepted;
 use super::farewell::drive;
 use super::frames::Counted;
 use super::gather::{Gathering, Sending};
 use super::http1;
 use super::http2;
 use super::introduction::read_introduction;
-use super::last_call::LAST_CALL;
-use super::listener::Accepted;
+use super::last_call::LastCall;
 use super::quiet::{Awaited, Quiet};
 use super::reader::Readers;
 use super::stream::ClientStream;
 
 /// How an HTTP/2 connection begins when the client knows beforehand (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes read at first: as much as nearly every head takes, so that one system call is enough.
+const FIRST_READ: usize = 4 * 1024;
 
 /// The TLS settings of each listener, in the configuration's order; replaced on reload.
 #[derive(Debug, Default)]
@@ -138,24 +142,25 @@ async fn serve_tls(
     stream: ClientStream,
     tls: Arc<rustls::ServerConfig>,
 ) -> Result<(), ConnectionError> {
-    let patience = worker.view().snapshot.routing.edge.handshake_timeout;
-    let handshake = timeout(patience, TlsAcceptor::from(tls).accept(stream)).await;
-    let stream = match handshake {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            worker.edge.closed(Closure::TlsHandshake);
-            return Err(ConnectionError::Io(error));
+    let deadline = worker.deadlines.add();
+    deadline.set(worker.view().snapshot.routing.edge.handshake_timeout);
+    let mut handshake = pin!(TlsAcceptor::from(tls).accept(stream));
+    let handshake = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Pending => {
+            let passed = deadline.poll_passed(cx);
+            passed.map(|()| Err(io::ErrorKind::TimedOut.into()))
         }
-        Err(_) => {
-            worker.edge.closed(Closure::TlsHandshake);
-            return Err(ConnectionError::Io(io::ErrorKind::TimedOut.into()));
-        }
-    };
+        finished => finished,
+    });
+    let stream = handshake.await.map_err(|error| {
+        worker.edge.closed(Closure::TlsHandshake);
+        ConnectionError::Io(error)
+    })?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if is_http2 {
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
-        http1::serve(worker, entrance, peer, stream)
+        http1::serve(worker, entrance, peer, stream, BytesMut::new())
             .await
             .map_err(ConnectionError::Io)
     }
@@ -167,20 +172,21 @@ async fn serve_plain(
     peer: Peer,
     mut stream: ClientStream,
 ) -> Result<(), ConnectionError> {
-    let sniffed = match in_time(worker, sniff(&mut stream)).await {
-        Ok(sniffed) => sniffed,
+    let mut read = BytesMut::new();
+    let sniffed = in_time(worker, poll_fn(|cx| poll_sniff(&mut stream, &mut read, cx))).await;
+    let is_http2 = match sniffed {
+        Ok(sniffed) => sniffed.map_err(ConnectionError::Io)?,
         Err(Late::Draining) => return Ok(()),
         Err(Late::Timeout) => {
             close(worker, peer, Closure::NoRequest);
             return Ok(());
         }
     };
-    let Sniffed { is_http2, read } = sniffed.map_err(ConnectionError::Io)?;
-    stream.unread(read);
     if is_http2 {
+        stream.unread(read);
         Box::pin(serve_http2(worker, entrance, peer, stream)).await
     } else {
-        http1::serve(worker, entrance, peer, stream)
+        http1::serve(worker, entrance, peer, stream, read)
             .await
             .map_err(ConnectionError::Io)
     }
@@ -229,14 +235,23 @@ where
 /// What `future` returns, unless a client takes longer with it than with a head, or the worker
 /// drains.
 async fn in_time<F: Future>(worker: &Rc<Worker>, future: F) -> Result<F::Output, Late> {
-    let patience = worker.view().snapshot.routing.edge.header_timeout;
+    let open = worker.connections.add();
+    let deadline = worker.deadlines.add();
+    deadline.set(worker.view().snapshot.routing.edge.header_timeout);
+    // It may have connected a moment before the drain, its request on the way.
+    let mut last_call = LastCall::default();
     let mut future = pin!(future);
-    match timeout(patience, until_draining(worker, future.as_mut())).await {
-        Ok(Some(output)) => Ok(output),
-        // It may have connected a moment before the drain, its request on the way.
-        Ok(None) => timeout(LAST_CALL, future).await.map_err(|_| Late::Draining),
-        Err(_) => Err(Late::Timeout),
-    }
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            Poll::Ready(Ok(output))
+        } else if open.poll_draining(cx).is_ready() {
+            let over = last_call.poll_over(&worker.deadlines, cx);
+            over.map(|()| Err(Late::Draining))
+        } else {
+            deadline.poll_passed(cx).map(|()| Err(Late::Timeout))
+        }
+    })
+    .await
 }
 
 /// A client did not say in time what was waited for.
@@ -244,17 +259,6 @@ enum Late {
     /// The worker drains.
     Draining,
     Timeout,
-}
-
-/// What `future` returns, unless the worker drains first.
-async fn until_draining<F: Future>(worker: &Rc<Worker>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let open = worker.connections.add();
-    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => open.poll_draining(cx).map(|()| None),
-    })
-    .await
 }
 
 /// Why a connection ended early.
@@ -266,24 +270,39 @@ pub(super) enum ConnectionError {
     Http(hyper::Error),
 }
 
-/// The first bytes of a plain connection, and what they say.
-struct Sniffed {
-    is_http2: bool,
-    read: Vec<u8>,
-}
-
 /// Reads until it is clear whether the client speaks HTTP/2: for all but `P…`, one byte tells.
-async fn sniff(stream: &mut ClientStream) -> io::Result<Sniffed> {
-    let mut read = Vec::with_capacity(PREFACE.len());
+fn poll_sniff(
+    stream: &mut ClientStream,
+    read: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<bool>> {
     loop {
-        let is_end = stream.read_buf(&mut read).await? == 0;
+        let mut room = [MaybeUninit::uninit(); FIRST_READ];
+        let mut first = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut first))?;
+        let is_end = first.filled().is_empty();
+        read.extend_from_slice(first.filled());
         let compared = read.len().min(PREFACE.len());
         let is_prefix = read[..compared] == PREFACE[..compared];
         if is_end || !is_prefix || compared == PREFACE.len() {
-            return Ok(Sniffed {
-                is_http2: is_prefix && compared == PREFACE.len(),
-                read,
-            });
+            return Poll::Ready(Ok(is_prefix && compared == PREFACE.len()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of what a function of these arguments returns.
+    const fn size_of_result<W, E, A, T, F>(_: fn(W, E, A, T) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_rests_is_small() {
+        // Thousands rest at any moment. What is rare or short belongs into a box of its own.
+        let bytes = size_of_result(serve);
+        assert!(bytes <= 1280, "{bytes}");
     }
 }

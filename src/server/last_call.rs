@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::upstream::deadline::{Deadline, Deadlines};
 
 /// Time that a client who could not know of the drain gets for a request.
-pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// The time that a connection of a worker that drains gets for another request.
 #[derive(Debug, Default)]

@@ -12,8 +12,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -24,7 +25,7 @@ use crate::upstream::watch::{self, Watch};
 
 /// Bytes that may lie in the kernel unsent, where a rate is to be kept. Without a bound the kernel
 /// takes megabytes at once and then nothing for minutes, and a slow client looks like a dead one.
-const UNSENT: u32 = 32 * 1024;
+pub(super) const UNSENT: u32 = 32 * 1024;
 
 /// A stream that leads to a client, through TLS or not.
 pub trait ToClient {
@@ -42,6 +43,10 @@ pub trait ToClient {
 
     /// Whether the client will say nothing more than what lies there unread.
     fn has_said_all(&self) -> bool;
+
+    /// Whether it may just be closed: its end needs no words, and nothing lies there unread, which
+    /// would make a reset of the end.
+    fn may_be_dropped(&self) -> bool;
 }
 
 impl ToClient for ClientStream {
@@ -59,10 +64,18 @@ impl ToClient for ClientStream {
     }
 
     fn has_said_all(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let ready = pin!(self.tcp.ready(Interest::READABLE)).poll(&mut cx);
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        matches!(readable(&self.tcp), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
+
+    fn may_be_dropped(&self) -> bool {
+        self.ahead.is_empty() && readable(&self.tcp).is_pending()
+    }
+}
+
+/// What there is to read, as far as it is known; asks nobody.
+fn readable(tcp: &TcpStream) -> Poll<io::Result<Ready>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    pin!(tcp.ready(Interest::READABLE)).poll(&mut cx)
 }
 
 impl ToClient for TlsStream<ClientStream> {
@@ -81,13 +94,18 @@ impl ToClient for TlsStream<ClientStream> {
     fn has_said_all(&self) -> bool {
         self.get_ref().0.has_said_all()
     }
+
+    fn may_be_dropped(&self) -> bool {
+        // TLS says that it ends.
+        false
+    }
 }
 
 /// A client's stream.
 #[derive(Debug)]
 pub struct ClientStream {
     /// Read already, to find out what is spoken.
-    ahead: Vec<u8>,
+    ahead: BytesMut,
     tcp: TcpStream,
     worker: Rc<Worker>,
     /// How long a write may wait for the client to take something.
@@ -103,13 +121,11 @@ impl ClientStream {
     pub fn new(tcp: TcpStream, worker: &Rc<Worker>) -> Self {
         let view = worker.view();
         let watch = view.snapshot.routing.edge.min_rate.map(|rate| {
-            // Without it the rate is only judged more coarsely.
-            let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
             let deadline = worker.deadlines.add();
             Box::new(Watch::new(rate, span(rate), deadline))
         });
         Self {
-            ahead: Vec::new(),
+            ahead: BytesMut::new(),
             tcp,
             worker: Rc::clone(worker),
             deadline: worker.deadlines.add(),
@@ -120,7 +136,7 @@ impl ClientStream {
     }
 
     /// Has `bytes`, which were read from it, read once more.
-    pub fn unread(&mut self, bytes: Vec<u8>) {
+    pub fn unread(&mut self, bytes: BytesMut) {
         self.ahead = bytes;
     }
 
@@ -181,11 +197,10 @@ impl AsyncRead for ClientStream {
             return Pin::new(&mut self.tcp).poll_read(cx, buffer);
         }
         let count = self.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&self.ahead[..count]);
-        self.ahead.drain(..count);
+        buffer.put_slice(&self.ahead.split_to(count));
         if self.ahead.is_empty() {
             // The connection may live for hours; its first bytes need not.
-            self.ahead = Vec::new();
+            self.ahead = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }

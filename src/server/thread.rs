@@ -23,8 +23,8 @@ use crate::telemetry::WorkerId;
 use crate::telemetry::edge::EdgeTally;
 use crate::upstream::deadline::TICK;
 
+use super::acceptor::{Accepted, Acceptor};
 use super::connection::{self, ServerTlsConfigs};
-use super::listener::Accepted;
 
 /// Time between two looks for idle connections that are too old.
 const POOL_SWEEP: Duration = Duration::from_secs(1);
@@ -56,6 +56,11 @@ pub struct Shared {
 #[derive(Debug)]
 enum Job {
     Serve(Accepted),
+    /// Accept connections, for all workers.
+    Receive {
+        acceptor: Acceptor,
+        ready: oneshot::Sender<io::Result<()>>,
+    },
     /// Open connections of this backend before traffic comes.
     Warm {
         backend: BackendId,
@@ -126,6 +131,12 @@ impl WorkerThread {
         }
     }
 
+    /// Has it accept connections, for all workers; `ready` is told whether it can, and dropped if it
+    /// has ended.
+    pub(super) fn receive(&self, acceptor: Acceptor, ready: oneshot::Sender<io::Result<()>>) {
+        let _ = self.jobs.send(Job::Receive { acceptor, ready });
+    }
+
     /// Asks for connections of `backend` to be opened; resolves when they are, or when that has
     /// failed.
     pub fn warm(&self, backend: BackendId) -> impl Future<Output = ()> + use<> {
@@ -173,21 +184,25 @@ async fn work(
     mut queue: mpsc::UnboundedReceiver<Job>,
     connections: Arc<AtomicUsize>,
 ) {
-    let serve = |accepted: Accepted| {
-        let worker = Rc::clone(&worker);
-        let entrance = entrance.clone();
-        let tls = certificates.load().for_listener(accepted.listener);
-        let guard = ConnectionGuard(Arc::clone(&connections));
-        spawn_local(async move {
-            connection::serve(worker, entrance, accepted, tls).await;
-            drop(guard);
-        });
-    };
+    let host = Rc::new(Host {
+        worker,
+        entrance,
+        certificates,
+        connections,
+    });
+    let worker = &host.worker;
     loop {
         match queue.recv().await {
-            Some(Job::Serve(accepted)) => serve(accepted),
+            Some(Job::Serve(accepted)) => host.serve(accepted),
+            Some(Job::Receive { acceptor, ready }) => {
+                let settled = acceptor.settle(Rc::clone(&host));
+                // Whoever does not wait any more has dropped what gives the orders, too.
+                let _ = ready.send(settled.map(|settled| {
+                    spawn_local(settled.run());
+                }));
+            }
             Some(Job::Warm { backend, done }) => {
-                let worker = Rc::clone(&worker);
+                let worker = Rc::clone(worker);
                 spawn_local(async move {
                     warm::warm(&worker, backend).await;
                     // Nobody may be waiting any more.
@@ -202,11 +217,40 @@ async fn work(
     // What was accepted before the drain is still served.
     while let Ok(job) = queue.try_recv() {
         if let Job::Serve(accepted) = job {
-            serve(accepted);
+            host.serve(accepted);
         }
     }
-    while connections.load(Ordering::Relaxed) > 0 {
+    while host.connections.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(TICK).await;
+    }
+}
+
+/// What serves connections on a worker's thread.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) worker: Rc<Worker>,
+    entrance: Entrance,
+    certificates: Arc<ArcSwap<ServerTlsConfigs>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Host {
+    /// Serves a connection that was accepted here.
+    pub(super) fn take(&self, accepted: Accepted) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.serve(accepted);
+    }
+
+    /// Serves a connection that is counted.
+    fn serve(&self, accepted: Accepted) {
+        let worker = Rc::clone(&self.worker);
+        let entrance = self.entrance.clone();
+        let tls = self.certificates.load().for_listener(accepted.listener);
+        let guard = ConnectionGuard(Arc::clone(&self.connections));
+        spawn_local(async move {
+            connection::serve(worker, entrance, accepted, tls).await;
+            drop(guard);
+        });
     }
 }
 

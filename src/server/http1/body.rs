@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -25,8 +25,8 @@ impl<S> Shared<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(stream: S) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Wire::new(stream))))
+    pub(super) fn new(stream: S, read: BytesMut) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Wire::new(stream, read))))
     }
 }
 

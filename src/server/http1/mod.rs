@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
@@ -134,7 +135,7 @@ enum Conversed {
     Switched(CountedBody),
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends; `read` was read from it already.
 ///
 /// # Errors
 /// Those of its socket.
@@ -143,13 +144,14 @@ pub(super) async fn serve<S>(
     entrance: &Entrance,
     peer: Peer,
     stream: S,
+    read: BytesMut,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + ToClient + Unpin + std::fmt::Debug + 'static,
 {
     let mut connection = Connection {
         service: entrance.service(peer),
-        shared: Shared::new(stream),
+        shared: Shared::new(stream, read),
         terms: Terms::of(worker),
         worker_ends: WorkerEnds {
             open: worker.connections.add(),
@@ -449,7 +451,14 @@ where
         self.deadline.set(FAREWELL);
         let mut left = MOST_DISCARDED;
         let mut is_shut = false;
-        let mut is_more_due = !self.shared.0.borrow().is_body_read();
+        let mut is_more_due = {
+            let wire = self.shared.0.borrow();
+            let is_more_due = !wire.is_body_read() || !wire.input.is_empty();
+            if !is_more_due && wire.stream.may_be_dropped() {
+                return Ok(());
+            }
+            is_more_due
+        };
         poll_fn(|cx| {
             let wire = &mut *self.shared.0.borrow_mut();
             if !is_shut {

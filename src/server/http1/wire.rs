@@ -52,11 +52,11 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// A connection of which nothing was read.
-    pub(super) fn new(stream: S) -> Self {
+    /// A connection of which `input` was read.
+    pub(super) fn new(stream: S, input: BytesMut) -> Self {
         Self {
             stream,
-            input: BytesMut::new(),
+            input,
             outgoing: Outgoing::default(),
             decoder: Decoder::Ended,
             leave: Leave::Given,
