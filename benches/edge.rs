@@ -20,6 +20,8 @@ use bytes::Bytes;
 use cutover::clock::Clock;
 use cutover::config;
 use cutover::edge::{Entrance, Shared};
+use cutover::message::name::{CACHE_CONTROL, CONTENT_TYPE, VIA};
+use cutover::message::{Request, Response};
 use cutover::proxy::body::ResponseBody;
 use cutover::proxy::course::Course;
 use cutover::proxy::forward;
@@ -29,7 +31,7 @@ use cutover::snapshot::Snapshot;
 use cutover::snapshot::registry::Registry;
 use cutover::telemetry::WorkerId;
 use cutover::upstream::inflow::Arriving;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::Empty;
 use tower::Service;
 
@@ -86,16 +88,15 @@ async fn answer() -> Response<ResponseBody> {
     let ballast = [0_u8; 8192];
     std::future::ready(()).await;
     black_box(&ballast);
-    let mut response = Response::new(ResponseBody::own("hello"));
-    for name in [header::SERVER, header::CONTENT_TYPE, header::ETAG] {
-        let value = HeaderValue::from_static("value");
-        response.headers_mut().insert(name, value);
+    let mut response = Response::new(StatusCode::OK, ResponseBody::own("hello"));
+    for name in [&VIA, &CONTENT_TYPE, &CACHE_CONTROL] {
+        response.fields.append(name, b"value");
     }
     response
 }
 
 fn request() -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
+    let mut request = http::Request::new(Empty::new());
     for name in [
         header::HOST,
         header::USER_AGENT,
@@ -105,7 +106,7 @@ fn request() -> Request<Empty<Bytes>> {
         let value = HeaderValue::from_static("value");
         request.headers_mut().insert(name, value);
     }
-    request
+    Request::from(request)
 }
 
 /// Nanoseconds per request without layers: what a connection's service cannot do without.

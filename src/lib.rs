@@ -20,6 +20,7 @@ mod demo;
 pub mod edge;
 pub mod handover;
 pub mod identity;
+pub mod message;
 pub mod policy;
 pub mod proxy;
 pub mod server;

@@ -238,6 +238,7 @@ pub(super) fn metrics(
             denied_networks: world.denials().len(),
             denials_dropped: world.denials_dropped(),
             failed_accepts: edge.failed_accepts,
+            untold: edge.untold,
             edge_load: (data_plane.edge_load)(),
             tunnels: edge.tunnels,
             tunnels_ended: edge.tunnels_ended,

@@ -9,15 +9,16 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{Method, StatusCode, Uri, Version};
 
 use crate::config::model::LogFormat;
+use crate::message::name::{HOST, REFERER, SERVER_TIMING, TRACEPARENT, USER_AGENT, X_REQUEST_ID};
+use crate::message::{Fields, Response};
 use crate::policy::time::Timestamp;
 use crate::proxy::course::Course;
 use crate::proxy::worker::View;
 use crate::telemetry::access_log::line::{End, Line, Text};
 
-use super::names::{SERVER_TIMING, TRACEPARENT};
 use super::{Arrival, Local};
 
 /// What web servers write for a client that left before it was answered.
@@ -35,11 +36,8 @@ pub(super) struct Entry {
     method: Method,
     target: Uri,
     protocol: Version,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    traceparent: Option<HeaderValue>,
-    request_id: Option<HeaderValue>,
+    /// Those of the request's that a line names.
+    fields: Fields,
     status: Option<StatusCode>,
     first_byte: Duration,
     bytes: u64,
@@ -53,7 +51,13 @@ impl Entry {
         if routing.log_format.is_none() && !routing.edge.server_timing {
             return None;
         }
-        let headers = arrival.request.headers();
+        let head = &arrival.request.head;
+        let mut fields = Fields::default();
+        for name in [&HOST, &USER_AGENT, &REFERER, &TRACEPARENT, &X_REQUEST_ID] {
+            if let Some(value) = head.fields.get(name) {
+                fields.append(name, value);
+            }
+        }
         Some(Box::new(Self {
             local: Rc::clone(&arrival.local),
             view: Rc::clone(&arrival.view),
@@ -61,14 +65,10 @@ impl Entry {
             time: arrival.local.worker.clock.now(),
             started: Instant::now(),
             client: arrival.client(),
-            method: arrival.request.method().clone(),
-            target: arrival.request.uri().clone(),
-            protocol: arrival.request.version(),
-            host: headers.get(header::HOST).cloned(),
-            user_agent: headers.get(header::USER_AGENT).cloned(),
-            referer: headers.get(header::REFERER).cloned(),
-            traceparent: headers.get(TRACEPARENT).cloned(),
-            request_id: arrival.id.clone(),
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            protocol: head.version,
+            fields,
             status: None,
             first_byte: Duration::ZERO,
             bytes: 0,
@@ -84,8 +84,8 @@ impl Entry {
     /// The answer's head is there.
     pub(super) fn answered<B>(&mut self, response: &mut Response<B>) {
         self.first_byte = self.started.elapsed();
-        self.status = Some(response.status());
-        if self.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED {
+        self.status = Some(response.status);
+        if self.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED {
             // Its body is not asked for.
             self.end = End::Complete;
         }
@@ -94,9 +94,8 @@ impl Entry {
             let upstream = milliseconds(self.course.upstream());
             let total = milliseconds(self.first_byte);
             let value = format!("upstream;dur={upstream:.3}, total;dur={total:.3}");
-            let value = HeaderValue::from_str(&value).expect("names and numbers are a value");
             // The upstream's own measurements stay.
-            response.headers_mut().append(SERVER_TIMING, value);
+            response.fields.append(&SERVER_TIMING, value.as_bytes());
         }
     }
 
@@ -113,17 +112,15 @@ impl Entry {
     fn line(&self) -> Line<'_> {
         let routing = &self.view.snapshot.routing;
         let assigned = self.course.assigned();
-        let authority = self.target.authority().map(|host| host.as_str());
+        let authority = self.target.authority().map(|host| host.as_str().as_bytes());
+        let field = |name| self.fields.get(name);
         Line {
             time: self.time,
             client: self.client,
             method: &self.method,
             target: &self.target,
             protocol: self.protocol,
-            host: match (authority, &self.host) {
-                (Some(authority), _) => Some(Text::cut(authority.as_bytes())),
-                (None, host) => host.as_ref().map(Text::of),
-            },
+            host: authority.or_else(|| field(&HOST)).map(Text::cut),
             status: match self.status {
                 Some(status) => status.as_u16(),
                 None => CLIENT_CLOSED_REQUEST,
@@ -133,13 +130,13 @@ impl Entry {
             first_byte: self.first_byte,
             duration: self.started.elapsed(),
             upstream: self.course.upstream(),
-            request_id: self.request_id.as_ref().map(Text::of),
-            trace_id: self.traceparent.as_ref().and_then(Text::trace_id),
+            request_id: field(&X_REQUEST_ID).map(Text::cut),
+            trace_id: field(&TRACEPARENT).and_then(Text::trace_id),
             split: assigned.map(|(split, _)| routing.split(split).name.as_str()),
             arm: assigned.map(|(_, arm)| arm),
             fallback: self.course.fallback(),
-            user_agent: self.user_agent.as_ref().map(Text::of),
-            referer: self.referer.as_ref().map(Text::of),
+            user_agent: field(&USER_AGENT).map(Text::cut),
+            referer: field(&REFERER).map(Text::cut),
         }
     }
 }

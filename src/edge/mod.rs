@@ -18,7 +18,6 @@
 
 pub mod access;
 mod entry;
-mod names;
 pub mod overload;
 pub mod places;
 pub mod rate_limit;
@@ -34,12 +33,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{Method, Version};
 use http_body::Body;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::config::model::Edge;
+use crate::message::name::X_REQUEST_ID;
+use crate::message::{Request, Response};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::course::Course;
 use crate::proxy::forward;
@@ -54,11 +55,10 @@ use crate::upstream::inflow::Arriving;
 
 use self::access::Access;
 use self::entry::Entry;
-use self::names::X_REQUEST_ID;
 use self::overload::{CountedBody, InFlight, Overload, Permit};
 use self::places::Places;
 use self::rate_limit::RateLimit;
-use self::request_id::{RequestId, RequestIds};
+use self::request_id::{Id, RequestId, RequestIds};
 use self::trace_context::TraceContext;
 
 /// What the edges of all workers share, and no reload forgets.
@@ -128,7 +128,7 @@ pub struct Arrival<B> {
     caller: Caller,
     local: Rc<Local>,
     /// The request's id, once it has one.
-    id: Option<HeaderValue>,
+    id: Option<Id>,
     /// Why it is turned away, if it is.
     refusal: Option<EdgeRefusal>,
     /// Its place among the requests in flight, once it has one.
@@ -139,7 +139,7 @@ impl<B> Arrival<B> {
     /// The client's address.
     fn client(&self) -> IpAddr {
         let trusted = &self.view.snapshot.routing.edge.trusted_proxies;
-        self.caller.client(self.request.headers(), trusted)
+        self.caller.client(&self.request.head.fields, trusted)
     }
 
     fn is_refused(&self) -> bool {
@@ -266,15 +266,15 @@ where
         permit,
         ..
     } = arrival;
-    let wants_no_body = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
+    let head = &request.head;
+    let wants_no_body = head.method == Method::HEAD && head.version == Version::HTTP_2;
     let mut response = match refusal {
         Some(refusal) => {
             local.worker.edge.refused(refusal);
             let mut response = respond::refused(refusal);
-            let (parts, body) = request.into_parts();
-            let unread = ClientBody::new(body);
+            let unread = ClientBody::new(request.body);
             if !unread.is_end_stream() {
-                respond::end_connection(&mut response, parts.version);
+                respond::end_connection(&mut response, request.head.version);
             }
             response
         }
@@ -287,7 +287,7 @@ where
         entry.answered(&mut response);
     }
     if let Some(id) = id {
-        response.headers_mut().insert(X_REQUEST_ID, id);
+        response.fields.insert(&X_REQUEST_ID, id.as_bytes());
     }
     if wants_no_body {
         respond::without_body(&mut response);
@@ -332,11 +332,11 @@ impl<B, S: Service<Arrival<B>>> Service<Request<B>> for Door<S> {
 /// Whether a head is larger than it may be. What HTTP/1 and HTTP/2 refuse while they read comes not
 /// so far; neither has a limit on the target alone, nor HTTP/2 one on the number of fields.
 fn excess<B>(request: &Request<B>, edge: &Edge) -> Option<EdgeRefusal> {
-    let target = request.uri().path_and_query();
+    let target = request.head.uri.path_and_query();
     if target.is_some_and(|target| target.as_str().len() > edge.max_target) {
         return Some(EdgeRefusal::TargetTooLong);
     }
-    (request.headers().len() > edge.max_fields).then_some(EdgeRefusal::HeadTooLarge)
+    (request.head.fields.len() > edge.max_fields).then_some(EdgeRefusal::HeadTooLarge)
 }
 
 #[cfg(test)]

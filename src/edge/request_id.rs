@@ -3,14 +3,11 @@
 //! Only a trusted proxy's `X-Request-Id` is kept: an id chosen by a stranger could repeat another
 //! request's, or carry something that a log viewer takes for its own.
 
-use http::HeaderValue;
-
+use crate::message::name::X_REQUEST_ID;
 use crate::policy::time::Timestamp;
 use crate::telemetry::WorkerId;
-
 use crate::telemetry::edge::EdgeRefusal;
 
-use super::names::X_REQUEST_ID;
 use super::{Arrival, Rule};
 
 /// A longer id is not kept, not even a trusted proxy's: it would be copied into every log.
@@ -25,27 +22,43 @@ pub struct RequestId;
 impl Rule for RequestId {
     fn admit<B>(&self, arrival: &mut Arrival<B>) -> Result<(), EdgeRefusal> {
         let id = if let Some(id) = kept(arrival) {
-            id.clone()
+            Id::Kept(id.into())
         } else {
             let id = arrival.local.request_ids.borrow_mut().draw();
-            let headers = arrival.request.headers_mut();
-            headers.insert(X_REQUEST_ID, value(&id));
-            // Two values are cheaper than one that counts its owners.
-            value(&id)
+            arrival.request.head.fields.insert(&X_REQUEST_ID, &id);
+            Id::Drawn(id)
         };
         arrival.id = Some(id);
         Ok(())
     }
 }
 
+/// The name of a request.
+#[derive(Debug)]
+pub(super) enum Id {
+    /// Ours.
+    Drawn([u8; LENGTH]),
+    /// One that a trusted proxy gave it.
+    Kept(Box<[u8]>),
+}
+
+impl Id {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Id::Drawn(id) => id,
+            Id::Kept(id) => id,
+        }
+    }
+}
+
 /// The id that the request came with, if its sender is believed.
-fn kept<B>(arrival: &Arrival<B>) -> Option<&HeaderValue> {
+fn kept<B>(arrival: &Arrival<B>) -> Option<&[u8]> {
     if !arrival.caller.is_peer_trusted() {
         return None;
     }
-    let mut ids = arrival.request.headers().get_all(&X_REQUEST_ID).iter();
+    let mut ids = arrival.request.head.fields.get_all(&X_REQUEST_ID);
     let id = ids.next().filter(|id| {
-        let is_text = id.as_bytes().iter().all(u8::is_ascii_graphic);
+        let is_text = id.iter().all(u8::is_ascii_graphic);
         is_text && !id.is_empty() && id.len() <= LONGEST_KEPT
     });
     id.filter(|_| ids.next().is_none())
@@ -88,10 +101,6 @@ impl RequestIds {
         }
         id
     }
-}
-
-fn value(id: &[u8]) -> HeaderValue {
-    HeaderValue::from_bytes(id).expect("hexadecimal digits are a valid value")
 }
 
 fn scatter(number: u64) -> u64 {

@@ -6,13 +6,11 @@
 //! proxies, as the request's id is. We record no spans, so we put none between the two ends either:
 //! what crosses keeps its parent. <https://www.w3.org/TR/trace-context/>
 
-use http::{HeaderMap, HeaderValue};
-
 use crate::config::model::TraceContext as Setting;
-
+use crate::message::Fields;
+use crate::message::name::{TRACEPARENT, TRACESTATE};
 use crate::telemetry::edge::EdgeRefusal;
 
-use super::names::{TRACEPARENT, TRACESTATE};
 use super::request_id::LENGTH;
 use super::{Arrival, Rule};
 
@@ -28,13 +26,13 @@ impl Rule for TraceContext {
         let setting = arrival.view.snapshot.routing.edge.trace_context;
         if setting != Setting::Pass {
             let is_trusted = arrival.caller.is_peer_trusted();
-            let headers = arrival.request.headers_mut();
-            if !(is_trusted && is_well_formed(headers)) {
-                headers.remove(&TRACEPARENT);
-                headers.remove(&TRACESTATE);
+            let fields = &mut arrival.request.head.fields;
+            if !(is_trusted && is_well_formed(fields)) {
+                fields.remove(&TRACEPARENT);
+                fields.remove(&TRACESTATE);
                 if setting == Setting::Start {
                     let mut ids = arrival.local.request_ids.borrow_mut();
-                    headers.insert(&TRACEPARENT, begun(&ids.draw(), &ids.draw()));
+                    fields.insert(&TRACEPARENT, &begun(&ids.draw(), &ids.draw()));
                 }
             }
         }
@@ -44,21 +42,21 @@ impl Rule for TraceContext {
 
 /// The beginning of a trace, marked as sampled: who follows its parent's choice would record
 /// nothing otherwise.
-fn begun(trace: &[u8; LENGTH], span: &[u8; LENGTH]) -> HeaderValue {
+fn begun(trace: &[u8; LENGTH], span: &[u8; LENGTH]) -> [u8; LENGTH_OF_VERSION_00] {
     let mut value = [0; LENGTH_OF_VERSION_00];
     value[..3].copy_from_slice(b"00-");
     value[3..35].copy_from_slice(trace);
     value[35] = b'-';
     value[36..52].copy_from_slice(&span[..16]);
     value[52..].copy_from_slice(b"-01");
-    HeaderValue::from_bytes(&value).expect("hexadecimal digits are a valid value")
+    value
 }
 
 /// Whether there is just one `traceparent` that says what it should.
-fn is_well_formed(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(&TRACEPARENT).iter();
+fn is_well_formed(fields: &Fields) -> bool {
+    let mut values = fields.get_all(&TRACEPARENT);
     match (values.next(), values.next()) {
-        (Some(value), None) => is_traceparent(value.as_bytes()),
+        (Some(value), None) => is_traceparent(value),
         _ => false,
     }
 }
@@ -129,16 +127,16 @@ mod tests {
     #[test]
     fn what_we_begin_is_well_formed() {
         let value = begun(&[b'a'; LENGTH], &[b'b'; LENGTH]);
-        assert!(is_traceparent(value.as_bytes()));
+        assert!(is_traceparent(&value));
     }
 
     #[test]
     fn two_are_none() {
-        let mut headers = HeaderMap::new();
-        let value: HeaderValue = format!("00-{TRACE}-{PARENT}-01").parse().expect("a value");
-        headers.append(TRACEPARENT, value.clone());
-        assert!(is_well_formed(&headers));
-        headers.append(TRACEPARENT, value);
-        assert!(!is_well_formed(&headers));
+        let mut fields = Fields::default();
+        let value = format!("00-{TRACE}-{PARENT}-01");
+        fields.append(&TRACEPARENT, value.as_bytes());
+        assert!(is_well_formed(&fields));
+        fields.append(&TRACEPARENT, value.as_bytes());
+        assert!(!is_well_formed(&fields));
     }
 }

@@ -3,8 +3,7 @@
 //! The value must be unpredictable, else one client could take another's place in the assignment
 //! and, worse, someone would come to use it for more than that.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use crate::config::model::IssuedCookie;
 
@@ -12,11 +11,11 @@ use crate::config::model::IssuedCookie;
 #[derive(Debug)]
 pub(super) struct CookieIssuer {
     /// The name and its `=`.
-    before: Bytes,
+    before: Box<[u8]>,
     /// The attributes, on a plain connection.
-    after_plain: Bytes,
+    after_plain: Box<[u8]>,
     /// The attributes, on an encrypted one.
-    after_secure: Bytes,
+    after_secure: Box<[u8]>,
 }
 
 /// A fresh session key and the header that hands it out.
@@ -24,7 +23,7 @@ pub(super) struct Issued {
     /// 128 random bits in hexadecimal.
     pub(super) value: [u8; 32],
     /// The value of `Set-Cookie`.
-    pub(super) header: HeaderValue,
+    pub(super) header: Vec<u8>,
 }
 
 impl CookieIssuer {
@@ -60,9 +59,9 @@ impl CookieIssuer {
             after
         };
         Some(Self {
-            before: format!("{}=", cookie.name).into(),
-            after_plain: plain.into(),
-            after_secure: secure.into(),
+            before: format!("{}=", cookie.name).into_bytes().into(),
+            after_plain: plain.into_bytes().into(),
+            after_secure: secure.into_bytes().into(),
         })
     }
 
@@ -80,12 +79,7 @@ impl CookieIssuer {
         } else {
             &self.after_plain
         };
-        let length = self.before.len() + value.len() + after.len();
-        let mut header = BytesMut::with_capacity(length);
-        header.put_slice(&self.before);
-        header.put_slice(&value);
-        header.put_slice(after);
-        let header = HeaderValue::from_maybe_shared(header.freeze()).ok()?;
+        let header = [&*self.before, &value, after].concat();
         Some(Issued { value, header })
     }
 }

@@ -11,14 +11,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::Uri;
 
 use super::cookie::CookieIssuer;
 use super::jwt::{Claim, JwtVerifier};
-use super::pin::{PIN_COOKIE, PIN_HEADER, PinVerifier};
+use super::pin::{PIN_COOKIE, PinVerifier};
 use crate::config::jwt_key::JwtKeyError;
 use crate::config::model::{KeySource, Keyless, Split};
+use crate::message::name::{COOKIE, CUTOVER_PIN};
+use crate::message::{Fields, Name};
 use crate::policy::address_key::AddressKey;
 use crate::policy::arm::Arm;
 use crate::policy::assign::{Assignment, Circumstances, assign};
@@ -28,8 +29,8 @@ use crate::policy::share::Share;
 /// What a request and the moment say.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'r> {
-    /// The request's headers.
-    pub headers: &'r HeaderMap,
+    /// The request's fields.
+    pub fields: &'r Fields,
     /// The request's target.
     pub uri: &'r Uri,
     /// The client's address, trusted proxies looked through.
@@ -51,7 +52,7 @@ pub struct Identified {
     pub assignment: Assignment,
     /// `Set-Cookie` for the answer, which then also needs `Cache-Control: private`, so that no
     /// cache hands one session to everybody.
-    pub issued_cookie: Option<HeaderValue>,
+    pub issued_cookie: Option<Vec<u8>>,
     /// Whether a token came that is forged, expired, or not for this split. It was ignored.
     pub unverifiable_token: bool,
 }
@@ -148,10 +149,10 @@ impl Identifier {
             present.map(SessionKey::Received)
         };
         self.sources.iter().find_map(|source| match source {
-            Source::Cookie(name) => received(cookie(request.headers, name)),
-            Source::Header(name) => received(request.headers.get(name).map(HeaderValue::as_bytes)),
+            Source::Cookie(name) => received(cookie(request.fields, name)),
+            Source::Header(name) => received(request.fields.get(name)),
             Source::Query(name) => received(query_parameter(request.uri, name)),
-            Source::Jwt(verifier) => match verifier.claim(request.headers, request.now_seconds) {
+            Source::Jwt(verifier) => match verifier.claim(request.fields, request.now_seconds) {
                 Claim::Absent => None,
                 Claim::Unverifiable => {
                     *unverifiable_token = true;
@@ -185,7 +186,7 @@ pub enum IdentifierError {
 #[derive(Debug)]
 enum Source {
     Cookie(Box<[u8]>),
-    Header(HeaderName),
+    Header(Name),
     Query(Box<[u8]>),
     Jwt(Box<JwtVerifier>),
     ClientIp,
@@ -195,7 +196,7 @@ impl Source {
     fn new(source: &KeySource) -> Result<Self, JwtKeyError> {
         Ok(match source {
             KeySource::Cookie(name) => Source::Cookie(name.as_bytes().into()),
-            KeySource::Header(name) => Source::Header(name.clone()),
+            KeySource::Header(name) => Source::Header(Name::from(name)),
             KeySource::Query(name) => Source::Query(name.as_bytes().into()),
             KeySource::Jwt(source) => Source::Jwt(Box::new(JwtVerifier::new(source)?)),
             KeySource::ClientIp => Source::ClientIp,
@@ -229,8 +230,8 @@ fn pin_token_arm(
     unverifiable_token: &mut bool,
 ) -> Option<Arm> {
     let present = |token: &&[u8]| !token.is_empty();
-    let header = request.headers.get(PIN_HEADER).map(HeaderValue::as_bytes);
-    let cookie = || cookie(request.headers, PIN_COOKIE.as_bytes()).filter(present);
+    let header = request.fields.get(&CUTOVER_PIN);
+    let cookie = || cookie(request.fields, PIN_COOKIE.as_bytes()).filter(present);
     let token = header.filter(present).or_else(cookie)?;
     let arm = tokens.arm(token, request.now_seconds);
     *unverifiable_token |= arm.is_none();
@@ -241,9 +242,9 @@ fn pin_token_arm(
 ///
 /// HTTP/2 sends each cookie as a field of its own and some clients repeat the field, so all fields
 /// are read in order. Browsers quote nothing and servers disagree about quotes, so they are kept.
-pub fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
-    let lines = headers.get_all(COOKIE).iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+pub fn cookie<'r>(fields: &'r Fields, name: &[u8]) -> Option<&'r [u8]> {
+    let lines = fields.get_all(&COOKIE);
+    let mut pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
     pairs.find_map(|pair| {
         let (found, value) = name_and_value(pair);
         (found.trim_ascii() == name).then(|| value.trim_ascii())

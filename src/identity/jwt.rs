@@ -16,13 +16,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use jsonwebtoken::{DecodingKey, Validation};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::config::jwt_key::{JwtKeyError, decoding_key};
 use crate::config::model::JwtSource;
+use crate::message::{Fields, Name};
 
 /// How far the clocks of issuer and proxy may differ.
 const LEEWAY_SECONDS: u64 = 60;
@@ -44,6 +44,7 @@ pub(super) struct JwtVerifier {
     /// Tells the verifiers of this process apart in the workers' tables, over reloads too.
     id: u64,
     source: JwtSource,
+    header: Name,
     key: DecodingKey,
     validation: Validation,
 }
@@ -72,16 +73,16 @@ impl JwtVerifier {
         .collect();
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            header: Name::from(&source.header),
             source: source.clone(),
             key,
             validation,
         })
     }
 
-    /// The claim of the token in `headers`, of a repeated header the first.
-    pub(super) fn claim(&self, headers: &HeaderMap, now_seconds: u64) -> Claim {
-        let value = headers.get(&self.source.header);
-        let Some(token) = value.and_then(|value| bearer_token(value.as_bytes())) else {
+    /// The claim of the token in `fields`, of a repeated one the first.
+    pub(super) fn claim(&self, fields: &Fields, now_seconds: u64) -> Claim {
+        let Some(token) = fields.get(&self.header).and_then(bearer_token) else {
             return Claim::Absent;
         };
         VERIFIED.with_borrow_mut(|verified| {

@@ -7,15 +7,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use http::HeaderName;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::Secret;
 use crate::policy::arm::Arm;
-
-/// The header that carries a pin token. It is looked at before the cookie.
-pub const PIN_HEADER: HeaderName = HeaderName::from_static("cutover-pin");
 
 /// The cookie that carries a pin token.
 pub const PIN_COOKIE: &str = "cutover_pin";

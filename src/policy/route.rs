@@ -15,8 +15,10 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::message::{Fields, Name};
 
 /// What a request must look like; an empty field matches anything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,12 +90,12 @@ impl Router {
         host: Option<&str>,
         path: &str,
         method: &Method,
-        headers: &HeaderMap,
+        fields: &Fields,
     ) -> Option<RouteIndex> {
         let request = Head {
             path: path.as_bytes(),
             method,
-            headers,
+            fields,
         };
         host.and_then(|host| self.find_by_host(host, &request))
             .or_else(|| self.any_host.find(&request))
@@ -144,7 +146,7 @@ fn bare_host(host: &str) -> &str {
 struct Head<'r> {
     path: &'r [u8],
     method: &'r Method,
-    headers: &'r HeaderMap,
+    fields: &'r Fields,
 }
 
 /// The routes of one host.
@@ -171,7 +173,11 @@ impl Paths {
         candidates.push(Candidate {
             index,
             methods: matches.methods.clone(),
-            headers: matches.headers.clone(),
+            headers: matches
+                .headers
+                .iter()
+                .map(|(name, value)| (Name::from(name), value.clone()))
+                .collect(),
         });
     }
 
@@ -212,7 +218,7 @@ impl Paths {
 struct Candidate {
     index: RouteIndex,
     methods: Vec<Method>,
-    headers: Vec<(HeaderName, Option<String>)>,
+    headers: Vec<(Name, Option<String>)>,
 }
 
 impl Candidate {
@@ -226,10 +232,10 @@ impl Candidate {
         let has_method = self.methods.is_empty() || self.methods.contains(request.method);
         has_method
             && self.headers.iter().all(|(name, wanted)| match wanted {
-                None => request.headers.contains_key(name),
+                None => request.fields.contains(name),
                 Some(wanted) => {
-                    let mut values = request.headers.get_all(name).iter();
-                    values.any(|value| value.as_bytes() == wanted.as_bytes())
+                    let mut values = request.fields.get_all(name);
+                    values.any(|value| value == wanted.as_bytes())
                 }
             })
     }

@@ -15,9 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
-use http::request::Parts;
 
 use crate::config::model::{BackendId, Protocol};
+use crate::message::name::GRPC_STATUS;
+use crate::message::{RequestHead, Response};
 use crate::policy::class::{Diversion, Failure};
 use crate::policy::fallback::Repetition;
 use crate::snapshot::BackendPlan;
@@ -29,6 +30,7 @@ use crate::upstream::http1::connection::Connection;
 use crate::upstream::http1::exchange::{self as http1, ExchangeFailed, HeadOutcome};
 use crate::upstream::http1::response::ResponseHead;
 use crate::upstream::http1::upload::{Framing, RequestBody};
+use crate::upstream::inflow::Inflow;
 use crate::upstream::pool::{Freed, Pool};
 
 use super::body::grpc_code;
@@ -49,11 +51,13 @@ pub struct Call<'request> {
     /// Who sends it.
     pub caller: Caller,
     /// Its head.
-    pub parts: &'request Parts,
+    pub head: &'request RequestHead,
     /// The one host that it is for.
     pub authority: &'request str,
     /// Whether it may be executed twice.
     pub repetition: Repetition,
+    /// Who can be told what precedes an answer.
+    pub client: Option<Rc<dyn Inflow>>,
     /// Its one deadline, set for each phase in turn.
     pub deadline: Deadline,
     /// For whoever wants to know what became of it.
@@ -237,19 +241,19 @@ impl Call<'_> {
     }
 
     /// The request on a connection of its own, ready to be sent.
-    fn begin(&self, how: Try, connection: Connection, body: RequestBody) -> http1::Exchange {
+    fn begin(&self, how: Try, mut connection: Connection, body: RequestBody) -> http1::Exchange {
         // Before it may switch, an upstream would have to read a body to its end (RFC 9110 §7.8),
         // which not all do; so there is none, or the offer stays here.
         let upgrade = match body.framing() {
-            Framing::None => tunnel::offered(self.parts),
+            Framing::None => tunnel::offered(self.head),
             Framing::Length | Framing::Chunked => None,
         };
         let forwarding = Forwarding {
             upgrade: upgrade.as_deref(),
             ..self.forwarding(how, body.framing())
         };
-        let head = headers::write_request(self.parts, forwarding);
-        let method = self.parts.method.clone();
+        let head = headers::write_request(connection.take_room(), self.head, forwarding);
+        let method = self.head.method.clone();
         http1::Exchange::new(connection, method, upgrade, head, body)
     }
 
@@ -325,7 +329,8 @@ impl Call<'_> {
     async fn await_head(&self, exchange: &mut Exchange, clock: HeadClock) -> HeadOutcome {
         let mut progress = None;
         poll_fn(|cx| {
-            if let Poll::Ready(outcome) = exchange.poll_head(cx) {
+            let head = exchange.poll_head(cx, |cx, answer| self.inform(cx, answer));
+            if let Poll::Ready(outcome) = head {
                 return Poll::Ready(match outcome {
                     HeadOutcome::Head(head) if clock.looks_ahead => {
                         unless_broken(cx, exchange, head)
@@ -351,6 +356,21 @@ impl Call<'_> {
         .await
     }
 
+    /// Passes on what precedes an answer. Whether to go on with its body is between the client and
+    /// us, so that one stays.
+    fn inform(&self, cx: &mut Context<'_>, answer: &Response<()>) {
+        if answer.status == StatusCode::CONTINUE {
+            return;
+        }
+        let is_told = match &self.client {
+            Some(client) => client.inform(cx, answer),
+            None => false,
+        };
+        if !is_told {
+            self.worker.edge.untold();
+        }
+    }
+
     fn report_failure(
         &self,
         plan: &BackendPlan,
@@ -374,7 +394,7 @@ impl Call<'_> {
 
     fn report_answer(&self, plan: &BackendPlan, index: usize, answer: &Answer) {
         let status = answer.head.status.as_u16();
-        let of_grpc = grpc_code(&answer.head.headers).map(Failure::Grpc);
+        let of_grpc = grpc_code(answer.head.fields.get(&GRPC_STATUS)).map(Failure::Grpc);
         let of_grpc = of_grpc.filter(|failure| failure.class().is_error());
         let result = match (of_grpc, status) {
             (Some(failure), _) => Err(failure),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::policy::class::Class;
@@ -76,7 +76,8 @@ impl Record {
     }
 
     fn finished(self, trailers: Option<&HeaderMap>) {
-        let class = trailers.and_then(grpc_class).unwrap_or(self.class);
+        let status = trailers.and_then(|trailers| trailers.get(&GRPC_STATUS));
+        let class = grpc_class(status.map(HeaderValue::as_bytes)).unwrap_or(self.class);
         let age = self.started.elapsed();
         self.worker.flights.finished(self.slot, age, class);
     }
@@ -98,15 +99,15 @@ impl Drop for Record {
     }
 }
 
-/// The class of a gRPC answer, from the fields that carry its status.
-pub fn grpc_class(fields: &HeaderMap) -> Option<Class> {
-    grpc_code(fields).map(Class::of_grpc)
+/// The class of a gRPC answer, from the value of the field that carries its status, if there is one.
+pub fn grpc_class(status: Option<&[u8]>) -> Option<Class> {
+    grpc_code(status).map(Class::of_grpc)
 }
 
-/// The gRPC status code among these fields; one that is no number is UNKNOWN.
-pub fn grpc_code(fields: &HeaderMap) -> Option<u32> {
-    let status = fields.get(&GRPC_STATUS)?;
-    let code = status.to_str().ok().and_then(|text| text.parse().ok());
+/// The gRPC status code that such a field's value is; one that is no number is UNKNOWN.
+pub fn grpc_code(status: Option<&[u8]>) -> Option<u32> {
+    let code = std::str::from_utf8(status?).ok();
+    let code = code.and_then(|text| text.parse().ok());
     Some(code.unwrap_or(2))
 }
 

@@ -7,12 +7,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use http_body::Body;
 
 use crate::config::model::{BackendId, FIRST_BYTE, Protocol, SplitId, Target};
 use crate::identity::identify::RequestFacts;
+use crate::message::name::{CUTOVER_ARM, GRPC_STATUS, IDEMPOTENCY_KEY, VIA};
+use crate::message::{Request, RequestHead, Response};
 use crate::policy::arm::Arm;
 use crate::policy::class::{Class, Diversion};
 use crate::policy::fallback::{Permission, Repetition};
@@ -32,7 +33,6 @@ use super::flights::Subject;
 use super::headers;
 use super::issue::issue;
 use super::leash::Leash;
-use super::names::{CUTOVER_ARM, IDEMPOTENCY_KEY};
 use super::peer::Caller;
 use super::respond;
 use super::strict;
@@ -52,27 +52,29 @@ pub async fn handle(
     course: Option<Rc<Course>>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
-    let (parts, incoming) = request.into_parts();
-    let incoming = ClientBody::new(incoming);
-    let (authority, route) = match find_route(&view, &parts, &incoming) {
+    let Request { head, body } = request;
+    let client = body.connection();
+    let incoming = ClientBody::new(body);
+    let (authority, route) = match find_route(&view, &head, &incoming) {
         Ok(found) => found,
-        Err(unfit) => return turn_away(unfit, &worker, &parts, incoming),
+        Err(unfit) => return turn_away(unfit, &worker, &head, incoming),
     };
-    let place = match find_place(&worker, &view, &caller, &parts, route) {
+    let place = match find_place(&worker, &view, &caller, &head, route) {
         Ok(place) => place,
         Err(because) => {
-            return turn_away(Unfit::TurnedAway(because), &worker, &parts, incoming);
+            return turn_away(Unfit::TurnedAway(because), &worker, &head, incoming);
         }
     };
     // Whatever a safe request carries, it may be repeated.
-    let has_key = !parts.method.is_safe() && parts.headers.contains_key(IDEMPOTENCY_KEY);
+    let has_key = !head.method.is_safe() && head.fields.contains(&IDEMPOTENCY_KEY);
     let call = Call {
-        repetition: Repetition::of(&parts.method, has_key),
+        repetition: Repetition::of(&head.method, has_key),
         deadline: worker.deadlines.add(),
         view: Rc::clone(&view),
         worker,
         caller,
-        parts: &parts,
+        client,
+        head: &head,
         authority,
         course,
     };
@@ -80,7 +82,7 @@ pub async fn handle(
         Target::Backend(backend) => call.ask_backend(backend, route, incoming).await,
         Target::Split(split) => call.ask_split(split, route, incoming, started).await,
     };
-    response.body_mut().hold(place);
+    response.body.hold(place);
     response
 }
 
@@ -99,23 +101,23 @@ enum Unfit {
 /// The host that a request is for, and the route that takes it.
 fn find_route<'request>(
     view: &'request View,
-    parts: &'request Parts,
+    head: &'request RequestHead,
     incoming: &ClientBody,
 ) -> Result<(&'request str, &'request RoutePlan), Unfit> {
-    if parts.method == Method::CONNECT {
+    if head.method == Method::CONNECT {
         return Err(Unfit::Misleading(EdgeRefusal::Connect));
     }
     let length = incoming.size_hint();
-    if !strict::is_plain_target(parts) {
+    if !strict::is_plain_target(head) {
         return Err(Unfit::Misleading(EdgeRefusal::Malformed));
     }
-    let authority = headers::authority(parts);
+    let authority = headers::authority(head);
     let authority = authority.map_err(|_| Unfit::Misleading(EdgeRefusal::InvalidHost))?;
     let routing = &view.snapshot.routing;
-    let path = parts.uri.path();
+    let path = head.uri.path();
     let found = routing
         .router
-        .find(Some(authority), path, &parts.method, &parts.headers);
+        .find(Some(authority), path, &head.method, &head.fields);
     let route = &routing.routes[found.ok_or(Unfit::NoRoute)?.0];
     if length.lower() > route.max_body {
         return Err(Unfit::TooLarge);
@@ -128,18 +130,18 @@ fn find_place(
     worker: &Worker,
     view: &View,
     caller: &Caller,
-    parts: &Parts,
+    head: &RequestHead,
     route: &RoutePlan,
 ) -> Result<Option<Place>, TurnedAway> {
     let Some(limits) = &route.limits else {
         return Ok(None);
     };
     let request = Known {
-        headers: &parts.headers,
-        uri: &parts.uri,
+        fields: &head.fields,
+        uri: &head.uri,
     };
     let trusted = &view.snapshot.routing.edge.trusted_proxies;
-    let client = || caller.client(&parts.headers, trusted);
+    let client = || caller.client(&head.fields, trusted);
     limits.admit(request, client, worker.clock.uptime())
 }
 
@@ -147,7 +149,7 @@ fn find_place(
 fn turn_away(
     unfit: Unfit,
     worker: &Worker,
-    parts: &Parts,
+    head: &RequestHead,
     incoming: ClientBody,
 ) -> Response<ResponseBody> {
     let is_unread = !incoming.is_end_stream();
@@ -163,7 +165,7 @@ fn turn_away(
     };
     worker.edge.refused(refusal);
     if is_last {
-        respond::end_connection(&mut response, parts.version);
+        respond::end_connection(&mut response, head.version);
     }
     response
 }
@@ -201,10 +203,10 @@ impl Call<'_> {
         let trusted = &snapshot.routing.edge.trusted_proxies;
         let now = self.worker.clock.at(self.worker.deadlines.now());
         let identified = split.identifier.identify(RequestFacts {
-            headers: &self.parts.headers,
-            uri: &self.parts.uri,
-            client: self.caller.client(&self.parts.headers, trusted),
-            secure: self.caller.is_secure(&self.parts.headers),
+            fields: &self.head.fields,
+            uri: &self.head.uri,
+            client: self.caller.client(&self.head.fields, trusted),
+            secure: self.caller.is_secure(&self.head.fields),
             share: standing.share,
             emergency: standing.emergency,
             now_seconds: now.seconds(),
@@ -245,7 +247,7 @@ impl Call<'_> {
             }
         };
         if let Some(cookie) = identified.issued_cookie {
-            issue(response.headers_mut(), cookie);
+            issue(&mut response.fields, &cookie);
         }
         response
     }
@@ -253,7 +255,7 @@ impl Call<'_> {
     /// The request's body, of which up to `limit` bytes are kept for another attempt, and which
     /// breaks off after `most` if it does not say how long it is.
     fn body(&self, incoming: ClientBody, limit: usize, most: u64) -> RequestBody {
-        let body = RequestBody::incoming(incoming, self.parts, limit, most);
+        let body = RequestBody::incoming(incoming, self.head, limit, most);
         match self.view.snapshot.routing.edge.min_rate {
             Some(rate) => {
                 let deadline = self.worker.deadlines.add();
@@ -313,22 +315,23 @@ impl Call<'_> {
         // This answer stands; what is still being uploaded need not be kept.
         answer.exchange.body_mut().is_answered();
         let is_read = answer.exchange.body_mut().is_read();
-        let headers = std::mem::take(&mut answer.head.headers);
+        let mut fields = std::mem::take(&mut answer.head.fields);
         let status = answer.head.status;
         let came_in = match answer.exchange {
             Exchange::Http1(_) => Version::HTTP_11,
             Exchange::Http2(_) => Version::HTTP_2,
         };
-        let body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
         if let Some(via) = &self.view.snapshot.routing.edge.via {
-            let said = via.of(came_in).clone();
-            response.headers_mut().append(http::header::VIA, said);
+            fields.append(&VIA, via.of(came_in).as_bytes());
         }
+        let body = ResponseBody::of_answer(answer, &self.worker, &self.deadline, record, leash);
+        let mut response = Response {
+            status,
+            fields,
+            body,
+        };
         if !is_read {
-            respond::end_connection(&mut response, self.parts.version);
+            respond::end_connection(&mut response, self.head.version);
         }
         response
     }
@@ -344,12 +347,13 @@ impl Call<'_> {
         if let Some(record) = record {
             record.switched();
         }
-        let headers = std::mem::take(&mut answer.head.headers);
+        let fields = std::mem::take(&mut answer.head.fields);
         let tunnel = Tunnel::new(answer, &self.worker, leash);
-        let mut response = Response::new(ResponseBody::switched(tunnel));
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = headers;
-        response
+        Response {
+            status: StatusCode::SWITCHING_PROTOCOLS,
+            fields,
+            body: ResponseBody::switched(tunnel),
+        }
     }
 
     /// Answers for an upstream that did not.
@@ -375,7 +379,7 @@ impl Call<'_> {
             Unanswered::Client(_) => false,
         };
         if !is_read {
-            respond::end_connection(&mut response, self.parts.version);
+            respond::end_connection(&mut response, self.head.version);
         }
         response
     }
@@ -394,12 +398,13 @@ pub fn book(unanswered: &Unanswered, record: Record) {
 
 /// What the head of an answer promises.
 pub fn class_of(answer: &Answer) -> Class {
-    grpc_class(&answer.head.headers)
+    grpc_class(answer.head.fields.get(&GRPC_STATUS))
         .unwrap_or_else(|| Class::of_status(answer.head.status.as_u16()))
 }
 
 /// Says which arm has answered.
 pub fn name_arm(response: &mut Response<ResponseBody>, arm: Arm) {
-    let value = HeaderValue::from_static(arm.as_str());
-    response.headers_mut().insert(CUTOVER_ARM, value);
+    response
+        .fields
+        .insert(&CUTOVER_ARM, arm.as_str().as_bytes());
 }

@@ -5,39 +5,41 @@
 //! removed from a map, because writing looks at every field anyway.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::request::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 
 use crate::config::model::Via;
+use crate::message::name::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, CUTOVER_REPLAY, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+};
+use crate::message::{Field, Fields, Known, Name, RequestHead};
 use crate::upstream::http1::request::HeadWriter;
-use crate::upstream::http1::reserved::{is_claim, is_disguised};
-use crate::upstream::http1::response::{is_old_hop_by_hop, is_own};
 use crate::upstream::http1::upload::Framing;
 use crate::upstream::list::has_member;
 
-use super::names::{CUTOVER_REPLAY, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::peer::Caller;
 
 /// The authority that a request is for, from its target or its `Host`.
 ///
 /// # Errors
 /// [`InvalidHost`] where there is none, several, or they disagree.
-pub fn authority(parts: &Parts) -> Result<&str, InvalidHost> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
+pub fn authority(head: &RequestHead) -> Result<&str, InvalidHost> {
+    let mut hosts = head.fields.get_all(&HOST);
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(host.to_str().map_err(|_| InvalidHost)?),
+        (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_| InvalidHost)?),
         (Some(_), Some(_)) => return Err(InvalidHost),
         (None, _) => None,
     };
     // RFC 9112 §3.2.2: the target wins over the field.
-    let authority = parts.uri.authority().map(Authority::as_str);
+    let authority = head.uri.authority().map(Authority::as_str);
     match authority.or(host) {
         Some(host) if is_plausible_host(host) => Ok(host),
         // HTTP/1.0 had no Host.
-        None if parts.version <= Version::HTTP_10 => Ok(""),
+        None if head.version <= Version::HTTP_10 => Ok(""),
         _ => Err(InvalidHost),
     }
 }
@@ -82,22 +84,23 @@ pub struct Forwarding<'call> {
     pub upgrade: Option<&'call HeaderValue>,
 }
 
-/// Writes the head of a request for an upstream.
-pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
-    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let mut head = HeadWriter::new(&parts.method, target);
-    head.raw("host", forwarding.authority.as_bytes());
-    if write_fields(&mut head, parts, forwarding).takes_trailers {
+/// Writes the head of a request for an upstream, into a buffer that is empty.
+pub fn write_request(out: BytesMut, request: &RequestHead, forwarding: Forwarding<'_>) -> BytesMut {
+    let target = request.uri.path_and_query();
+    let target = target.map_or("/", PathAndQuery::as_str);
+    let mut head = HeadWriter::new(out, &request.method, target);
+    head.add(&HOST, forwarding.authority.as_bytes());
+    if write_fields(&mut head, request, forwarding).takes_trailers {
         // The upstream's answer may have trailers, but this is said for our connection to it.
-        head.raw("te", b"trailers");
-        head.raw("connection", b"TE");
+        head.add(&TE, b"trailers");
+        head.add(&CONNECTION, b"TE");
     }
     if forwarding.framing == Framing::Chunked {
-        head.raw("transfer-encoding", b"chunked");
+        head.add(&TRANSFER_ENCODING, b"chunked");
     }
     if let Some(protocols) = forwarding.upgrade {
-        head.raw("connection", b"Upgrade");
-        head.raw("upgrade", protocols.as_bytes());
+        head.add(&CONNECTION, b"Upgrade");
+        head.add(&UPGRADE, protocols.as_bytes());
     }
     head.finish()
 }
@@ -108,11 +111,11 @@ pub fn write_request(parts: &Parts, forwarding: Forwarding<'_>) -> BytesMut {
 /// # Errors
 /// [`InvalidHost`] where the host that the client names cannot be one.
 pub fn http2_request(
-    parts: &Parts,
+    request: &RequestHead,
     forwarding: Forwarding<'_>,
     scheme: Scheme,
     without_host: &str,
-) -> Result<Request<()>, InvalidHost> {
+) -> Result<http::Request<()>, InvalidHost> {
     let authority = match forwarding.authority {
         "" => without_host,
         authority => authority,
@@ -120,49 +123,55 @@ pub fn http2_request(
     let mut uri = uri::Parts::default();
     uri.scheme = Some(scheme);
     uri.authority = Some(authority.parse().map_err(|_| InvalidHost)?);
-    let target = parts.uri.path_and_query().cloned();
+    let target = request.uri.path_and_query().cloned();
     uri.path_and_query = target.or_else(|| Some(PathAndQuery::from_static("/")));
-    let mut request = Request::new(());
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| InvalidHost)?;
-    *request.version_mut() = Version::HTTP_2;
-    let fields = request.headers_mut();
-    fields.reserve(parts.headers.len() + 4);
-    if write_fields(fields, parts, forwarding).takes_trailers {
+    let mut turned = http::Request::new(());
+    *turned.method_mut() = request.method.clone();
+    *turned.uri_mut() = Uri::from_parts(uri).map_err(|_| InvalidHost)?;
+    *turned.version_mut() = Version::HTTP_2;
+    let fields = turned.headers_mut();
+    fields.reserve(request.fields.len() + 4);
+    if write_fields(fields, request, forwarding).takes_trailers {
         // The one thing that this field may say here (RFC 9113 §8.2.2). gRPC insists on it.
-        fields.raw(&header::TE, b"trailers");
+        fields.add(&TE, b"trailers");
     }
-    Ok(request)
+    Ok(turned)
 }
 
 /// Where the fields of a request are written to.
-trait Fields {
-    /// Adds a field of the client's.
-    fn field(&mut self, name: &HeaderName, value: &HeaderValue);
+trait Target {
+    /// Adds those of the client's fields that `is_kept` says.
+    fn keep(&mut self, fields: &Fields, is_kept: impl FnMut(Field<'_>) -> bool);
     /// Adds a field of ours.
-    fn raw(&mut self, name: &HeaderName, value: &[u8]);
+    fn add(&mut self, name: &Name, value: &[u8]);
 }
 
-impl Fields for HeadWriter {
-    fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        HeadWriter::field(self, name, value);
+impl Target for HeadWriter {
+    fn keep(&mut self, fields: &Fields, is_kept: impl FnMut(Field<'_>) -> bool) {
+        HeadWriter::keep(self, fields, is_kept);
     }
 
-    fn raw(&mut self, name: &HeaderName, value: &[u8]) {
-        HeadWriter::raw(self, name.as_str(), value);
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        HeadWriter::add(self, name, value);
     }
 }
 
-impl Fields for HeaderMap {
-    fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.append(name, value.clone());
-    }
-
-    fn raw(&mut self, name: &HeaderName, value: &[u8]) {
-        // What we add is made of fields and addresses, which hold nothing that a field may not.
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            self.append(name, value);
+impl Target for HeaderMap {
+    fn keep(&mut self, fields: &Fields, mut is_kept: impl FnMut(Field<'_>) -> bool) {
+        for field in fields.iter().filter(|field| is_kept(*field)) {
+            append(self, field.name, field.value);
         }
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        append(self, name.as_str().as_bytes(), value);
+    }
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
+    // Both were read by the same rules, or made of such fields and of addresses.
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        map.append(name, value);
     }
 }
 
@@ -173,158 +182,160 @@ struct Written {
 }
 
 /// Writes the fields that cross, and those that we add.
-fn write_fields(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_>) -> Written {
-    let nominated = Nominated::of(&parts.headers);
-    let has_crumbs = parts.version == Version::HTTP_2;
+fn write_fields(
+    out: &mut impl Target,
+    request: &RequestHead,
+    forwarding: Forwarding<'_>,
+) -> Written {
+    let fields = &request.fields;
+    let nominated = Nominated::of(fields);
     let is_trusted = forwarding.caller.is_peer_trusted();
-    let mut has_length = false;
+    let joined_cookies = joined_cookies(request);
+    let announced = fields.get(&CONTENT_LENGTH);
+    let length = announced.and_then(|announced| length(announced, forwarding.framing));
+    let mut is_length_due = length.is_some();
     let mut takes_trailers = false;
-    for (name, value) in &parts.headers {
-        match *name {
-            header::CONTENT_LENGTH => {
-                if !std::mem::replace(&mut has_length, true) {
-                    write_length(head, value, forwarding.framing);
-                }
-            }
-            header::COOKIE if has_crumbs => {}
-            // It tells which trailers follow a body; only chunks have any.
-            header::TRAILER if forwarding.framing != Framing::Chunked => {}
-            header::TE => takes_trailers |= has_member(value.as_bytes(), b"trailers"),
-            _ => {
-                let is_believed = is_trusted || !is_claim(name.as_str());
-                if !is_dropped(name) && !nominated.contains(name) && is_believed {
-                    head.field(name, value);
-                }
-            }
+    out.keep(fields, |field| match field.known {
+        Known::ContentLength => length == Some(field.value) && std::mem::take(&mut is_length_due),
+        Known::Cookie if joined_cookies.is_some() => false,
+        // It tells which trailers follow a body; only chunks have any.
+        Known::Trailer if forwarding.framing != Framing::Chunked => false,
+        Known::Te => {
+            takes_trailers |= has_member(field.value, b"trailers");
+            false
         }
+        known if is_dropped(known) => false,
+        known => (is_trusted || !known.is_claim()) && !nominated.contains(field),
+    });
+    if let Some(length) = length.filter(|_| is_length_due) {
+        out.add(&CONTENT_LENGTH, length);
     }
-    if has_crumbs {
-        write_joined_cookies(head, &parts.headers);
+    if let Some(cookies) = joined_cookies {
+        out.add(&COOKIE, &cookies);
     }
-    write_forwarded(head, parts, forwarding);
+    write_forwarded(out, fields, forwarding);
     if let Some(via) = forwarding.via {
         // Behind those of whoever passed it on before.
-        head.raw(&header::VIA, via.of(parts.version).as_bytes());
+        out.add(&VIA, via.of(request.version).as_bytes());
     }
     if forwarding.is_replay {
-        head.raw(&CUTOVER_REPLAY, b"1");
+        out.add(&CUTOVER_REPLAY, b"1");
     }
     Written { takes_trailers }
 }
 
 /// Whether a request's field stays here: it concerns the connection, or it is ours to write.
-fn is_dropped(name: &HeaderName) -> bool {
-    match *name {
-        header::HOST
-        | header::CONNECTION
-        | header::TRANSFER_ENCODING
-        | header::UPGRADE
-        | header::EXPECT => true,
-        _ => {
-            is_old_hop_by_hop(name)
-                || matches!(
-                    name.as_str(),
-                    "http2-settings" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
-                )
-                || is_own(name)
-                || is_disguised(name.as_str())
-        }
-    }
+const fn is_dropped(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Host
+            | Known::Connection
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::Expect
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Http2Settings
+            | Known::XForwardedFor
+            | Known::XForwardedProto
+            | Known::XForwardedHost
+            | Known::Own
+            | Known::Disguised
+    )
 }
 
-/// Writes a length as everybody reads it, and only where it is the body's: an upstream that waited
-/// for bytes that do not come would take them from the next request.
-fn write_length(head: &mut impl Fields, value: &HeaderValue, framing: Framing) {
-    let digits = value.as_bytes();
+/// A length as everybody reads it, and only where it is the body's: an upstream that waited for bytes
+/// that do not come would take them from the next request.
+fn length(announced: &[u8], framing: Framing) -> Option<&[u8]> {
     // Some read digits after a zero as octal. The reader has made sure that there is nothing else.
-    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-    let digits = &digits[zeros.min(digits.len().saturating_sub(1))..];
-    match framing {
-        Framing::Length => head.raw(&header::CONTENT_LENGTH, digits),
-        Framing::None if digits == b"0" => head.raw(&header::CONTENT_LENGTH, digits),
-        Framing::None | Framing::Chunked => {}
-    }
+    let zeros = announced.iter().take_while(|digit| **digit == b'0').count();
+    let digits = &announced[zeros.min(announced.len().saturating_sub(1))..];
+    let is_told = match framing {
+        Framing::Length => true,
+        Framing::None => digits == b"0",
+        Framing::Chunked => false,
+    };
+    is_told.then_some(digits)
 }
 
 /// The fields that a client's `Connection` names as its own affair.
-struct Nominated<'map> {
+struct Nominated<'fields> {
     /// Empty in the usual case, that there is none or it says only `keep-alive` or `close`.
-    lines: Option<&'map HeaderMap>,
+    lines: Option<&'fields Fields>,
 }
 
-impl<'map> Nominated<'map> {
-    fn of(headers: &'map HeaderMap) -> Self {
-        let names_fields = headers.get_all(header::CONNECTION).iter().any(|line| {
-            let line = line.as_bytes();
+impl<'fields> Nominated<'fields> {
+    fn of(fields: &'fields Fields) -> Self {
+        let names_fields = fields.get_all(&CONNECTION).any(|line| {
             !line.eq_ignore_ascii_case(b"keep-alive") && !line.eq_ignore_ascii_case(b"close")
         });
         Self {
-            lines: names_fields.then_some(headers),
+            lines: names_fields.then_some(fields),
         }
     }
 
-    fn contains(&self, name: &HeaderName) -> bool {
-        let Some(headers) = self.lines else {
+    fn contains(&self, field: Field<'_>) -> bool {
+        let Some(fields) = self.lines else {
             return false;
         };
         // What the edge has written is not the client's to nominate away.
-        if matches!(name.as_str(), "x-request-id" | "traceparent" | "tracestate") {
+        if matches!(
+            field.known,
+            Known::XRequestId | Known::Traceparent | Known::Tracestate
+        ) {
             return false;
         }
-        let name = name.as_str().as_bytes();
-        let mut lines = headers.get_all(header::CONNECTION).iter();
-        lines.any(|line| has_member(line.as_bytes(), name))
+        let mut lines = fields.get_all(&CONNECTION);
+        lines.any(|line| has_member(line, field.name))
     }
 }
 
 /// HTTP/2 clients may split their cookies over several fields; HTTP/1 knows one (RFC 9113 §8.2.3).
-fn write_joined_cookies(head: &mut impl Fields, headers: &HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    let Some(first) = crumbs.next() else { return };
-    let Some(second) = crumbs.next() else {
-        head.field(&header::COOKIE, first);
-        return;
-    };
-    let mut joined = first.as_bytes().to_vec();
+fn joined_cookies(request: &RequestHead) -> Option<Vec<u8>> {
+    if request.version != Version::HTTP_2 {
+        return None;
+    }
+    let mut crumbs = request.fields.get_all(&COOKIE);
+    let (first, second) = (crumbs.next()?, crumbs.next()?);
+    let mut joined = first.to_vec();
     for crumb in std::iter::once(second).chain(crumbs) {
         joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
+        joined.extend_from_slice(crumb);
     }
-    head.raw(&header::COOKIE, &joined);
+    Some(joined)
 }
 
 /// Tells the upstream who asked, and how. A stranger's claims are replaced, a trusted proxy's are
 /// continued.
-fn write_forwarded(head: &mut impl Fields, parts: &Parts, forwarding: Forwarding<'_>) {
+fn write_forwarded(out: &mut impl Target, fields: &Fields, forwarding: Forwarding<'_>) {
     let caller = forwarding.caller;
     let is_trusted = caller.is_peer_trusted();
     let mut hop = Inline::new();
-    // An address always fits the buffer, so writing it cannot fail.
-    let _ = write!(hop, "{}", caller.peer());
-    if is_trusted && parts.headers.contains_key(X_FORWARDED_FOR) {
+    hop.write_address(caller.peer());
+    if is_trusted && fields.contains(&X_FORWARDED_FOR) {
         let mut chain = Vec::new();
-        for line in parts.headers.get_all(X_FORWARDED_FOR) {
-            chain.extend_from_slice(line.as_bytes());
+        for line in fields.get_all(&X_FORWARDED_FOR) {
+            chain.extend_from_slice(line);
             chain.extend_from_slice(b", ");
         }
         chain.extend_from_slice(hop.as_bytes());
-        head.raw(&X_FORWARDED_FOR, &chain);
+        out.add(&X_FORWARDED_FOR, &chain);
     } else {
-        head.raw(&X_FORWARDED_FOR, hop.as_bytes());
+        out.add(&X_FORWARDED_FOR, hop.as_bytes());
     }
     let scheme: &[u8] = match caller.is_peer_secure() {
         true => b"https",
         false => b"http",
     };
-    let claimed = |name: &HeaderName| is_trusted.then(|| parts.headers.get(name)).flatten();
-    head.raw(
+    let claimed = |name| is_trusted.then(|| fields.get(name)).flatten();
+    out.add(
         &X_FORWARDED_PROTO,
-        claimed(&X_FORWARDED_PROTO).map_or(scheme, HeaderValue::as_bytes),
+        claimed(&X_FORWARDED_PROTO).unwrap_or(scheme),
     );
     let authority = forwarding.authority.as_bytes();
-    head.raw(
+    out.add(
         &X_FORWARDED_HOST,
-        claimed(&X_FORWARDED_HOST).map_or(authority, HeaderValue::as_bytes),
+        claimed(&X_FORWARDED_HOST).unwrap_or(authority),
     );
 }
 
@@ -344,6 +355,21 @@ impl Inline {
 
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    /// Writes an address, which always fits.
+    fn write_address(&mut self, address: IpAddr) {
+        let IpAddr::V4(address) = address else {
+            let _ = write!(self, "{address}");
+            return;
+        };
+        // The standard way costs 110 ns, 1 % of a request.
+        for (position, octet) in address.octets().into_iter().enumerate() {
+            let mut digits = itoa::Buffer::new();
+            let dot = if position == 0 { "" } else { "." };
+            let _ = self.write_all(dot.as_bytes());
+            let _ = self.write_all(digits.format(octet).as_bytes());
+        }
     }
 }
 
@@ -376,16 +402,17 @@ mod tests {
     }
 
     fn written(request: Request<()>, trusted: &[&str]) -> String {
-        let (parts, ()) = request.into_parts();
+        let request = RequestHead::from(request.into_parts().0);
         let trusted: Vec<IpNet> = trusted
             .iter()
             .map(|network| network.parse().expect("a network"))
             .collect();
         let head = write_request(
-            &parts,
+            BytesMut::new(),
+            &request,
             Forwarding {
                 caller: &caller(&trusted),
-                authority: authority(&parts).expect("one host"),
+                authority: authority(&request).expect("one host"),
                 framing: Framing::None,
                 via: None,
                 is_replay: false,
@@ -424,7 +451,7 @@ mod tests {
             "GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: 7\r\nTraceparent: 00-1-2-01\r\nTracestate: a=1\r\n\
              Content-Length: 0\r\nX-Kept: 2\r\n\
              X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
-             X-Forwarded-Host: a.example\r\nTe: trailers\r\nConnection: TE\r\n\r\n"
+             X-Forwarded-Host: a.example\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
         );
     }
 
@@ -495,7 +522,7 @@ mod tests {
             let request = lines.iter().fold(request(), |request, line| {
                 request.header("content-length", *line)
             });
-            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let request = request.body(()).expect("a request").into_parts().0;
             let forwarding = Forwarding {
                 caller: &caller(&[]),
                 authority: "a.example",
@@ -504,7 +531,7 @@ mod tests {
                 is_replay: false,
                 upgrade: None,
             };
-            let head = write_request(&parts, forwarding).to_vec();
+            let head = write_request(BytesMut::new(), &request.into(), forwarding).to_vec();
             let head = String::from_utf8(head).expect("text");
             let lines = head
                 .lines()
@@ -533,8 +560,8 @@ mod tests {
     #[test]
     fn a_request_names_exactly_one_host() {
         let authority_of = |request: http::request::Builder| {
-            let (parts, ()) = request.body(()).expect("a request").into_parts();
-            authority(&parts).map(str::to_owned)
+            let request = request.body(()).expect("a request").into_parts().0;
+            authority(&request.into()).map(str::to_owned)
         };
         assert_eq!(authority_of(Request::get("/")), Err(InvalidHost));
         assert_eq!(

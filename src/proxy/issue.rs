@@ -1,25 +1,25 @@
 //! Handing a session to a client, and to nobody else.
 
-use http::{HeaderMap, HeaderValue, header};
-
+use crate::message::Fields;
+use crate::message::name::{CACHE_CONTROL, SET_COOKIE};
 use crate::upstream::list::members;
 
 /// Adds an issued cookie to an answer and keeps shared caches from storing it: one that did would
 /// hand one session to everybody.
 ///
 /// What the upstream says about private caches stays, and `no-store` above all.
-pub fn issue(headers: &mut HeaderMap, cookie: HeaderValue) {
-    headers.append(header::SET_COOKIE, cookie);
-    if let Some(value) = kept_from_others(headers) {
-        headers.insert(header::CACHE_CONTROL, value);
+pub fn issue(fields: &mut Fields, cookie: &[u8]) {
+    fields.append(&SET_COOKIE, cookie);
+    if let Some(value) = kept_from_others(fields) {
+        fields.insert(&CACHE_CONTROL, &value);
     }
 }
 
 /// The `Cache-Control` with which no shared cache stores the answer, if it is another than its own.
-fn kept_from_others(headers: &HeaderMap) -> Option<HeaderValue> {
-    let lines = headers.get_all(header::CACHE_CONTROL).iter();
-    let lines = lines.filter(|line| line.to_str().is_ok());
-    let directives = lines.flat_map(|line| members(line.as_bytes()));
+fn kept_from_others(fields: &Fields) -> Option<Vec<u8>> {
+    let lines = fields.get_all(&CACHE_CONTROL);
+    let lines = lines.filter(|line| line.is_ascii());
+    let directives = lines.flat_map(members);
     let is_kept = |directive: &[u8]| {
         // `private="field"` lets a shared cache store the rest, so only the bare word counts.
         directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
@@ -39,8 +39,7 @@ fn kept_from_others(headers: &HeaderMap) -> Option<HeaderValue> {
             value.extend_from_slice(directive);
         }
     }
-    // Its parts were header values before, so the whole is one.
-    HeaderValue::from_bytes(&value).ok()
+    Some(value)
 }
 
 #[cfg(test)]
@@ -48,15 +47,15 @@ mod tests {
     use super::*;
 
     fn after(lines: &[&'static str]) -> Vec<String> {
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::default();
         for line in lines {
-            headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
+            fields.append(&CACHE_CONTROL, line.as_bytes());
         }
-        issue(&mut headers, HeaderValue::from_static("a=b"));
-        assert_eq!(headers[header::SET_COOKIE], "a=b");
-        let lines = headers.get_all(header::CACHE_CONTROL).iter();
+        issue(&mut fields, b"a=b");
+        assert_eq!(fields.get(&SET_COOKIE), Some(&b"a=b"[..]));
+        let lines = fields.get_all(&CACHE_CONTROL);
         lines
-            .map(|line| line.to_str().unwrap().to_owned())
+            .map(|line| String::from_utf8(line.to_vec()).unwrap())
             .collect()
     }
 

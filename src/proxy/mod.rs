@@ -16,7 +16,6 @@ pub mod forward;
 pub mod headers;
 pub mod issue;
 pub mod leash;
-mod names;
 pub mod peer;
 pub mod respond;
 mod streams;

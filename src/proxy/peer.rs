@@ -3,12 +3,11 @@
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
 use ipnet::IpNet;
 
+use crate::message::Fields;
+use crate::message::name::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::upstream::list::members;
-
-use super::names::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// The other end of a client's connection.
 #[derive(Clone, Copy, Debug)]
@@ -72,32 +71,32 @@ impl Caller {
     }
 
     /// Whether the client's own connection is TLS: this one, or by the word of a trusted proxy.
-    pub fn is_secure(&self, headers: &HeaderMap) -> bool {
-        let is_https = |headers: &HeaderMap| {
-            let claimed = headers.get(X_FORWARDED_PROTO);
-            claimed.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+    pub fn is_secure(&self, fields: &Fields) -> bool {
+        let is_https = || {
+            let claimed = fields.get(&X_FORWARDED_PROTO);
+            claimed.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
         };
-        self.is_peer_secure || (self.is_peer_trusted && is_https(headers))
+        self.is_peer_secure || (self.is_peer_trusted && is_https())
     }
 
     /// The client's address: the peer's own, unless the peer is a trusted proxy; then the last
-    /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's. Headers and
+    /// address of `X-Forwarded-For`, from right to left, that is not a trusted proxy's. Fields and
     /// proxies are looked at when it is asked for the first time.
-    pub fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+    pub fn client(&self, fields: &Fields, trusted_proxies: &[IpNet]) -> IpAddr {
         if !self.is_peer_trusted {
             return self.peer;
         }
         *self
             .client
-            .get_or_init(|| forwarded_for(self.peer, headers, trusted_proxies))
+            .get_or_init(|| forwarded_for(self.peer, fields, trusted_proxies))
     }
 }
 
 /// Where the walk from `proxy`, which is trusted, through `X-Forwarded-For` ends.
-fn forwarded_for(proxy: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+fn forwarded_for(proxy: IpAddr, fields: &Fields, trusted_proxies: &[IpNet]) -> IpAddr {
     let mut client = proxy;
-    let lines = headers.get_all(X_FORWARDED_FOR).iter();
-    let hops = lines.rev().flat_map(|line| members(line.as_bytes()).rev());
+    let lines = fields.get_all(&X_FORWARDED_FOR);
+    let hops = lines.rev().flat_map(|line| members(line).rev());
     for hop in hops {
         // What does not parse was not written by a proxy that deserves trust; the walk ends at
         // the last address that did.
@@ -137,13 +136,13 @@ mod tests {
             address: SocketAddr::new(peer.parse().expect("an address"), 1),
             secure: false,
         };
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::default();
         for line in forwarded {
-            headers.append("x-forwarded-for", line.parse().expect("a value"));
+            fields.append(&X_FORWARDED_FOR, line.as_bytes());
         }
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let caller = Caller::new(peer, &trusted);
-        caller.client(&headers, &trusted).to_string()
+        caller.client(&fields, &trusted).to_string()
     }
 
     #[test]
@@ -208,13 +207,12 @@ mod tests {
         };
         let caller = Caller::new(peer, &trusted);
         assert!(caller.is_peer_trusted());
-        let mut headers = HeaderMap::new();
-        headers.append(X_FORWARDED_FOR, "192.0.2.7".parse().expect("a value"));
-        let client = caller.client(&headers, &trusted);
+        let mut fields = Fields::default();
+        fields.append(&X_FORWARDED_FOR, b"192.0.2.7");
+        let client = caller.client(&fields, &trusted);
         assert_eq!(client, IpAddr::from([192, 0, 2, 7]));
         // Nothing of the list is read again.
-        headers.clear();
-        assert_eq!(caller.client(&headers, &trusted), client);
+        assert_eq!(caller.client(&Fields::default(), &trusted), client);
         assert!(!Caller::new(peer, &[]).is_peer_trusted());
     }
 

@@ -1,7 +1,9 @@
 //! Answers of the proxy's own: the one place where an error becomes a status.
 
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{StatusCode, Version};
 
+use crate::message::Response;
+use crate::message::name::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use crate::policy::class::{Diversion, Failure};
 use crate::snapshot::route_limits::TurnedAway;
 use crate::telemetry::edge::EdgeRefusal;
@@ -11,17 +13,13 @@ use super::body::ResponseBody;
 
 /// A short answer in plain text.
 pub fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::own(text.as_bytes()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    let mut response = Response::new(status, ResponseBody::own(text.as_bytes()));
+    let fields = &mut response.fields;
+    fields.append(&CONTENT_TYPE, b"text/plain; charset=utf-8");
     // Nobody may keep an answer that says only how things stood for a moment.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.append(&CACHE_CONTROL, b"no-store");
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        fields.append(&RETRY_AFTER, b"1");
     }
     response
 }
@@ -29,10 +27,10 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
 /// Takes the body out of an answer to HEAD, and leaves its length. Over HTTP/1 whoever writes the head
 /// does so; over HTTP/2 hyper sends whatever there is, and clients take that for a broken answer.
 pub fn without_body(response: &mut Response<ResponseBody>) {
-    if let Some(length) = response.body_mut().leave_out() {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, length.into());
+    if let Some(length) = response.body.leave_out() {
+        let mut digits = itoa::Buffer::new();
+        let length = digits.format(length).as_bytes();
+        response.fields.insert(&CONTENT_LENGTH, length);
     }
 }
 
@@ -41,8 +39,7 @@ pub fn without_body(response: &mut Response<ResponseBody>) {
 /// closed door. HTTP/2 has streams, so nothing ends but this one.
 pub fn end_connection(response: &mut Response<ResponseBody>, version: Version) {
     if version < Version::HTTP_2 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
+        response.fields.insert(&CONNECTION, b"close");
     }
 }
 
@@ -127,8 +124,9 @@ pub fn turned_away(because: TurnedAway) -> (EdgeRefusal, Response<ResponseBody>)
             let mut response = refused(refusal);
             // Rounded up: whoever comes as soon as he may must not be turned away again.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            let value = HeaderValue::from(seconds.max(1));
-            response.headers_mut().insert(header::RETRY_AFTER, value);
+            let mut digits = itoa::Buffer::new();
+            let seconds = digits.format(seconds.max(1)).as_bytes();
+            response.fields.insert(&RETRY_AFTER, seconds);
             (refusal, response)
         }
     }

@@ -36,7 +36,7 @@ impl Call<'_> {
         };
         let without_host = pool.endpoint().address();
         let forwarding = self.forwarding(how, body.framing());
-        let head = headers::http2_request(self.parts, forwarding, scheme, without_host);
+        let head = headers::http2_request(self.head, forwarding, scheme, without_host);
         let Ok(head) = head else {
             return Err(Unsuccessful::Client(ClientFault::Host));
         };

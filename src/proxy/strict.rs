@@ -5,15 +5,16 @@
 //! that); what it asks for is looked at here, whatever the protocol.
 
 use http::Method;
-use http::request::Parts;
+
+use crate::message::RequestHead;
 
 /// Whether the target is a path, or `*` where that is allowed (RFC 9112 §3.2).
-pub fn is_plain_target(parts: &Parts) -> bool {
+pub fn is_plain_target(head: &RequestHead) -> bool {
     let is_web = |scheme: &str| matches!(scheme, "http" | "https");
     // Of an authority alone, which is for CONNECT, the path is empty.
-    let path = parts.uri.path();
-    parts.uri.scheme_str().is_none_or(is_web)
-        && (path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS))
+    let path = head.uri.path();
+    head.uri.scheme_str().is_none_or(is_web)
+        && (path.starts_with('/') || (path == "*" && head.method == Method::OPTIONS))
 }
 
 #[cfg(test)]
@@ -23,8 +24,8 @@ mod tests {
     use super::*;
 
     fn is_taken(request: http::request::Builder) -> bool {
-        let (parts, ()) = request.body(()).expect("a request").into_parts();
-        is_plain_target(&parts)
+        let request = request.body(()).expect("a request").into_parts().0;
+        is_plain_target(&request.into())
     }
 
     #[test]

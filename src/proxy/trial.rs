@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Response, header};
-
 use crate::config::model::{FIRST_BYTE, SplitId};
+use crate::message::Response;
+use crate::message::name::{CUTOVER_FALLBACK, GRPC_STATUS, SET_COOKIE};
 use crate::policy::arm::Arm;
 use crate::policy::class::{Diversion, Failure};
 use crate::policy::fallback::{self, FailedAttempt, Permission, Refusal, Verdict};
@@ -25,7 +25,6 @@ use super::attempt::{Answer, Call, Try, Unanswered};
 use super::body::{Record, ResponseBody, grpc_code};
 use super::forward::{book, class_of, name_arm};
 use super::leash::Leash;
-use super::names::CUTOVER_FALLBACK;
 use super::worker::Worker;
 
 /// Time to the first byte on `new`, where the backend sets none and legacy could still answer.
@@ -126,7 +125,7 @@ impl Trial<'_> {
 
     /// The failure that an answer amounts to, if the split counts it as one.
     fn listed_failure(&self, answer: &Answer) -> Option<Failure> {
-        if let Some(code) = grpc_code(&answer.head.headers) {
+        if let Some(code) = grpc_code(answer.head.fields.get(&GRPC_STATUS)) {
             let failure = Failure::Grpc(code);
             return failure.class().is_error().then_some(failure);
         }
@@ -189,7 +188,7 @@ impl Trial<'_> {
                 let mut response = self.call.pass(answer, None, None);
                 if !self.split.shared_state {
                     // Legacy would set its own session over the one that `new` has made.
-                    response.headers_mut().remove(header::SET_COOKIE);
+                    response.fields.remove(&SET_COOKIE);
                 }
                 response
             }
@@ -203,8 +202,8 @@ impl Trial<'_> {
         };
         if self.split.response_headers {
             name_arm(&mut response, Arm::Legacy);
-            let reason = HeaderValue::from_static(failure.as_str());
-            response.headers_mut().insert(CUTOVER_FALLBACK, reason);
+            let reason = failure.as_str().as_bytes();
+            response.fields.insert(&CUTOVER_FALLBACK, reason);
         }
         response
     }
@@ -226,8 +225,8 @@ impl Trial<'_> {
         };
         if self.split.response_headers {
             name_arm(&mut response, Arm::Legacy);
-            let reason = HeaderValue::from_static(diversion.as_str());
-            response.headers_mut().insert(CUTOVER_FALLBACK, reason);
+            let reason = diversion.as_str().as_bytes();
+            response.fields.insert(&CUTOVER_FALLBACK, reason);
         }
         response
     }

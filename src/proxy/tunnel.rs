@@ -22,10 +22,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::request::Parts;
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::message::RequestHead;
+use crate::message::name::{CONNECTION, UPGRADE};
 use crate::telemetry::edge::{EdgeTally, TunnelEnd};
 use crate::upstream::endpoint::PendingGuard;
 use crate::upstream::http1::connection::Connection;
@@ -42,17 +43,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The protocols that a client properly offers to switch to, without those in which HTTP goes on:
 /// what is asked in them would pass every list, limit and route of the proxy.
-pub fn offered(parts: &Parts) -> Option<Box<HeaderValue>> {
-    if parts.version != Version::HTTP_11 || !parts.headers.contains_key(header::UPGRADE) {
+pub fn offered(head: &RequestHead) -> Option<Box<HeaderValue>> {
+    if head.version != Version::HTTP_11 || !head.fields.contains(&UPGRADE) {
         return None;
     }
-    let mut options = parts.headers.get_all(header::CONNECTION).iter();
-    if !options.any(|line| has_member(line.as_bytes(), b"upgrade")) {
+    let mut options = head.fields.get_all(&CONNECTION);
+    if !options.any(|line| has_member(line, b"upgrade")) {
         return None;
     }
     let mut kept = Vec::new();
-    for line in parts.headers.get_all(header::UPGRADE) {
-        for protocol in members(line.as_bytes()).filter(|protocol| !continues_http(protocol)) {
+    for line in head.fields.get_all(&UPGRADE) {
+        for protocol in members(line).filter(|protocol| !continues_http(protocol)) {
             if !kept.is_empty() {
                 kept.extend_from_slice(b", ");
             }
@@ -298,13 +299,13 @@ mod tests {
     fn offer(connection: &[&str], upgrade: &[&str]) -> Option<String> {
         let mut request = Request::get("/");
         for line in connection {
-            request = request.header(header::CONNECTION, *line);
+            request = request.header("connection", *line);
         }
         for line in upgrade {
-            request = request.header(header::UPGRADE, *line);
+            request = request.header("upgrade", *line);
         }
         let request = request.body(()).expect("a request");
-        let offered = offered(&request.into_parts().0)?;
+        let offered = offered(&request.into_parts().0.into())?;
         Some(offered.to_str().expect("text").to_owned())
     }
 
@@ -318,8 +319,8 @@ mod tests {
         assert_eq!(offer(&[], &["websocket"]), None);
         assert_eq!(offer(&["Upgrade"], &[""]), None);
         let request = Request::get("/").header("connection", "Upgrade");
-        let (parts, ()) = request.body(()).expect("a request").into_parts();
-        assert_eq!(super::offered(&parts), None);
+        let request = request.body(()).expect("a request").into_parts().0;
+        assert_eq!(super::offered(&request.into()), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -217,7 +218,8 @@ where
     let begun = Rc::clone(&readers);
     let service = hyper::service::service_fn(move |request| {
         let (answering, reader) = (asked.begin(), begun.begin());
-        let answer = service.clone().call(request.map(Arriving::Http2));
+        let request: http::Request<Incoming> = request;
+        let answer = service.clone().call(request.map(Arriving::Http2).into());
         Awaited::new(answer, answering, reader)
     });
     let stream = Gathering::new(stream);

@@ -24,9 +24,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::message::Response;
 use crate::policy::time::Elapsed;
 use crate::upstream::deadline::{Deadline, Deadlines};
 
@@ -184,17 +184,18 @@ impl<A, B, E> Future for Awaited<A>
 where
     A: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<Answer<B>>, E>;
+    type Output = Result<http::Response<Answer<B>>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.answer.as_mut().poll(cx))?;
         let (mut answering, reader) = self.guards.take().expect("an answer comes once");
         answering.is_answered();
-        Poll::Ready(Ok(response.map(|body| Answer {
+        let response = response.map(|body| Answer {
             body,
             _answering: answering,
             reader,
-        })))
+        });
+        Poll::Ready(Ok(response.into()))
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Uri};
+use http::Uri;
 
 use crate::config::model::{KeyedLimit, LimitKey};
 use crate::identity::identify::{cookie, query_parameter};
+use crate::message::Fields;
 
 use super::limiter::{Key, Limiter};
 
@@ -78,8 +79,8 @@ pub enum TurnedAway {
 /// What a request is known by.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'r> {
-    /// Its headers.
-    pub headers: &'r HeaderMap,
+    /// Its fields.
+    pub fields: &'r Fields,
     /// Its target.
     pub uri: &'r Uri,
 }
@@ -149,8 +150,8 @@ impl RouteLimits {
 fn received<'r>(key: &LimitKey, request: Known<'r>) -> Option<&'r [u8]> {
     let text = match key {
         LimitKey::ClientIp => None,
-        LimitKey::Header(name) => request.headers.get(name).map(HeaderValue::as_bytes),
-        LimitKey::Cookie(name) => cookie(request.headers, name.as_bytes()),
+        LimitKey::Header(name) => request.fields.get(name),
+        LimitKey::Cookie(name) => cookie(request.fields, name.as_bytes()),
         LimitKey::Query(name) => query_parameter(request.uri, name.as_bytes()),
     };
     text.filter(|text| !text.is_empty())
@@ -160,6 +161,7 @@ fn received<'r>(key: &LimitKey, request: Known<'r>) -> Option<&'r [u8]> {
 mod tests {
     use super::*;
     use crate::config::model::Limit;
+    use crate::message::Name;
     use crate::policy::rate::Rate;
 
     fn limits(key: LimitKey, max_requests: Option<usize>) -> RouteLimits {
@@ -175,6 +177,10 @@ mod tests {
         }
     }
 
+    fn named(name: &'static str) -> Name {
+        Name::from(&http::HeaderName::from_static(name))
+    }
+
     /// Whether a request with this field, to this target and from this address is let in.
     fn is_admitted(
         limits: &RouteLimits,
@@ -182,10 +188,10 @@ mod tests {
         uri: &str,
         from: &str,
     ) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(field.0, field.1.parse().unwrap());
+        let mut fields = Fields::default();
+        fields.append(&named(field.0), field.1.as_bytes());
         let known = Known {
-            headers: &headers,
+            fields: &fields,
             uri: &uri.parse().unwrap(),
         };
         let client = || from.parse().unwrap();
@@ -196,7 +202,7 @@ mod tests {
     fn what_carries_the_same_key_counts_together_and_what_has_none_by_its_address() {
         for (key, one, other) in [
             (
-                LimitKey::Header("x-api-key".parse().unwrap()),
+                LimitKey::Header(named("x-api-key")),
                 (("x-api-key", "a"), "/"),
                 (("x-api-key", "b"), "/"),
             ),
@@ -229,9 +235,9 @@ mod tests {
     #[test]
     fn a_place_comes_back_when_it_is_dropped_and_without_one_no_allowance_is_touched() {
         let limits = limits(LimitKey::ClientIp, Some(1));
-        let headers = HeaderMap::new();
+        let fields = Fields::default();
         let known = Known {
-            headers: &headers,
+            fields: &fields,
             uri: &Uri::from_static("/"),
         };
         let admit = |last: u8| {

@@ -131,6 +131,7 @@ pub struct EdgeTally {
     tunnels_opened: AtomicU64,
     tunnels_ended: [AtomicU64; TunnelEnd::LABELS.len()],
     failed_accepts: AtomicU64,
+    untold: AtomicU64,
 }
 
 /// A reading of [`EdgeTally`].
@@ -148,6 +149,8 @@ pub struct EdgeReading {
     pub tunnels_ended: [u64; TunnelEnd::LABELS.len()],
     /// How often the system would not let a waiting connection in.
     pub failed_accepts: u64,
+    /// Informational answers that were not passed on.
+    pub untold: u64,
 }
 
 /// What the edges of all workers hold at a moment.
@@ -184,6 +187,11 @@ impl EdgeTally {
         self.failed_accepts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An informational answer could not be passed on.
+    pub fn untold(&self) {
+        self.untold.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection has switched protocols.
     pub fn tunnel_opened(&self) {
         self.tunnels_opened.fetch_add(1, Ordering::Relaxed);
@@ -212,6 +220,7 @@ impl EdgeTally {
             tunnels: tunnels_opened.saturating_sub(tunnels_ended.iter().sum()),
             tunnels_ended,
             failed_accepts: self.failed_accepts.load(Ordering::Relaxed),
+            untold: self.untold.load(Ordering::Relaxed),
         }
     }
 }

@@ -165,6 +165,12 @@ impl Metrics {
                  descriptors for example.",
             )
             .set(&[], process.failed_accepts);
+        exporter
+            .counter(
+                "cutover_informational_answers_dropped_total",
+                "Informational answers of upstreams, such as 103, that were not passed on.",
+            )
+            .set(&[], process.untold);
         let load = process.edge_load;
         exporter
             .gauge("cutover_requests_in_flight", "Requests being answered.")

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::message::Response;
 use crate::policy::class::Failure;
 
 use super::http1::connection::Connection;
@@ -61,11 +62,15 @@ impl Exchange {
         }
     }
 
-    /// Sends the request and waits for the answer's head.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
+    /// Sends the request and waits for the answer's head; what precedes it is given to `inform`.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        inform: impl FnMut(&mut Context<'_>, &Response<()>),
+    ) -> Poll<HeadOutcome> {
         match self {
-            Exchange::Http1(exchange) => exchange.poll_head(cx),
-            Exchange::Http2(exchange) => exchange.poll_head(cx),
+            Exchange::Http1(exchange) => exchange.poll_head(cx, inform),
+            Exchange::Http2(exchange) => exchange.poll_head(cx, inform),
         }
     }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::message::Response;
+
 /// What an HTTP/1 connection delivers of its present request's body.
 pub trait Inflow: Debug {
     /// The next part of it; none behind its end.
@@ -19,6 +21,9 @@ pub trait Inflow: Debug {
 
     /// What is still to come of it.
     fn size_hint(&self) -> SizeHint;
+
+    /// Tells the client what precedes the answer to its request; whether that is on its way.
+    fn inform(&self, cx: &mut Context<'_>, answer: &Response<()>) -> bool;
 }
 
 /// The client did not deliver its whole body.
@@ -29,12 +34,21 @@ pub struct InflowError;
 /// A client's body.
 #[derive(Debug)]
 pub enum Arriving {
-    /// There is none.
-    Nothing,
     /// Over a connection of its own.
     Http1(Rc<dyn Inflow>),
     /// Over a stream of a shared connection.
     Http2(Incoming),
+}
+
+impl Arriving {
+    /// The connection that it comes over, if it is the request's own: only such a one can tell its
+    /// client what precedes an answer.
+    pub fn connection(&self) -> Option<Rc<dyn Inflow>> {
+        match self {
+            Arriving::Http1(inflow) => Some(Rc::clone(inflow)),
+            Arriving::Http2(_) => None,
+        }
+    }
 }
 
 impl Body for Arriving {
@@ -46,7 +60,6 @@ impl Body for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, InflowError>>> {
         match &mut *self {
-            Arriving::Nothing => Poll::Ready(None),
             Arriving::Http1(inflow) => inflow.poll_frame(cx),
             Arriving::Http2(incoming) => Pin::new(incoming)
                 .poll_frame(cx)
@@ -56,7 +69,6 @@ impl Body for Arriving {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Arriving::Nothing => true,
             Arriving::Http1(inflow) => inflow.is_ended(),
             Arriving::Http2(incoming) => incoming.is_end_stream(),
         }
@@ -64,7 +76,6 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Arriving::Nothing => SizeHint::with_exact(0),
             Arriving::Http1(inflow) => inflow.size_hint(),
             Arriving::Http2(incoming) => incoming.size_hint(),
         }

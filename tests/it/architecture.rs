@@ -262,10 +262,10 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The layer of each module, from the line of docs/architecture.md that starts with `policy <`.
+/// The layer of each module, from the line of docs/architecture.md that starts with `message <`.
 fn layers() -> BTreeMap<String, usize> {
     let text = read("docs/architecture.md");
-    let line = text.lines().find(|line| line.starts_with("policy <"));
+    let line = text.lines().find(|line| line.starts_with("message <"));
     let mut layers = BTreeMap::new();
     for (position, names) in line.expect("the layers").split('<').enumerate() {
         for name in names.split(',') {

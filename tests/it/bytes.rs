@@ -1,6 +1,7 @@
 //! What is passed on must be what was sent, byte for byte, as far as it is anybody's business but
 //! the connection's.
 
+mod heads;
 mod limits;
 
 use std::collections::VecDeque;
@@ -323,7 +324,7 @@ async fn an_answer_of_http10_is_passed_on_as_our_own_version() {
         .await;
     let answer = String::from_utf8(client.read_to_end().await).unwrap();
     assert!(
-        answer.starts_with("HTTP/1.1 200 OK\r\nX-A: 1\r\nX-A: 2\r\n"),
+        answer.starts_with("HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\n"),
         "{answer}"
     );
     assert!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{answer}");

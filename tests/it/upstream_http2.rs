@@ -84,6 +84,7 @@ async fn fields_cross_as_they_do_over_http1() {
              X_Real_IP: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n",
         )
         .await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 103 "));
     let head = client.read_head().await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("Kept: yes\r\n"), "{head}");

@@ -10,6 +10,7 @@ use crate::config::model::{
 };
 use crate::config::notation::Written;
 use crate::config::raw::{self, List};
+use crate::message::Name;
 use crate::policy::arm::Arm;
 use crate::policy::rate::Rate;
 
@@ -102,7 +103,7 @@ impl Compiler<'_, '_> {
             key: match limit.key {
                 raw::LimitKey::ClientIp => LimitKey::ClientIp,
                 raw::LimitKey::Cookie(Written(name)) => LimitKey::Cookie(name.0),
-                raw::LimitKey::Header(Written(name)) => LimitKey::Header(name),
+                raw::LimitKey::Header(Written(name)) => LimitKey::Header(Name::from(&name)),
                 raw::LimitKey::Query(name) => LimitKey::Query(name.0),
             },
             limit: Limit {

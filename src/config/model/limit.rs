@@ -1,5 +1,6 @@
 //! How often keys may come, as it is meant.
 
+use crate::message::Name;
 use crate::policy::rate::Rate;
 
 /// How often each key may come.
@@ -26,7 +27,7 @@ pub enum LimitKey {
     /// Those of a client address, IPv6 by its /64.
     ClientIp,
     /// Those with the same value of a header.
-    Header(http::HeaderName),
+    Header(Name),
     /// Those with the same value of a cookie.
     Cookie(String),
     /// Those with the same value of a query parameter, as received (not decoded).

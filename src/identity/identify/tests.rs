@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jsonwebtoken::{EncodingKey, Header};
 use proptest::prelude::*;
 
@@ -103,7 +105,7 @@ impl Request {
 
     fn through(&self, identifier: &Identifier) -> Identified {
         identifier.identify(RequestFacts {
-            headers: &self.headers,
+            fields: &Fields::from(&self.headers),
             uri: &self.uri,
             client: self.client,
             secure: self.secure,
@@ -274,7 +276,7 @@ fn issued_cookie() -> IssuedCookie {
 fn issued(identifier: &Identifier, request: &Request) -> (Assignment, String) {
     let identified = request.through(identifier);
     let header = identified.issued_cookie.expect("a cookie");
-    let text = header.to_str().expect("text").to_owned();
+    let text = String::from_utf8(header).expect("text");
     (identified.assignment, text)
 }
 

@@ -1,7 +1,7 @@
 use std::sync::LazyLock;
 
-use http::HeaderValue;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
@@ -87,7 +87,7 @@ fn claim_of(verifier: &JwtVerifier, value: &str, now_seconds: u64) -> Claim {
     let mut headers = HeaderMap::new();
     let value = HeaderValue::from_str(value).expect("a header value");
     headers.insert(AUTHORIZATION, value);
-    verifier.claim(&headers, now_seconds)
+    verifier.claim(&Fields::from(&headers), now_seconds)
 }
 
 fn value(text: &str) -> Claim {
@@ -299,7 +299,7 @@ fn a_claim_is_a_string_or_an_integer() {
 #[test]
 fn no_token_and_other_schemes_are_absent_and_not_counted() {
     let verifier = HMAC.verifier();
-    assert_eq!(verifier.claim(&HeaderMap::new(), NOW), Claim::Absent);
+    assert_eq!(verifier.claim(&Fields::default(), NOW), Claim::Absent);
     for header in [
         "",
         "Basic YWxpY2U6c2VjcmV0",

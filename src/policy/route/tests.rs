@@ -1,4 +1,4 @@
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -18,7 +18,7 @@ fn route(host: &str, path: &str) -> Matches {
 
 fn find(routes: &[Matches], host: &str, path: &str) -> Option<usize> {
     let router = Router::new(routes);
-    let found = router.find(Some(host), path, &Method::GET, &HeaderMap::new());
+    let found = router.find(Some(host), path, &Method::GET, &Fields::default());
     found.map(|index| index.0)
 }
 
@@ -139,7 +139,7 @@ fn more_header_conditions_win_then_methods_then_the_files_order() {
         for &(name, value) in pairs {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let found = router.find(None, "/api", &method, &headers);
+        let found = router.find(None, "/api", &method, &Fields::from(&headers));
         found.map(|index| index.0)
     };
     assert_eq!(find(Method::POST, &[]), Some(0));
@@ -173,7 +173,7 @@ fn each_of_ten_thousand_routes_is_found() {
             1 => ("tenant-1.example.com".to_owned(), format!("/tenants/{n}/x")),
             _ => ("tenant-2.example.com".to_owned(), format!("/exact/{n}")),
         };
-        let found = router.find(Some(&host), &path, &Method::GET, &HeaderMap::new());
+        let found = router.find(Some(&host), &path, &Method::GET, &Fields::default());
         assert_eq!(found, Some(RouteIndex(n)));
     }
 }
@@ -271,7 +271,7 @@ proptest! {
                 (HeaderName::from_static(name), value)
             })
             .collect();
-        let found = Router::new(&routes).find(Some(&host), &path, &method, &headers);
+        let found = Router::new(&routes).find(Some(&host), &path, &method, &Fields::from(&headers));
         prop_assert_eq!(found, reference(&routes, &host, &path, &method, &headers));
     }
 
@@ -281,6 +281,6 @@ proptest! {
         host in ".{0,300}",
         path in ".{0,64}",
     ) {
-        let _ = Router::new(&routes).find(Some(&host), &path, &Method::GET, &HeaderMap::new());
+        let _ = Router::new(&routes).find(Some(&host), &path, &Method::GET, &Fields::default());
     }
 }

@@ -1,12 +1,13 @@
 //! Writing the head of an answer, and deciding how its body ends.
 //!
-//! Names are written in title case, as HTTP/1 programs have always seen them.
+//! Names are written as they were received.
 
 use bytes::{BufMut, BytesMut};
-use http::response::Parts;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version};
 use http_body::SizeHint;
 
+use crate::message::name::{CONTENT_LENGTH, DATE};
+use crate::message::{Fields, Known, Response};
 use crate::upstream::http1::request::write_field;
 
 use super::head::Head;
@@ -28,8 +29,8 @@ impl Asked {
     /// What a request says.
     pub(super) fn in_request(head: &Head) -> Self {
         Self {
-            is_head: head.parts.method == Method::HEAD,
-            version: head.parts.version,
+            is_head: head.request.method == Method::HEAD,
+            version: head.request.version,
             is_persistent: head.is_persistent,
             takes_trailers: head.takes_trailers,
         }
@@ -61,38 +62,40 @@ pub(super) enum Framing {
 /// Writes a head. Returns how the body is framed, and whether the connection ends behind it.
 pub(super) fn write_head(
     out: &mut BytesMut,
-    parts: &Parts,
+    status: StatusCode,
+    fields: &Fields,
     body: &SizeHint,
     asked: Asked,
     date: &[u8],
 ) -> (Framing, bool) {
     out.reserve(USUAL_HEAD);
-    write_line(out, parts.status, asked.version);
-    let announced = parts.headers.get(header::CONTENT_LENGTH);
-    let framing = framing(parts.status, announced, body, asked);
-    let length = unsent_length(parts.status, announced, body, asked);
-    let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    write_line(out, status, asked.version);
+    let announced = fields.get(&CONTENT_LENGTH);
+    let framing = framing(status, announced, body, asked);
+    let length = length_told(framing, status, announced, body, asked);
+    let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
     let mut is_last = is_switch || !asked.is_persistent || framing == Framing::UntilClose;
     let mut is_dated = false;
-    for (name, value) in &parts.headers {
-        match *name {
-            header::CONNECTION if !is_switch => {
-                is_last |= value.as_bytes().eq_ignore_ascii_case(b"close");
-                continue;
-            }
-            header::CONTENT_LENGTH => {
-                write_length(out, framing, length);
-                continue;
-            }
-            // It tells which trailers follow a body; only chunks have any.
-            header::TRAILER if framing != Framing::Chunked => continue,
-            header::DATE => is_dated = true,
-            _ => {}
+    let mut digits = itoa::Buffer::new();
+    let length = length.map(|length| digits.format(length).as_bytes());
+    // What an upstream has announced stays where it stands, if it is true.
+    let is_true = length.is_some() && length == announced;
+    fields.write(out, |field| match field.known {
+        Known::Connection if !is_switch => {
+            is_last |= field.value.eq_ignore_ascii_case(b"close");
+            false
         }
-        write_field(out, name.as_str(), value.as_bytes());
-    }
-    if announced.is_none() {
-        write_length(out, framing, length);
+        Known::ContentLength => is_true,
+        // It tells which trailers follow a body; only chunks have any.
+        Known::Trailer => framing == Framing::Chunked,
+        Known::Date => {
+            is_dated = true;
+            true
+        }
+        _ => true,
+    });
+    if let Some(length) = length.filter(|_| !is_true) {
+        write_field(out, &CONTENT_LENGTH, length);
     }
     if framing == Framing::Chunked {
         out.put_slice(b"Transfer-Encoding: chunked\r\n");
@@ -104,10 +107,20 @@ pub(super) fn write_head(
         false => {}
     }
     if !is_dated {
-        write_field(out, "date", date);
+        write_field(out, &DATE, date);
     }
     out.put_slice(b"\r\n");
     (framing, is_last)
+}
+
+/// Writes what precedes an answer. It has no body, and says nothing of the connection.
+pub(super) fn write_foreword(out: &mut BytesMut, answer: &Response<()>) {
+    write_line(out, answer.status, Version::HTTP_11);
+    let is_about_a_body = |known| matches!(known, Known::ContentLength | Known::Trailer);
+    answer
+        .fields
+        .write(out, |field| !is_about_a_body(field.known));
+    out.put_slice(b"\r\n");
 }
 
 fn write_line(out: &mut BytesMut, status: StatusCode, version: Version) {
@@ -127,12 +140,7 @@ fn write_line(out: &mut BytesMut, status: StatusCode, version: Version) {
 }
 
 /// How the end of the body is told (RFC 9112 §6.3).
-fn framing(
-    status: StatusCode,
-    announced: Option<&HeaderValue>,
-    body: &SizeHint,
-    asked: Asked,
-) -> Framing {
+fn framing(status: StatusCode, announced: Option<&[u8]>, body: &SizeHint, asked: Asked) -> Framing {
     let is_bodiless = asked.is_head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -150,7 +158,7 @@ fn framing(
 /// The length of what is not sent, where an answer may tell it: of use all the same.
 fn unsent_length(
     status: StatusCode,
-    announced: Option<&HeaderValue>,
+    announced: Option<&[u8]>,
     body: &SizeHint,
     asked: Asked,
 ) -> Option<u64> {
@@ -162,29 +170,30 @@ fn unsent_length(
     number(announced).or_else(own)
 }
 
-/// Writes how long the body is, or would be.
-fn write_length(out: &mut BytesMut, framing: Framing, unsent: Option<u64>) {
-    let length = match framing {
+/// How long the body is, or would be, as far as the answer tells.
+fn length_told(
+    framing: Framing,
+    status: StatusCode,
+    announced: Option<&[u8]>,
+    body: &SizeHint,
+    asked: Asked,
+) -> Option<u64> {
+    match framing {
         Framing::Length(length) => Some(length),
-        Framing::Nothing => unsent,
+        Framing::Nothing => unsent_length(status, announced, body, asked),
         Framing::Chunked | Framing::UntilClose => None,
-    };
-    if let Some(length) = length {
-        let mut digits = itoa::Buffer::new();
-        write_field(out, "content-length", digits.format(length).as_bytes());
     }
 }
 
 /// A length as a number.
-fn number(announced: Option<&HeaderValue>) -> Option<u64> {
-    announced?.to_str().ok()?.parse().ok()
+fn number(announced: Option<&[u8]>) -> Option<u64> {
+    std::str::from_utf8(announced?).ok()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
-
     use super::*;
+    use crate::message::Name;
 
     const ASKED: Asked = Asked {
         is_head: false,
@@ -196,18 +205,19 @@ mod tests {
     /// The head of an answer, without its date, and how the body ends.
     fn head(
         status: u16,
-        fields: &[(&'static str, &'static str)],
+        fields: &[(&'static str, &str)],
         length: Option<u64>,
         asked: Asked,
     ) -> (String, Framing, bool) {
-        let mut response = Response::builder().status(status);
+        let status = StatusCode::from_u16(status).expect("a status");
+        let mut kept = Fields::default();
         for (name, value) in fields {
-            response = response.header(*name, *value);
+            let name = Name::from(&http::HeaderName::from_static(name));
+            kept.append(&name, value.as_bytes());
         }
-        let (parts, ()) = response.body(()).expect("a response").into_parts();
         let hint = length.map_or_else(SizeHint::default, SizeHint::with_exact);
         let mut out = BytesMut::new();
-        let (framing, is_last) = write_head(&mut out, &parts, &hint, asked, b"now");
+        let (framing, is_last) = write_head(&mut out, status, &kept, &hint, asked, b"now");
         let head = String::from_utf8(out.to_vec()).expect("text");
         let head = head.strip_suffix("Date: now\r\n\r\n").expect("a date");
         (head.to_owned(), framing, is_last)

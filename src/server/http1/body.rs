@@ -8,14 +8,19 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::message::Response;
 use crate::upstream::http1::decode::{Decoder, Piece};
 use crate::upstream::http1::outgoing::Outgoing;
 use crate::upstream::inflow::{Inflow, InflowError};
 
+use super::answer;
 use super::wire::{Leave, Wire};
 
 /// Gives a client leave to send its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Bytes that precede an answer and may wait for a client that takes none of them.
+const MOST_FOREWORDS: usize = 64 * 1024;
 
 /// A connection as the two that use it at the same time see it.
 #[derive(Debug)]
@@ -88,6 +93,20 @@ where
 
     fn is_ended(&self) -> bool {
         self.0.borrow().is_body_read()
+    }
+
+    fn inform(&self, cx: &mut Context<'_>, answer: &Response<()>) -> bool {
+        let wire = &mut *self.0.borrow_mut();
+        if !wire.takes_foreword || wire.outgoing.waiting() > MOST_FOREWORDS {
+            return false;
+        }
+        answer::write_foreword(wire.outgoing.text_mut(), answer);
+        let mut outgoing = std::mem::take(&mut wire.outgoing);
+        // What the socket does not take now goes with the answer at the latest, and whoever reads or
+        // writes next finds out that it is gone.
+        let _ = wire.poll_send(cx, &mut outgoing);
+        wire.outgoing = outgoing;
+        true
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -5,10 +5,11 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use bytes::{Buf, BytesMut};
+use http::{Method, Uri, Version};
 
+use crate::message::name::CONTENT_LENGTH;
+use crate::message::{Fields, Known, RequestHead};
 use crate::telemetry::edge::EdgeRefusal;
 use crate::upstream::http1::decode::{Chunk, Decoder};
 use crate::upstream::list::{has_member, members};
@@ -17,9 +18,6 @@ use crate::upstream::list::{has_member, members};
 const USUAL_FIELDS: usize = 100;
 /// Longest target: what the type that keeps it can address.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
-
-/// Fields that the proxy may add: the request's id, whose trace it belongs to.
-const OWN_FIELDS: usize = 3;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +30,7 @@ pub(super) struct Limits {
 /// A request's head, and what it says about its connection.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) parts: Parts,
+    pub(super) request: RequestHead,
     /// Where its body ends.
     pub(super) body: Decoder,
     /// Whether the client wants to go on afterwards.
@@ -43,30 +41,19 @@ pub(super) struct Head {
     pub(super) takes_trailers: bool,
 }
 
-/// Where a field's name and value stand in a head: start and length.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    name: (usize, usize),
-    value: (usize, usize),
-}
-
-/// Takes a head out of `buffer`; none if it is not complete yet. `spans` is room that is used again.
+/// Takes a head out of `buffer`; none if it is not complete yet.
 ///
 /// # Errors
 /// Why the client is refused.
-pub(super) fn parse(
-    buffer: &mut BytesMut,
-    limits: Limits,
-    spans: &mut Vec<Span>,
-) -> Result<Option<Head>, EdgeRefusal> {
-    let line = if limits.fields <= USUAL_FIELDS {
+pub(super) fn parse(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Head>, EdgeRefusal> {
+    let read = if limits.fields <= USUAL_FIELDS {
         let mut room = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
-        read(buffer, spans, &mut room[..limits.fields])?
+        read(buffer, limits, &mut room[..limits.fields])?
     } else {
         let mut room = vec![MaybeUninit::uninit(); limits.fields];
-        read(buffer, spans, &mut room)?
+        read(buffer, limits, &mut room)?
     };
-    let Some(line) = line else {
+    let Some((length, head)) = read else {
         if buffer.len() <= limits.bytes {
             return Ok(None);
         }
@@ -76,46 +63,16 @@ pub(super) fn parse(
             false => EdgeRefusal::TargetTooLong,
         });
     };
-    if line.target.1 > MAX_TARGET.min(limits.bytes) {
-        return Err(EdgeRefusal::TargetTooLong);
-    }
-    if line.length > limits.bytes {
-        return Err(EdgeRefusal::HeadTooLarge);
-    }
-    let head = buffer.split_to(line.length).freeze();
-    let target = head.slice(line.target.0..line.target.0 + line.target.1);
-    let uri = Uri::from_maybe_shared(target).map_err(|_| EdgeRefusal::Malformed)?;
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = line.method;
-    parts.uri = uri;
-    parts.version = line.version;
-    let mut framing = FramingFields::new(line.version);
-    parts.headers.reserve(spans.len() + OWN_FIELDS);
-    for span in spans.iter() {
-        let name = &head[span.name.0..span.name.0 + span.name.1];
-        let name = HeaderName::from_bytes(name).map_err(|_| EdgeRefusal::Malformed)?;
-        let value = head.slice(span.value.0..span.value.0 + span.value.1);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| EdgeRefusal::Malformed)?;
-        if framing.take_in(&name, &value)? {
-            parts.headers.append(name, value);
-        }
-    }
-    framing.finish(parts).map(Some)
+    buffer.advance(length);
+    Ok(Some(head))
 }
 
-/// A request's first line, and the length of the whole head.
-struct Line {
-    length: usize,
-    method: Method,
-    target: (usize, usize),
-    version: Version,
-}
-
+/// A head and its length, if it is complete.
 fn read<'head>(
     bytes: &'head [u8],
-    spans: &mut Vec<Span>,
+    limits: Limits,
     room: &mut [MaybeUninit<httparse::Header<'head>>],
-) -> Result<Option<Line>, EdgeRefusal> {
+) -> Result<Option<(usize, Head)>, EdgeRefusal> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
         &mut request,
@@ -133,22 +90,34 @@ fn read<'head>(
     else {
         return Err(EdgeRefusal::Malformed);
     };
+    if target.len() > MAX_TARGET.min(limits.bytes) {
+        return Err(EdgeRefusal::TargetTooLong);
+    }
+    if length > limits.bytes {
+        return Err(EdgeRefusal::HeadTooLarge);
+    }
+    let version = match version {
+        1 => Version::HTTP_11,
+        _ => Version::HTTP_10,
+    };
+    let mut framing = FramingFields::new(version);
+    let mut fields = Fields::of_text(&bytes[..length], request.headers.len());
     let start = bytes.as_ptr().addr();
     let place = |part: &[u8]| (part.as_ptr().addr() - start, part.len());
-    spans.clear();
-    spans.extend(request.headers.iter().map(|field| Span {
-        name: place(field.name.as_bytes()),
-        value: place(field.value),
-    }));
-    Ok(Some(Line {
-        length,
+    for field in request.headers.iter() {
+        let name = field.name.as_bytes();
+        let known = Known::of(name);
+        if framing.take_in(known, field.value)? {
+            fields.add_received(known, place(name), place(field.value));
+        }
+    }
+    let head = framing.finish(RequestHead {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| EdgeRefusal::Malformed)?,
-        target: place(target.as_bytes()),
-        version: match version {
-            1 => Version::HTTP_11,
-            _ => Version::HTTP_10,
-        },
-    }))
+        uri: Uri::try_from(target).map_err(|_| EdgeRefusal::Malformed)?,
+        version,
+        fields,
+    });
+    Ok(Some((length, head)))
 }
 
 /// The fields that say where a request ends, and what becomes of its connection (RFC 9112 §6, §9.3).
@@ -176,42 +145,42 @@ impl FramingFields {
     }
 
     /// Takes a field into account. Whether it is to be kept: a length that is said twice is not.
-    fn take_in(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, EdgeRefusal> {
-        match *name {
-            header::TRANSFER_ENCODING => {
+    fn take_in(&mut self, known: Known, value: &[u8]) -> Result<bool, EdgeRefusal> {
+        match known {
+            Known::TransferEncoding => {
                 // HTTP/1.0 knows no codings. A coding besides chunked, or chunked twice, changes what
                 // the body means; not all see that in the same way.
-                let is_plain = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                let is_plain = value.eq_ignore_ascii_case(b"chunked");
                 if self.version < Version::HTTP_11 || !is_plain || self.is_chunked {
                     return Err(EdgeRefusal::Malformed);
                 }
                 self.is_chunked = true;
             }
-            header::CONTENT_LENGTH => {
-                let length = parse_length(value.as_bytes()).ok_or(EdgeRefusal::Malformed)?;
+            Known::ContentLength => {
+                let length = parse_length(value).ok_or(EdgeRefusal::Malformed)?;
                 match self.length.replace(length) {
                     Some(other) if other != length => return Err(EdgeRefusal::Malformed),
                     Some(_) => return Ok(false),
                     None => {}
                 }
             }
-            header::CONNECTION => {
-                for option in members(value.as_bytes()) {
+            Known::Connection => {
+                for option in members(value) {
                     self.is_closing |= option.eq_ignore_ascii_case(b"close");
                     self.is_kept |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            header::TE => self.takes_trailers |= has_member(value.as_bytes(), b"trailers"),
-            header::EXPECT => {
-                self.awaits_leave = self.version >= Version::HTTP_11
-                    && value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+            Known::Te => self.takes_trailers |= has_member(value, b"trailers"),
+            Known::Expect => {
+                self.awaits_leave =
+                    self.version >= Version::HTTP_11 && value.eq_ignore_ascii_case(b"100-continue");
             }
             _ => {}
         }
         Ok(true)
     }
 
-    fn finish(self, mut parts: Parts) -> Result<Head, EdgeRefusal> {
+    fn finish(self, mut request: RequestHead) -> Head {
         let mut is_persistent =
             !self.is_closing && (self.is_kept || self.version >= Version::HTTP_11);
         let body = match (self.is_chunked, self.length) {
@@ -219,7 +188,7 @@ impl FramingFields {
                 if length.is_some() {
                     // Chunks win, and whoever sent both is not trusted with another request (RFC 9112
                     // §6.3).
-                    parts.headers.remove(header::CONTENT_LENGTH);
+                    request.fields.remove(&CONTENT_LENGTH);
                     is_persistent = false;
                 }
                 Decoder::Chunked(Chunk::Size)
@@ -227,13 +196,13 @@ impl FramingFields {
             (false, Some(length)) => Decoder::Length(length),
             (false, None) => Decoder::Ended,
         };
-        Ok(Head {
+        Head {
             awaits_leave: self.awaits_leave && !body.is_ended(),
             takes_trailers: self.takes_trailers,
             body,
             is_persistent,
-            parts,
-        })
+            request,
+        }
     }
 }
 
@@ -252,6 +221,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::Name;
+    use crate::message::name::HOST;
 
     const LIMITS: Limits = Limits {
         bytes: 4096,
@@ -259,7 +230,7 @@ mod tests {
     };
 
     fn parsed(wire: &[u8]) -> Result<Option<Head>, EdgeRefusal> {
-        parse(&mut BytesMut::from(wire), LIMITS, &mut Vec::new())
+        parse(&mut BytesMut::from(wire), LIMITS)
     }
 
     /// The head of a POST with these lines.
@@ -273,14 +244,17 @@ mod tests {
     fn a_head_says_what_is_asked_of_whom() {
         let wire = b"\r\nGET /a//b?c=%2F HTTP/1.1\r\nHost: a.example\r\nX-Two: 1\r\nx-two:\t2 \r\n\r\nrest";
         let mut buffer = BytesMut::from(&wire[..]);
-        let head = parse(&mut buffer, LIMITS, &mut Vec::new());
+        let head = parse(&mut buffer, LIMITS);
         let head = head.expect("it is one").expect("it is complete");
-        assert_eq!(head.parts.method, Method::GET);
-        assert_eq!(head.parts.uri, "/a//b?c=%2F");
-        assert_eq!(head.parts.version, Version::HTTP_11);
-        assert_eq!(head.parts.headers["host"], "a.example");
-        let twice: Vec<_> = head.parts.headers.get_all("x-two").iter().collect();
-        assert_eq!(twice, ["1", "2"]);
+        assert_eq!(head.request.method, Method::GET);
+        assert_eq!(head.request.uri, "/a//b?c=%2F");
+        assert_eq!(head.request.version, Version::HTTP_11);
+        assert_eq!(head.request.fields.get(&HOST), Some(&b"a.example"[..]));
+        let names: Vec<_> = head.request.fields.iter().map(|field| field.name).collect();
+        assert_eq!(names, [&b"Host"[..], b"X-Two", b"x-two"]);
+        let two = Name::from(&http::HeaderName::from_static("x-two"));
+        let twice: Vec<_> = head.request.fields.get_all(&two).collect();
+        assert_eq!(twice, [b"1", b"2"]);
         assert!(head.is_persistent && head.body.is_ended());
         assert_eq!(buffer, "rest");
     }
@@ -321,11 +295,7 @@ mod tests {
             bytes: 2 * MAX_TARGET,
             ..LIMITS
         };
-        let refused = parse(
-            &mut BytesMut::from(target.as_str()),
-            limits,
-            &mut Vec::new(),
-        );
+        let refused = parse(&mut BytesMut::from(target.as_str()), limits);
         assert_eq!(refused.expect_err("too long"), EdgeRefusal::TargetTooLong);
     }
 
@@ -369,7 +339,7 @@ mod tests {
         ] {
             let head = post("1.1", &lines).expect("chunks win");
             assert!(!head.is_persistent);
-            assert!(!head.parts.headers.contains_key("content-length"));
+            assert!(!head.request.fields.contains(&CONTENT_LENGTH));
         }
     }
 
@@ -415,15 +385,14 @@ mod tests {
             wire in "(GET|POST) /[a-z?=%]{0,9} HTTP/1\\.[01]\r\n([A-Za-z-]{1,9}: [ -~]{0,9}\r\n){0,4}\r\n",
             cut in any::<prop::sample::Index>(),
         ) {
-            let whole = parsed(wire.as_bytes()).map(|head| head.map(|head| head.parts.headers));
+            let whole = parsed(wire.as_bytes()).map(|head| head.map(|head| format!("{:?}", head.request.fields)));
             let cut = cut.index(wire.len());
             let mut buffer = BytesMut::from(&wire.as_bytes()[..cut]);
-            let mut spans = Vec::new();
-            match parse(&mut buffer, LIMITS, &mut spans) {
+            match parse(&mut buffer, LIMITS) {
                 Ok(None) => {
                     buffer.extend_from_slice(&wire.as_bytes()[cut..]);
-                    let head = parse(&mut buffer, LIMITS, &mut spans);
-                    prop_assert_eq!(head.map(|head| head.map(|head| head.parts.headers)), whole);
+                    let head = parse(&mut buffer, LIMITS);
+                    prop_assert_eq!(head.map(|head| head.map(|head| format!("{:?}", head.request.fields))), whole);
                 }
                 // What is wrong in the part is wrong in the whole.
                 Err(_) => prop_assert!(whole.is_err()),
@@ -436,7 +405,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let mut buffer = BytesMut::from(&bytes[..]);
-            if let Ok(Some(_)) = parse(&mut buffer, LIMITS, &mut Vec::new()) {
+            if let Ok(Some(_)) = parse(&mut buffer, LIMITS) {
                 prop_assert!(bytes.ends_with(&buffer));
             }
         }

@@ -25,12 +25,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Request, Response, StatusCode};
+use http::{StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 use crate::edge::Entrance;
 use crate::edge::overload::CountedBody;
+use crate::message::{Request, Response};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::connections::Open;
 use crate::proxy::peer::Peer;
@@ -42,7 +43,7 @@ use crate::upstream::inflow::Arriving;
 
 use self::answer::Asked;
 use self::body::Shared;
-use self::head::{Head, Limits, Span};
+use self::head::{Head, Limits};
 use self::presence::Presence;
 use self::sending::Sending;
 use self::wire::Leave;
@@ -96,7 +97,6 @@ struct Connection<S, V> {
     deadline: Deadline,
     /// Set when the client may have said everything.
     presence: Option<Box<Presence>>,
-    spans: Vec<Span>,
     answered: u64,
 }
 
@@ -159,7 +159,6 @@ where
         },
         deadline: worker.deadlines.add(),
         presence: None,
-        spans: Vec::new(),
         answered: 0,
         worker: Rc::clone(worker),
     };
@@ -275,7 +274,7 @@ where
             };
             self.answered += 1;
             self.worker_ends.last_call = LastCall::default();
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
                 return self.switch(response, asked).await;
             }
             if !self.send(response, asked).await? {
@@ -296,7 +295,7 @@ where
         poll_fn(|cx| {
             let wire = &mut *self.shared.0.borrow_mut();
             loop {
-                match head::parse(&mut wire.input, self.terms.limits, &mut self.spans) {
+                match head::parse(&mut wire.input, self.terms.limits) {
                     Ok(Some(head)) => return Poll::Ready(Ok(Ok(head))),
                     Ok(None) => {}
                     Err(refusal) => return Poll::Ready(Ok(Err(Unheard::Refused(refusal)))),
@@ -333,18 +332,17 @@ where
     }
 
     fn request(&self, head: Head) -> Request<Arriving> {
-        let arriving = if head.body.is_ended() {
-            Arriving::Nothing
-        } else {
-            let mut wire = self.shared.0.borrow_mut();
-            wire.decoder = head.body;
-            wire.leave = match head.awaits_leave {
-                true => Leave::Awaited,
-                false => Leave::Given,
-            };
-            Arriving::Http1(Rc::clone(&self.shared) as Rc<_>)
+        let mut wire = self.shared.0.borrow_mut();
+        wire.takes_foreword = head.request.version >= Version::HTTP_11;
+        wire.decoder = head.body;
+        wire.leave = match head.awaits_leave {
+            true => Leave::Awaited,
+            false => Leave::Given,
         };
-        Request::from_parts(head.parts, arriving)
+        Request {
+            head: head.request,
+            body: Arriving::Http1(Rc::clone(&self.shared) as Rc<_>),
+        }
     }
 
     /// Has a request answered; nothing if the client does not wait for that.
@@ -426,7 +424,7 @@ where
         mut response: Response<CountedBody>,
         asked: Asked,
     ) -> io::Result<Conversed> {
-        let body = response.body_mut().take();
+        let body = response.body.take();
         let mut sending = Sending::begin(&self.worker, &self.shared, response, asked);
         poll_fn(|cx| sending.poll(cx, &self.shared)).await?;
         Ok(Conversed::Switched(body))
@@ -489,7 +487,6 @@ where
     }
 
     fn shrink(&mut self) {
-        self.spans = Vec::new();
         self.shared.0.borrow_mut().shrink();
     }
 }

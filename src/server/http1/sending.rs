@@ -9,11 +9,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::edge::overload::CountedBody;
+use crate::message::Response;
 use crate::proxy::worker::Worker;
 use crate::upstream::http1::outgoing::Outgoing;
 
@@ -52,7 +53,11 @@ impl Sending {
         response: Response<CountedBody>,
         asked: Asked,
     ) -> Self {
-        let (parts, body) = response.into_parts();
+        let Response {
+            status,
+            fields,
+            body,
+        } = response;
         let hint = match body.is_end_stream() {
             true => SizeHint::with_exact(0),
             false => body.size_hint(),
@@ -60,7 +65,7 @@ impl Sending {
         let mut outgoing = shared.begin_answer();
         let date = worker.date();
         let (framing, is_last) =
-            answer::write_head(outgoing.text_mut(), &parts, &hint, asked, &date);
+            answer::write_head(outgoing.text_mut(), status, &fields, &hint, asked, &date);
         let mut sending = Self {
             body,
             framing,

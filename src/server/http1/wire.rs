@@ -42,6 +42,8 @@ pub(super) struct Wire<S> {
     /// Where the present request's body ends.
     pub(super) decoder: Decoder,
     pub(super) leave: Leave,
+    /// Whether the client understands what precedes an answer: HTTP/1.0 knew nothing of the kind.
+    pub(super) takes_foreword: bool,
     /// Whether nobody can tell any more where the present request ends.
     pub(super) is_lost: bool,
     /// Whether the client has said everything that it will ever say.
@@ -60,6 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             outgoing: Outgoing::default(),
             decoder: Decoder::Ended,
             leave: Leave::Given,
+            takes_foreword: false,
             is_lost: false,
             is_ended: false,
             has_moved: false,

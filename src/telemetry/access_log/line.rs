@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::{Method, Uri, Version};
 use serde::{Serialize, Serializer};
 
 use crate::config::model::LogFormat;
@@ -95,14 +95,9 @@ pub struct Line<'a> {
 pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
-    /// A field's value, cut if it is long.
-    pub fn of(value: &'a HeaderValue) -> Self {
-        Self::cut(value.as_bytes())
-    }
-
     /// The trace's name in a `traceparent`: its second part.
-    pub fn trace_id(traceparent: &'a HeaderValue) -> Option<Self> {
-        let id = traceparent.as_bytes().split(|byte| *byte == b'-').nth(1)?;
+    pub fn trace_id(traceparent: &'a [u8]) -> Option<Self> {
+        let id = traceparent.split(|byte| *byte == b'-').nth(1)?;
         (id.len() == 32).then_some(Self(id))
     }
 
@@ -215,7 +210,7 @@ impl<'a> Line<'a> {
 mod tests {
     use super::*;
 
-    fn line<'a>(target: &'a Uri, agent: &'a HeaderValue) -> Line<'a> {
+    fn line<'a>(target: &'a Uri, agent: &'a [u8]) -> Line<'a> {
         Line {
             time: Timestamp::from_milliseconds(1_795_183_407_123),
             bytes: 5,
@@ -224,16 +219,15 @@ mod tests {
             upstream: Duration::from_micros(1_000),
             split: Some("checkout"),
             arm: Some(Arm::New),
-            user_agent: Some(Text::of(agent)),
+            user_agent: Some(Text::cut(agent)),
             ..Line::bare(target)
         }
     }
 
     fn written(format: LogFormat, target: &str, agent: &[u8]) -> String {
         let target = target.parse().expect("a target");
-        let agent = HeaderValue::from_bytes(agent).expect("a value");
         let mut out = Vec::new();
-        line(&target, &agent).write(format, &mut out);
+        line(&target, agent).write(format, &mut out);
         String::from_utf8(out).expect("every line is text")
     }
 

@@ -50,6 +50,8 @@ pub struct ProcessScene<'a> {
     pub denials_dropped: u64,
     /// How often the system would not let a waiting connection in.
     pub failed_accepts: u64,
+    /// Informational answers that were not passed on.
+    pub untold: u64,
     /// What the edges of all workers hold.
     pub edge_load: EdgeLoad,
     /// Connections that have switched protocols and are open.

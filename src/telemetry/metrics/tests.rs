@@ -31,6 +31,7 @@ const PROCESS: ProcessScene<'static> = ProcessScene {
     denied_networks: 5,
     denials_dropped: 2,
     failed_accepts: 1,
+    untold: 3,
     edge_load: EdgeLoad {
         requests_in_flight: 3,
         remembered_addresses: 2,

@@ -22,6 +22,8 @@ pub struct Connection {
     stream: Stream,
     buffer: BytesMut,
     next_read: usize,
+    /// Empty room for the head of the next request.
+    room: BytesMut,
     opened: Elapsed,
     /// Whether it has waited for a request: only then may a failure mean "it was stale".
     has_rested: bool,
@@ -36,6 +38,7 @@ impl Connection {
             stream,
             buffer: BytesMut::new(),
             next_read: FIRST_READ,
+            room: BytesMut::new(),
             opened: now,
             has_rested: false,
             _permit: permit,
@@ -57,11 +60,31 @@ impl Connection {
         self.buffer.is_empty() && self.stream.is_quiet()
     }
 
-    /// Makes it ready to wait for its next request: memory is held only while there are bytes.
+    /// Makes it ready to wait for its next request. Its buffer is kept for the case that this one
+    /// comes soon.
     pub fn rest(&mut self) {
         self.has_rested = true;
         self.next_read = FIRST_READ;
+        if self.buffer.capacity() > FIRST_READ {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Gives back the memory that it does not need while it waits.
+    pub fn shrink(&mut self) {
+        self.room = BytesMut::new();
         self.buffer = BytesMut::new();
+    }
+
+    /// Keeps the room that a head was written into for the next one.
+    pub fn keep_room(&mut self, mut room: BytesMut) {
+        room.clear();
+        self.room = room;
+    }
+
+    /// Empty room for the head of a request.
+    pub fn take_room(&mut self) -> BytesMut {
+        std::mem::take(&mut self.room)
     }
 
     /// The stream, for writing.

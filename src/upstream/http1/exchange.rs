@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method};
 
+use crate::message::Response;
 use crate::policy::class::Failure;
 
 use super::connection::Connection;
 use super::decode::{Decoder, Malformed, Piece};
-use super::response::{self, ResponseHead};
+use super::response::{self, Heard, ResponseHead};
 use super::upload::{BrokenOff, RequestBody, Upload, UploadError};
 
 /// A request under way on a connection.
@@ -124,8 +125,12 @@ impl Exchange {
         self.upload.body_mut()
     }
 
-    /// Sends the request and waits for the answer's head.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
+    /// Sends the request and waits for the answer's head; what precedes it is given to `inform`.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut inform: impl FnMut(&mut Context<'_>, &Response<()>),
+    ) -> Poll<HeadOutcome> {
         if let Poll::Ready(Err(UploadError::Client(broken_off))) = self.poll_upload(cx) {
             return Poll::Ready(broken_off.into());
         }
@@ -146,14 +151,26 @@ impl Exchange {
                     if !news.contains(&b'\n') && buffer.len() < response::MAX_HEAD {
                         continue;
                     }
-                    match response::parse(buffer, &self.method, self.upgrade.as_deref()) {
-                        Ok(Some(head)) => return Poll::Ready(HeadOutcome::Head(head)),
-                        Ok(None) => {}
-                        Err(_) => {
-                            return Poll::Ready(HeadOutcome::Failed(Failure::InvalidResponse));
-                        }
-                    }
                 }
+            }
+            if let Some(outcome) = self.take_head(cx, &mut inform) {
+                return Poll::Ready(outcome);
+            }
+        }
+    }
+
+    fn take_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        inform: &mut impl FnMut(&mut Context<'_>, &Response<()>),
+    ) -> Option<HeadOutcome> {
+        let buffer = self.connection.buffer_mut();
+        loop {
+            match response::parse(buffer, &self.method, self.upgrade.as_deref()) {
+                Ok(Some(Heard::Final(head))) => return Some(HeadOutcome::Head(head)),
+                Ok(Some(Heard::Informational(answer))) => inform(cx, &answer),
+                Ok(None) => return None,
+                Err(_) => return Some(HeadOutcome::Failed(Failure::InvalidResponse)),
             }
         }
     }
@@ -250,8 +267,8 @@ impl Exchange {
     pub fn abandon(mut self, decoder: &mut Decoder) -> (RequestBody, Option<Connection>) {
         let is_whole = self.take_whole_body(decoder).is_some();
         let reusable = is_whole && self.is_reusable();
+        self.rest();
         let body = self.upload.into_body();
-        self.connection.rest();
         (body, reusable.then_some(self.connection))
     }
 
@@ -264,9 +281,14 @@ impl Exchange {
     /// not one byte stands behind the answer's end.
     pub fn into_reusable(mut self) -> Option<Connection> {
         self.is_reusable().then(|| {
-            self.connection.rest();
+            self.rest();
             self.connection
         })
+    }
+
+    fn rest(&mut self) {
+        self.connection.keep_room(self.upload.take_room());
+        self.connection.rest();
     }
 
     fn is_reusable(&mut self) -> bool {

@@ -1,10 +1,13 @@
 //! Writing the head of a request.
 //!
-//! Names are written in title case, as HTTP/1 programs have always seen them: the API being
-//! replaced is exactly the kind that looks for `Content-Type` and not for `content-type`.
+//! Names are written as their sender has spelled them: the API being replaced is exactly the kind
+//! that looks for `Content-Type` and not for `content-type`.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
+
+use crate::message::name::write_in_title_case;
+use crate::message::{Field, Fields, Name};
 
 /// A request head being written.
 #[derive(Debug)]
@@ -13,11 +16,11 @@ pub struct HeadWriter {
 }
 
 impl HeadWriter {
-    /// Starts with the request line. `target` is written byte for byte, behind the path that an
-    /// absolute target may leave out before its query.
-    pub fn new(method: &Method, target: &str) -> Self {
+    /// Starts with the request line, in `out`, which is empty. `target` is written byte for byte,
+    /// behind the path that an absolute target may leave out before its query.
+    pub fn new(mut out: BytesMut, method: &Method, target: &str) -> Self {
         // Most heads fit; a larger one grows once or twice.
-        let mut out = BytesMut::with_capacity(1024);
+        out.reserve(1024);
         out.put_slice(method.as_str().as_bytes());
         out.put_u8(b' ');
         if target.starts_with('?') {
@@ -28,14 +31,13 @@ impl HeadWriter {
         Self { out }
     }
 
-    /// Adds a field of the client's.
-    pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        write_field(&mut self.out, name.as_str(), value.as_bytes());
+    /// Adds those of the client's fields that `is_kept` says.
+    pub fn keep(&mut self, fields: &Fields, is_kept: impl FnMut(Field<'_>) -> bool) {
+        fields.write(&mut self.out, is_kept);
     }
 
-    /// Adds a field. `value` comes from a checked [`HeaderValue`] or is our own, so it holds no
-    /// line break.
-    pub fn raw(&mut self, name: &str, value: &[u8]) {
+    /// Adds a field. `value` is a field's or our own, so it holds no line break.
+    pub fn add(&mut self, name: &Name, value: &[u8]) {
         write_field(&mut self.out, name, value);
     }
 
@@ -49,45 +51,43 @@ impl HeadWriter {
 /// Writes the fields behind a chunked body, and the empty line that ends it.
 pub fn write_trailers(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     for (name, value) in trailers.into_iter().flatten() {
-        write_field(out, name.as_str(), value.as_bytes());
+        write_in_title_case(out, name.as_str().as_bytes());
+        write_value(out, value.as_bytes());
     }
     out.put_slice(b"\r\n");
 }
 
-/// Writes a field. `value` comes from a checked [`HeaderValue`] or is our own, so it holds no line
-/// break.
-pub fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    write_name(out, name);
+/// Writes a field. `value` is a field's or our own, so it holds no line break.
+pub fn write_field(out: &mut BytesMut, name: &Name, value: &[u8]) {
+    out.put_slice(name.as_str().as_bytes());
+    write_value(out, value);
+}
+
+fn write_value(out: &mut BytesMut, value: &[u8]) {
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
-/// Writes a name with the first letter of each word in upper case.
-fn write_name(out: &mut BytesMut, name: &str) {
-    let start = out.len();
-    out.put_slice(name.as_bytes());
-    let mut starts_word = true;
-    for byte in &mut out[start..] {
-        if starts_word {
-            byte.make_ascii_uppercase();
-        }
-        starts_word = *byte == b'-';
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Known;
+    use crate::message::name::HOST;
 
     #[test]
-    fn a_head_is_written_as_old_programs_expect_it() {
-        let mut head = HeadWriter::new(&Method::GET, "/a//b?x=%2F");
-        head.raw("x-request-id", b"7");
-        head.field(&http::header::HOST, &HeaderValue::from_static("a.example"));
+    fn what_is_kept_of_a_head_is_written_as_it_was_received() {
+        let text = b"x-ONE:  1\nX-Request-Id: 7\r\nx-two: \r\n\r\n";
+        let mut fields = Fields::of_text(text, 3);
+        fields.add_received(Known::Other, (0, 5), (8, 1));
+        fields.add_received(Known::XRequestId, (10, 12), (24, 1));
+        fields.add_received(Known::Other, (27, 5), (34, 0));
+        let mut head = HeadWriter::new(BytesMut::new(), &Method::GET, "/a//b?x=%2F");
+        head.add(&HOST, b"a.example");
+        head.keep(&fields, |field| field.known != Known::XRequestId);
         assert_eq!(
             head.finish().as_ref(),
-            b"GET /a//b?x=%2F HTTP/1.1\r\nX-Request-Id: 7\r\nHost: a.example\r\n\r\n"
+            b"GET /a//b?x=%2F HTTP/1.1\r\nHost: a.example\r\nx-ONE: 1\r\nx-two: \r\n\r\n"
         );
     }
 }

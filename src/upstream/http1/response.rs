@@ -1,13 +1,15 @@
 //! Reading the head of an upstream's answer.
 //!
-//! Values are slices of the connection's read buffer, not copies. What is not plainly HTTP/1 is
-//! refused here, so that nothing behind this module has to wonder which of two lengths counts.
+//! What is not plainly HTTP/1 is refused here, so that nothing behind this module has to wonder which
+//! of two lengths counts.
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use bytes::{Buf, BytesMut};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::message::name::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use crate::message::{Fields, Known, Response};
 use crate::upstream::list::{has_member, members};
 
 use super::decode::{Chunk, Decoder};
@@ -17,16 +19,13 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// Most fields accepted.
 const MAX_FIELDS: usize = 128;
 
-/// Fields that the proxy may add: its request id, the arm, a cookie.
-const OWN_FIELDS: usize = 3;
-
 /// The head of an answer, and how its body is framed.
 #[derive(Debug)]
 pub struct ResponseHead {
     /// The status as received.
     pub status: StatusCode,
     /// The end-to-end fields in their order; what concerns the connection is left out.
-    pub headers: HeaderMap,
+    pub fields: Fields,
     /// How the end of the body is found.
     pub body: Decoder,
     /// Whether the upstream will keep the connection open afterwards.
@@ -37,12 +36,11 @@ impl ResponseHead {
     /// A switch of protocols, if it is to one that was offered.
     fn switched(mut self, offered: Option<&HeaderValue>) -> Result<Self, InvalidHead> {
         let offered = offered.map_or(&[][..], HeaderValue::as_bytes);
-        let chosen = self.headers.get(header::UPGRADE);
-        if !chosen.is_some_and(|chosen| is_choice(chosen.as_bytes(), offered)) {
+        let chosen = self.fields.get(&UPGRADE);
+        if !chosen.is_some_and(|chosen| is_choice(chosen, offered)) {
             return Err(InvalidHead::UnaskedUpgrade);
         }
-        let upgrade = HeaderValue::from_static("Upgrade");
-        self.headers.insert(header::CONNECTION, upgrade);
+        self.fields.insert(&CONNECTION, b"Upgrade");
         Ok(self)
     }
 }
@@ -70,8 +68,17 @@ pub enum InvalidHead {
     UnaskedUpgrade,
 }
 
-/// Takes a final answer's head out of `buffer`, skipping informational ones; `None` if it is not
-/// complete yet. A switch to one of the protocols in `upgrade` is final.
+/// The head of an answer.
+#[derive(Debug)]
+pub enum Heard {
+    /// One that precedes the real one, and has no body (RFC 9110 §15.2).
+    Informational(Response<()>),
+    /// The real one.
+    Final(ResponseHead),
+}
+
+/// Takes the head of an answer out of `buffer`; `None` if it is not complete yet. A switch to one of
+/// the protocols in `upgrade` is final.
 ///
 /// # Errors
 /// [`InvalidHead`] when no amount of further bytes can make it valid.
@@ -79,17 +86,19 @@ pub fn parse(
     buffer: &mut BytesMut,
     method: &Method,
     upgrade: Option<&HeaderValue>,
-) -> Result<Option<ResponseHead>, InvalidHead> {
-    loop {
-        match parse_one(buffer, method)? {
-            Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                return head.switched(upgrade).map(Some);
-            }
-            // Informational answers precede the real one and have no body.
-            Some(head) if head.status.is_informational() => {}
-            other => return Ok(other),
-        }
-    }
+) -> Result<Option<Heard>, InvalidHead> {
+    let Some(head) = parse_one(buffer, method)? else {
+        return Ok(None);
+    };
+    Ok(Some(match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => Heard::Final(head.switched(upgrade)?),
+        status if status.is_informational() => Heard::Informational(Response {
+            status,
+            fields: head.fields,
+            body: (),
+        }),
+        _ => Heard::Final(head),
+    }))
 }
 
 fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, InvalidHead> {
@@ -110,46 +119,37 @@ fn parse_one(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHe
         return Err(InvalidHead::Syntax);
     };
     let status = StatusCode::from_u16(code).map_err(|_| InvalidHead::Syntax)?;
-
-    // Field positions are noted first, because the head can only be cut off the buffer once the
-    // parser's borrow of it has ended.
+    let mut reading = Reading::new(version, &buffer[..length], response.headers.len());
     let start = buffer.as_ptr().addr();
     let place = |part: &[u8]| (part.as_ptr().addr() - start, part.len());
-    let fields = response.headers.iter().map(|field| Span {
-        name: place(field.name.as_bytes()),
-        value: place(field.value),
-    });
-    let spans: Vec<Span> = fields.collect();
-    let head = buffer.split_to(length).freeze();
-    let mut fields = Fields::new(version, spans.len());
-    for span in &spans {
-        let name = HeaderName::from_bytes(span.name(&head)).map_err(|_| InvalidHead::Syntax)?;
-        let value =
-            HeaderValue::from_maybe_shared(span.value(&head)).map_err(|_| InvalidHead::Syntax)?;
-        fields.add(name, value)?;
+    for field in response.headers.iter() {
+        let name = field.name.as_bytes();
+        reading.add(name, place(name), field.value, place(field.value))?;
     }
-    fields.finish(status, method).map(Some)
+    let head = reading.finish(status, method)?;
+    buffer.advance(length);
+    Ok(Some(head))
 }
 
 /// The fields of a head while they are read: those that concern only this connection are
 /// understood and left out, the rest is collected.
-struct Fields {
-    end_to_end: HeaderMap,
+struct Reading {
+    end_to_end: Fields,
     length: Option<u64>,
     codings: u8,
     is_chunked: bool,
     is_old: bool,
     is_persistent: bool,
     is_closing: bool,
-    nominated: Vec<HeaderName>,
+    nominated: Vec<Vec<u8>>,
     /// What the upstream switches to, or would.
-    upgrade: Option<HeaderValue>,
+    upgrade: Option<Vec<u8>>,
 }
 
-impl Fields {
-    fn new(version: u8, count: usize) -> Self {
+impl Reading {
+    fn new(version: u8, text: &[u8], count: usize) -> Self {
         Self {
-            end_to_end: HeaderMap::with_capacity(count + OWN_FIELDS),
+            end_to_end: Fields::of_text(text, count),
             length: None,
             codings: 0,
             is_chunked: false,
@@ -162,34 +162,42 @@ impl Fields {
         }
     }
 
-    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), InvalidHead> {
-        match name {
-            header::CONNECTION => self.add_options(value.as_bytes()),
-            header::TRANSFER_ENCODING => {
+    fn add(
+        &mut self,
+        name: &[u8],
+        name_at: (usize, usize),
+        value: &[u8],
+        value_at: (usize, usize),
+    ) -> Result<(), InvalidHead> {
+        let known = Known::of(name);
+        match known {
+            Known::Connection => self.add_options(value),
+            Known::TransferEncoding => {
                 self.codings = self.codings.saturating_add(1);
-                self.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                self.is_chunked = value.eq_ignore_ascii_case(b"chunked");
             }
-            header::CONTENT_LENGTH => {
-                let length = parse_length(value.as_bytes())?;
-                match self.length {
+            Known::ContentLength => {
+                let length = parse_length(value)?;
+                match self.length.replace(length) {
                     Some(other) if other != length => return Err(InvalidHead::Length),
                     // The same length twice is one length.
                     Some(_) => {}
+                    None if length == 0 || !value.starts_with(b"0") => {
+                        self.end_to_end.add_received(known, name_at, value_at);
+                    }
                     None => {
-                        self.length = Some(length);
-                        let is_plain = length == 0 || !value.as_bytes().starts_with(b"0");
-                        let value = if is_plain { value } else { length.into() };
-                        self.end_to_end.append(name, value);
+                        let mut digits = itoa::Buffer::new();
+                        let digits = digits.format(length).as_bytes();
+                        self.end_to_end.append(&CONTENT_LENGTH, digits);
                     }
                 }
             }
-            header::UPGRADE => self.upgrade = Some(value),
-            header::TE => {}
+            Known::Upgrade => self.upgrade = Some(value.to_vec()),
+            // Of HTTP/1.0 times, about one connection.
+            Known::Te | Known::KeepAlive | Known::ProxyConnection => {}
             // An upstream must not be able to say which arm has answered.
-            name if is_old_hop_by_hop(&name) || is_own(&name) => {}
-            name => {
-                self.end_to_end.append(name, value);
-            }
+            Known::Own => {}
+            _ => self.end_to_end.add_received(known, name_at, value_at),
         }
         Ok(())
     }
@@ -200,29 +208,32 @@ impl Fields {
                 self.is_closing = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.is_persistent = true;
-            } else if let Ok(name) = HeaderName::from_bytes(option) {
-                self.nominated.push(name);
+            } else if HeaderName::from_bytes(option).is_ok() {
+                self.nominated.push(option.to_vec());
             }
         }
     }
 
     fn finish(mut self, status: StatusCode, method: &Method) -> Result<ResponseHead, InvalidHead> {
-        for name in &self.nominated {
+        if !self.nominated.is_empty() {
+            let is_nominated = |name: &[u8]| {
+                let mut nominated = self.nominated.iter();
+                nominated.any(|nominated| nominated.eq_ignore_ascii_case(name))
+            };
             // The framing is not the upstream's to nominate away.
-            if *name != header::CONTENT_LENGTH {
-                self.end_to_end.remove(name);
-            }
+            self.end_to_end
+                .retain(|field| field.known == Known::ContentLength || !is_nominated(field.name));
         }
         if status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(protocol) = self.upgrade.take()
         {
-            self.end_to_end.insert(header::UPGRADE, protocol);
+            self.end_to_end.insert(&UPGRADE, &protocol);
         }
         let body = self.framing(status, method)?;
         // Its sender may think that these have a body, and send it when nobody expects it.
         let is_suspect = match status {
             StatusCode::NO_CONTENT => {
-                self.end_to_end.remove(header::CONTENT_LENGTH);
+                self.end_to_end.remove(&CONTENT_LENGTH);
                 self.codings > 0 || self.length.is_some_and(|length| length > 0)
             }
             // HTTP/1.0 knows no codings (RFC 9112 §6.1).
@@ -232,7 +243,7 @@ impl Fields {
         let persistent = is_persistent && !matches!(body, Decoder::UntilClose);
         Ok(ResponseHead {
             status,
-            headers: self.end_to_end,
+            fields: self.end_to_end,
             body,
             persistent,
         })
@@ -258,23 +269,6 @@ impl Fields {
     }
 }
 
-/// Where a field's name and value stand in the head: start and length.
-#[derive(Clone, Copy)]
-struct Span {
-    name: (usize, usize),
-    value: (usize, usize),
-}
-
-impl Span {
-    fn name<'head>(&self, head: &'head Bytes) -> &'head [u8] {
-        &head[self.name.0..self.name.0 + self.name.1]
-    }
-
-    fn value(&self, head: &Bytes) -> Bytes {
-        head.slice(self.value.0..self.value.0 + self.value.1)
-    }
-}
-
 fn parse_length(digits: &[u8]) -> Result<u64, InvalidHead> {
     if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(InvalidHead::Length);
@@ -284,41 +278,39 @@ fn parse_length(digits: &[u8]) -> Result<u64, InvalidHead> {
         .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// Whether a field is the proxy's to write: whoever else sends it speaks in the proxy's name.
-pub fn is_own(name: &HeaderName) -> bool {
-    name.as_str().starts_with("cutover-")
-}
-
-/// Fields of HTTP/1.0 times that concern one connection and have no constant of their own.
-pub fn is_old_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(wire: &str) -> Result<Option<ResponseHead>, InvalidHead> {
-        parse(&mut BytesMut::from(wire), &Method::GET, None)
+        let mut buffer = BytesMut::from(wire);
+        loop {
+            match parse(&mut buffer, &Method::GET, None)? {
+                Some(Heard::Final(head)) => return Ok(Some(head)),
+                Some(Heard::Informational(_)) => {}
+                None => return Ok(None),
+            }
+        }
     }
 
     /// What a switch looks like to a client that has offered `websocket` and `chat/2`.
-    fn switch(fields: &str) -> Result<Option<ResponseHead>, InvalidHead> {
+    fn switch(fields: &str) -> Result<ResponseHead, InvalidHead> {
         let offered = HeaderValue::from_static("websocket, chat/2");
         let wire = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
-        parse(
-            &mut BytesMut::from(wire.as_str()),
-            &Method::GET,
-            Some(&offered),
-        )
+        let mut buffer = BytesMut::from(wire.as_str());
+        match parse(&mut buffer, &Method::GET, Some(&offered))? {
+            Some(Heard::Final(head)) => Ok(head),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn an_upstream_switches_only_to_what_was_offered() {
         let fields = "Upgrade: WebSocket\r\nConnection: upgrade, X-Mine\r\nX-Mine: 1\r\n\
                       Sec-WebSocket-Accept: abc\r\n";
-        let head = switch(fields).expect("valid").expect("complete");
-        let mut fields: Vec<_> = head.headers.iter().collect();
+        let head = switch(fields).expect("valid");
+        let fields = head.fields.into_map();
+        let mut fields: Vec<_> = fields.iter().collect();
         fields.sort_by_key(|(name, _)| name.as_str());
         let fields = fields.iter().map(|(name, value)| {
             let value = value.to_str().expect("text");
@@ -379,8 +371,8 @@ mod tests {
         let wire =
             "HTTP/1.1 204 No Content\r\nCutover-Arm: new\r\nCutover-Else: 1\r\nX-Kept: 2\r\n\r\n";
         let head = read(wire).expect("valid").expect("complete");
-        let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-kept"]);
+        let names: Vec<_> = head.fields.iter().map(|field| field.name).collect();
+        assert_eq!(names, [b"X-Kept"]);
     }
 
     #[test]
@@ -407,7 +399,7 @@ mod tests {
                 matches!(head.body, Decoder::Ended) && !head.persistent,
                 "{fields}"
             );
-            assert!(head.headers.is_empty(), "a 204 has no length");
+            assert!(head.fields.is_empty(), "a 204 has no length");
         }
         assert!(head("HTTP/1.1 204 No Content\r\n\r\n").persistent);
         let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n";
@@ -420,7 +412,7 @@ mod tests {
         for (written, meant) in [("005", "5"), ("0", "0"), ("50", "50")] {
             let wire = format!("HTTP/1.1 200 OK\r\nContent-Length: {written}\r\n\r\n");
             let head = read(&wire).expect("valid").expect("complete");
-            assert_eq!(head.headers[header::CONTENT_LENGTH], meant);
+            assert_eq!(head.fields.get(&CONTENT_LENGTH), Some(meant.as_bytes()));
         }
     }
 

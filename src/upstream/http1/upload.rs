@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Body;
 
+use crate::message::RequestHead;
+use crate::message::name::CONTENT_LENGTH;
 use crate::upstream::connect::Stream;
 use crate::upstream::watch::Watch;
 
@@ -97,11 +97,11 @@ impl RequestBody {
 
     /// The body of a client's request, of which up to `limit` bytes are kept for a replay. One whose
     /// length is not announced breaks off after `most` bytes; what is announced has been judged.
-    pub fn incoming(source: ClientBody, request: &Parts, limit: usize, most: u64) -> Self {
+    pub fn incoming(source: ClientBody, request: &RequestHead, limit: usize, most: u64) -> Self {
         if source.is_end_stream() {
             return Self::empty();
         }
-        let framing = if request.headers.contains_key(CONTENT_LENGTH) {
+        let framing = if request.fields.contains(&CONTENT_LENGTH) {
             Framing::Length
         } else {
             Framing::Chunked
@@ -384,6 +384,11 @@ impl Upload {
     /// Gives the body back, for another attempt.
     pub fn into_body(self) -> RequestBody {
         self.body
+    }
+
+    /// Takes the room that its head was written into.
+    pub fn take_room(&mut self) -> BytesMut {
+        std::mem::take(self.outgoing.text_mut())
     }
 
     /// The body that is being sent.

@@ -6,13 +6,15 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
+use crate::message::name::{self, CONTENT_LENGTH, CONTENT_TYPE};
+use crate::message::{self, Field, Fields, Known};
 use crate::policy::class::Failure;
 use crate::upstream::http1::decode::Decoder;
 use crate::upstream::http1::exchange::{BodyPart, ExchangeFailed, HeadOutcome, Truncated};
 use crate::upstream::http1::reserved::may_trail;
-use crate::upstream::http1::response::{ResponseHead, is_own};
+use crate::upstream::http1::response::ResponseHead;
 use crate::upstream::http1::upload::{Framing, RequestBody};
 use crate::upstream::names::GRPC_STATUS;
 
@@ -97,8 +99,12 @@ impl Exchange {
         self.upload.body_mut()
     }
 
-    /// Sends the request and waits for the answer's head.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<HeadOutcome> {
+    /// Sends the request and waits for the answer's head; what precedes it is given to `inform`.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut inform: impl FnMut(&mut Context<'_>, &message::Response<()>),
+    ) -> Poll<HeadOutcome> {
         if let Some(opening) = &mut self.opening
             && opening.poll_ready(cx).is_ready()
         {
@@ -108,6 +114,17 @@ impl Exchange {
             && let Poll::Ready(Err(broken_off)) = self.upload.poll(cx)
         {
             return Poll::Ready(broken_off.into());
+        }
+        while let Poll::Ready(Some(Ok(answer))) = self.response.poll_informational(cx) {
+            let (parts, ()) = answer.into_parts();
+            let mut fields = Fields::from(&parts.headers);
+            fields.retain(is_passed_on);
+            let answer = message::Response {
+                status: parts.status,
+                fields,
+                body: (),
+            };
+            inform(cx, &answer);
         }
         let outcome = match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => self.take_head(response),
@@ -235,21 +252,21 @@ impl Exchange {
         if parts.status.is_informational() {
             return Err(Failure::InvalidResponse);
         }
-        let mut headers = parts.headers;
+        let mut fields = Fields::from(&parts.headers);
         // Those that concern an HTTP/1 connection were refused with the whole answer.
-        remove(&mut headers, |name| *name == header::TE || is_own(name));
+        fields.retain(is_passed_on);
         let is_bodiless = self.is_head
             || matches!(
                 parts.status,
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
             );
-        let length = headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let length = fields.get_str(&CONTENT_LENGTH);
+        let length = length.and_then(|length| length.parse::<u64>().ok());
         self.remaining = length.filter(|_| !is_bodiless);
         let is_ended = answer.is_end_stream();
         self.owes_status = parts.status == StatusCode::OK
-            && is_grpc(&headers)
-            && !headers.contains_key(&GRPC_STATUS);
+            && is_grpc(&fields)
+            && !fields.contains(&name::GRPC_STATUS);
         if is_ended && self.owes_status {
             return Err(Failure::InvalidResponse);
         }
@@ -262,7 +279,7 @@ impl Exchange {
         self.answer = Some(answer);
         Ok(ResponseHead {
             status: parts.status,
-            headers,
+            fields,
             // The stream ends it, whatever the length says.
             body: if is_ended {
                 Decoder::Ended
@@ -299,10 +316,15 @@ fn is_refusal(error: &h2::Error) -> bool {
 }
 
 /// Whether an answer is gRPC's. That of gRPC-Web is not: its status is part of the body.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+fn is_grpc(fields: &Fields) -> bool {
+    let kind = fields.get(&CONTENT_TYPE);
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Whether a field is not the connection's, nor the proxy's to write.
+const fn is_passed_on(field: Field<'_>) -> bool {
+    !matches!(field.known, Known::Te | Known::Own)
 }
 
 /// Removes fields that an upstream must not set, of which there usually are none.

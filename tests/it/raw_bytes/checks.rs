@@ -8,12 +8,13 @@ use bytes::BytesMut;
 use cutover::config;
 use cutover::config::model::Config;
 use cutover::identity::identify::{Identified, Identifier, RequestFacts};
+use cutover::message::{Fields, RequestHead};
 use cutover::policy::key::Salt;
 use cutover::policy::share::Share;
 use cutover::proxy::headers::{Forwarding, authority, write_request};
 use cutover::proxy::peer::{Caller, Peer};
 use cutover::upstream::http1::decode::{Decoder, Piece};
-use cutover::upstream::http1::response;
+use cutover::upstream::http1::response::{self, Heard};
 use cutover::upstream::http1::upload::Framing;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
@@ -39,10 +40,13 @@ pub(crate) fn configuration(text: &[u8]) {
 /// Rewrites a request's head: what comes out is one head, that names one host, frames its body in
 /// one way and says nothing in the proxy's name but what the proxy says.
 pub(crate) fn head(bytes: &[u8]) {
-    let Some(parts) = parse(bytes) else { return };
-    let Ok(host) = authority(&parts) else { return };
+    let Some(request) = parse(bytes) else { return };
+    let Ok(host) = authority(&request) else {
+        return;
+    };
     let written = write_request(
-        &parts,
+        BytesMut::new(),
+        &request,
         Forwarding {
             caller: &Caller::new(peer(), &[]),
             authority: host,
@@ -111,15 +115,16 @@ pub(crate) fn forwarded(bytes: &[u8]) {
             hops.extend(items.filter(|hop| !hop.is_empty()).map(hop_address));
         }
     }
+    let fields = Fields::from(&headers);
     let stranger = peer();
     let trusted = ["10.0.0.0/8".parse().expect("a network")];
-    let found = Caller::new(stranger, &trusted).client(&headers, &trusted);
+    let found = Caller::new(stranger, &trusted).client(&fields, &trusted);
     assert_eq!(found, stranger.ip());
     let proxy = Peer {
         address: SocketAddr::new([10, 9, 9, 9].into(), 5),
         ..stranger
     };
-    let client = Caller::new(proxy, &trusted).client(&headers, &trusted);
+    let client = Caller::new(proxy, &trusted).client(&fields, &trusted);
     let is_proxy = |hop: &IpAddr| trusted[0].contains(hop);
     let is_told = hops.contains(&Some(client));
     assert!(is_told || client == proxy.ip(), "{client} of {hops:?}");
@@ -188,10 +193,11 @@ fn read<'b>(pieces: impl Iterator<Item = &'b [u8]>, method: &Method) -> Reading 
     let mut end = "open";
     for piece in pieces {
         buffer.extend_from_slice(piece);
-        if head.is_none() {
+        while head.is_none() {
             match response::parse(&mut buffer, method, None) {
-                Ok(None) => continue,
-                Ok(Some(found)) => head = Some(found),
+                Ok(None) => break,
+                Ok(Some(Heard::Informational(_))) => {}
+                Ok(Some(Heard::Final(found))) => head = Some(found),
                 Err(_) => return Reading::Refused,
             }
         }
@@ -218,7 +224,7 @@ fn read<'b>(pieces: impl Iterator<Item = &'b [u8]>, method: &Method) -> Reading 
     };
     assert!(!matches!(head.body, Decoder::Ended) || end != "open" || content.is_empty());
     Reading::Read {
-        head: format!("{} {:?} {}", head.status, head.headers, head.persistent),
+        head: format!("{} {:?} {}", head.status, head.fields, head.persistent),
         content,
         end,
         left,
@@ -232,7 +238,7 @@ fn peer() -> Peer {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<http::request::Parts> {
+fn parse(bytes: &[u8]) -> Option<RequestHead> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut fields);
     parsed.parse(bytes).ok()?.is_complete().then_some(())?;
@@ -241,7 +247,7 @@ fn parse(bytes: &[u8]) -> Option<http::request::Parts> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         request = request.header(name, HeaderValue::from_bytes(field.value).ok()?);
     }
-    Some(request.body(()).ok()?.into_parts().0)
+    Some(request.body(()).ok()?.into_parts().0.into())
 }
 
 /// An address as forwarding fields have it: bare, in quotes, in brackets, with a port.
@@ -261,7 +267,7 @@ fn identify(name: &'static str, value: HeaderValue) -> Identified {
     let mut headers = HeaderMap::new();
     headers.insert(name, value);
     IDENTIFIER.identify(RequestFacts {
-        headers: &headers,
+        fields: &Fields::from(&headers),
         uri: &Uri::from_static("/"),
         client: IpAddr::from([192, 0, 2, 1]),
         secure: false,
