@@ -64,6 +64,19 @@ pub(crate) struct SyntaxError {
     pub(crate) remedy: &'static str,
 }
 
+/// The same place, or the last line's: at the end of a text, and where a lone carriage return stands
+/// in it, the parser counts lines that nobody sees.
+fn within(text: &str, at: Position) -> Position {
+    let last = text.lines().count().max(1);
+    if at.line <= last {
+        return at;
+    }
+    Position {
+        line: last,
+        column: 1,
+    }
+}
+
 /// Builds the tree of the single document in `text`.
 ///
 /// # Errors
@@ -81,7 +94,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| SyntaxError {
-            at: position(*error.marker()),
+            at: within(text, position(*error.marker())),
             message: format!("this is not YAML: {}", error.info()),
             remedy: "look at the indentation, the quotes and the brackets here and on the line \
                      before",
@@ -282,6 +295,14 @@ mod tests {
             panic!("a mapping")
         };
         assert_eq!(inner[0].value.at, Position { line: 4, column: 9 });
+    }
+
+    #[test]
+    fn a_mistake_stands_on_a_line_that_the_text_has() {
+        for text in ["a: [{b: '", "a:\r [{b: '", "a: 1\n\rb: [{c: '\n"] {
+            let line = refusal(text).at.line;
+            assert!(line <= text.lines().count(), "{text:?}: {line}");
+        }
     }
 
     #[test]
