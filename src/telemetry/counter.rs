@@ -27,6 +27,15 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Sets a bit of a counter that is used as a set of them. Only the shard's own worker may call
+    /// it; nearly always the bit is set already.
+    pub(super) fn mark(&self, bit: usize) {
+        let marks = self.value();
+        if marks & 1 << bit == 0 {
+            self.0.store(marks | 1 << bit, Ordering::Relaxed);
+        }
+    }
+
     /// Adds one, after everything that was counted before it: whoever [sees](Self::seen) this one
     /// sees that too. Only the shard's own worker may call it.
     pub(super) fn announce(&self) {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::counter::Counter;
 use crate::policy::judge::LATENCY_BUCKETS;
+use crate::policy::judge::window::Latencies;
 
 /// How many edges there are.
 pub const EDGES: usize = LATENCY_BUCKETS - 1;
@@ -27,6 +28,9 @@ static EDGE_NANOSECONDS: [u64; EDGES] = edges();
 
 /// For each slot the first bucket that a duration in it may belong to.
 static FIRST_BUCKET: [u16; SLOTS] = first_buckets();
+
+/// Buckets that one word of a shard's marks stands for.
+const MARKS: usize = u64::BITS as usize;
 
 /// Bits of a duration, below its leading one, that choose the slot.
 const SLOT_BITS: u32 = 6;
@@ -75,6 +79,22 @@ impl Histogram {
         Duration::from_nanos(self.sum_nanoseconds)
     }
 
+    /// The durations that came after `earlier`, an older reading of the same counters. Few buckets
+    /// have any, so most are passed over many at a time: this is asked ten times a second.
+    pub fn since(&self, earlier: &Histogram) -> Latencies {
+        let mut latencies = Latencies::default();
+        let (now, before) = (self.counts().chunks(MARKS), earlier.counts().chunks(MARKS));
+        for (chunk, (now, before)) in now.zip(before).enumerate() {
+            if now == before {
+                continue;
+            }
+            for (place, (now, before)) in now.iter().zip(before).enumerate() {
+                latencies.record(chunk * MARKS + place, now.saturating_sub(*before));
+            }
+        }
+        latencies
+    }
+
     /// The durations in each bucket, in the order of the edges.
     pub fn counts(&self) -> &[u64; BUCKETS] {
         self.counts.as_deref().unwrap_or(&[0; BUCKETS])
@@ -106,19 +126,31 @@ pub(super) struct HistogramShard {
     // could share its first or last line with a neighbour.
     counts: [Counter; BUCKETS],
     sum_nanoseconds: Counter,
+    /// A bit for each bucket that was ever counted in, so that a reader can leave out the others,
+    /// which are nearly all.
+    marks: [Counter; BUCKETS.div_ceil(MARKS)],
 }
 
 impl HistogramShard {
     /// Counts one duration. Only the shard's own worker may call it.
     pub(super) fn record(&self, elapsed: Duration) {
         let nanoseconds = nanoseconds(elapsed);
-        self.counts[bucket_of_nanoseconds(nanoseconds)].increment();
+        let bucket = bucket_of_nanoseconds(nanoseconds);
+        self.marks[bucket / MARKS].mark(bucket % MARKS);
+        self.counts[bucket].increment();
         self.sum_nanoseconds.add(nanoseconds);
     }
 
     /// Adds what this shard holds to `sum`.
     pub(super) fn add_to(&self, sum: &mut Histogram) {
-        super::counter::add_all(sum.counts_mut(), &self.counts);
+        for (word, marks) in self.marks.iter().enumerate() {
+            let mut marks = marks.value();
+            while marks != 0 {
+                let bucket = word * MARKS + marks.trailing_zeros() as usize;
+                sum.counts_mut()[bucket] += self.counts[bucket].value();
+                marks &= marks - 1;
+            }
+        }
         sum.sum_nanoseconds += self.sum_nanoseconds.value();
     }
 }
@@ -128,6 +160,7 @@ impl Default for HistogramShard {
         Self {
             counts: std::array::from_fn(|_| Counter::default()),
             sum_nanoseconds: Counter::default(),
+            marks: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -263,6 +296,30 @@ mod tests {
             let ranked = Duration::from_nanos(durations[rank - 1]);
             prop_assert_eq!(histogram.quantile(quantile), Some(edge(bucket(ranked))));
         }
+    }
+
+    #[test]
+    fn a_difference_of_readings_has_what_came_in_between() {
+        let shard = HistogramShard::default();
+        let read = || {
+            let mut reading = Histogram::default();
+            shard.add_to(&mut reading);
+            reading
+        };
+        let milliseconds = [0, 1, 7, 200, 200_000];
+        for step in milliseconds {
+            shard.record(Duration::from_millis(step));
+        }
+        let before = read();
+        assert_eq!(before.count(), 5);
+        assert_eq!(before.since(&before), Latencies::default());
+        assert_eq!(before.since(&Histogram::default()).count(), 5);
+        shard.record(Duration::from_millis(7));
+        shard.record(Duration::from_secs(200));
+        let mut expected = Latencies::default();
+        expected.record(bucket(Duration::from_millis(7)), 1);
+        expected.record(BUCKETS - 1, 1);
+        assert_eq!(read().since(&before), expected);
     }
 
     #[test]

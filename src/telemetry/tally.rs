@@ -7,7 +7,7 @@
 //! any two readings is consistent whenever they were taken.
 //!
 //! Each worker writes to a shard of its own (see [`WorkerId`]); [`SplitTally::reading`] sums them.
-//! A shard is large (some 60 KiB), and a configuration may have a thousand splits of which a dozen
+//! A shard is large (some 30 KiB), and a configuration may have a thousand splits of which a dozen
 //! have traffic; so it is made with the worker's first request of the split. For the same reason a
 //! look at the sums is worth avoiding: [`SplitTally::changes`] tells for a few loads whether there
 //! is anything to see.
@@ -232,7 +232,7 @@ impl SplitTally {
     }
 
     fn shard(&self, worker: WorkerId) -> &SplitShard {
-        self.workers[worker.0].get_or_init(Box::default)
+        self.workers[worker.0].get_or_init(|| Box::new(SplitShard::new(&self.thresholds)))
     }
 
     fn shards(&self) -> impl Iterator<Item = &SplitShard> {
@@ -258,6 +258,18 @@ pub struct ArmTally {
 }
 
 impl ArmTally {
+    fn new(thresholds: &Thresholds) -> Self {
+        let latency = Measure::ALL.map(|measure| Latency::new(thresholds.on(measure).len()));
+        Self {
+            outcomes: std::array::from_fn(|_| <[Counter; CLASSES]>::default()),
+            overridden: <[Counter; CLASSES]>::default(),
+            latency,
+            first_byte: HistogramShard::default(),
+            total: HistogramShard::default(),
+            changes: Counter::default(),
+        }
+    }
+
     /// How a request ended. Without a cluster it is no evidence and only displayed.
     pub fn book(&self, class: Class, cluster: Option<Cluster>) {
         let outcomes = match cluster {
@@ -279,7 +291,7 @@ impl ArmTally {
     /// no evidence.
     ///
     /// # Panics
-    /// If `threshold` is not below [`Criteria::MAX_LATENCY_LIMITS`].
+    /// If the tally has no such threshold.
     pub fn latency(
         &self,
         measure: Measure,
@@ -339,19 +351,6 @@ impl ArmTally {
         add_all(&mut figures.overridden, &self.overridden);
         self.first_byte.add_to(&mut figures.first_byte);
         self.total.add_to(&mut figures.total);
-    }
-}
-
-impl Default for ArmTally {
-    fn default() -> Self {
-        Self {
-            outcomes: std::array::from_fn(|_| <[Counter; CLASSES]>::default()),
-            overridden: <[Counter; CLASSES]>::default(),
-            latency: std::array::from_fn(|_| Latency::default()),
-            first_byte: HistogramShard::default(),
-            total: HistogramShard::default(),
-            changes: Counter::default(),
-        }
     }
 }
 
@@ -469,7 +468,7 @@ pub struct AttemptReading {
 
 /// One worker's counters of a split. Aligned so that no other worker writes to its cache lines;
 /// 128 rather than 64 because processors fetch lines in pairs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct SplitShard {
     arms: PerArm<ArmTally>,
@@ -487,6 +486,25 @@ struct SplitShard {
     unverifiable_tokens: Counter,
     /// How often any of these was written, those of the arms left out.
     changes: Counter,
+}
+
+impl SplitShard {
+    fn new(thresholds: &Thresholds) -> Self {
+        Self {
+            arms: PerArm::from_fn(|_| ArmTally::new(thresholds)),
+            rescued: <[Counter; FAILURES]>::default(),
+            rescue_failed: <[Counter; FAILURES]>::default(),
+            rescue_cancelled: <[Counter; FAILURES]>::default(),
+            not_replayed: <[Counter; REFUSALS]>::default(),
+            diverted: <[Counter; DIVERSIONS]>::default(),
+            diverted_overridden: <[Counter; DIVERSIONS]>::default(),
+            rescued_clusters: ByCluster::default(),
+            diverted_clusters: ByCluster::default(),
+            fallback_mismatches: Counter::default(),
+            unverifiable_tokens: Counter::default(),
+            changes: Counter::default(),
+        }
+    }
 }
 
 /// One counter for each cluster.

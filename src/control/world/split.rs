@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::attention::{Attention, Circumstances, Closed, Span};
 use crate::control::traffic::Traffic;
 use crate::policy::arm::Arm;
-use crate::policy::judge::window::{ArmCounts, Latencies, StreakReading, Window};
+use crate::policy::judge::window::{ArmCounts, StreakReading, Window};
 use crate::policy::rollout::Rollout;
 use crate::policy::time::{Elapsed, Timestamp};
 use crate::telemetry::histogram::Histogram;
@@ -193,7 +193,7 @@ fn window(span: Span, new: ArmCounts, legacy: ArmCounts, streak: Option<&StreakR
 
 fn evidence(reading: &SplitReading, arm: Arm) -> ArmCounts {
     let figures = &reading.figures[arm];
-    let latencies = |durations: &Histogram| Latencies::from_buckets(*durations.counts());
+    let latencies = |durations: &Histogram| durations.since(&Histogram::default());
     ArmCounts {
         first_byte: latencies(&figures.first_byte),
         total: latencies(&figures.total),
@@ -204,15 +204,10 @@ fn evidence(reading: &SplitReading, arm: Arm) -> ArmCounts {
 fn evidence_since(now: &SplitReading, before: &SplitReading, arm: Arm) -> ArmCounts {
     let (figures, figures_before) = (&now.figures[arm], &before.figures[arm]);
     ArmCounts {
-        first_byte: latencies_since(&figures.first_byte, &figures_before.first_byte),
-        total: latencies_since(&figures.total, &figures_before.total),
+        first_byte: figures.first_byte.since(&figures_before.first_byte),
+        total: figures.total.since(&figures_before.total),
         ..now.evidence[arm].since(&before.evidence[arm])
     }
-}
-
-fn latencies_since(now: &Histogram, before: &Histogram) -> Latencies {
-    let buckets = now.counts().iter().zip(before.counts());
-    Latencies::from_buckets(buckets.map(|(now, before)| now.saturating_sub(*before)))
 }
 
 /// Requests of both arms since the start, whatever became of them.

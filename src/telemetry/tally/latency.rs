@@ -58,7 +58,13 @@ impl Thresholds {
 
 /// One worker's pairs for the limits on one measure: by threshold, then by cluster.
 #[derive(Debug)]
-pub(super) struct Latency([[Sides; Cluster::COUNT]; Criteria::MAX_LATENCY_LIMITS]);
+pub(super) struct Latency(Box<[Limit]>);
+
+/// The pairs for one limit. In memory of its own, so it is aligned as a shard is, lest another
+/// worker write to its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Limit([Sides; Cluster::COUNT]);
 
 /// Requests of one cluster on either side of one threshold.
 #[derive(Debug, Default)]
@@ -68,8 +74,14 @@ struct Sides {
 }
 
 impl Latency {
+    /// Pairs for so many limits.
+    pub(super) fn new(limits: usize) -> Self {
+        let limit = |_| Limit(std::array::from_fn(|_| Sides::default()));
+        Self((0..limits).map(limit).collect())
+    }
+
     pub(super) fn count(&self, threshold: usize, exceeded: bool, cluster: Cluster) {
-        let sides = &self.0[threshold][cluster.index()];
+        let sides = &self.0[threshold].0[cluster.index()];
         let counter = if exceeded {
             &sides.exceeded
         } else {
@@ -78,10 +90,10 @@ impl Latency {
         counter.increment();
     }
 
-    /// Adds the pairs to `sums`, which has only as many thresholds as are configured.
+    /// Adds the pairs to `sums`, which has as many thresholds.
     pub(super) fn add_to(&self, sums: &mut [Clustered]) {
-        for (sum, clusters) in sums.iter_mut().zip(&self.0) {
-            for (cluster, sides) in clusters.iter().enumerate() {
+        for (sum, limit) in sums.iter_mut().zip(&self.0) {
+            for (cluster, sides) in limit.0.iter().enumerate() {
                 let exceeded = sides.exceeded.value();
                 let decided = Pair {
                     n: sides.within.value() + exceeded,
@@ -90,13 +102,5 @@ impl Latency {
                 sum.count(cluster, decided);
             }
         }
-    }
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| {
-            std::array::from_fn(|_| Sides::default())
-        }))
     }
 }
