@@ -30,6 +30,7 @@ use crate::message::Response;
 use crate::policy::time::Elapsed;
 use crate::upstream::deadline::{Deadline, Deadlines};
 
+use super::http2::spare_memory;
 use super::reader::Reader;
 
 /// Requests withdrawn for which a connection is not given up, however many they are of all.
@@ -195,7 +196,9 @@ where
             _answering: answering,
             reader,
         });
-        Poll::Ready(Ok(response.into()))
+        let mut response = response.into();
+        spare_memory(&mut response);
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -1,14 +1,16 @@
-//! Answers that are ready together leave in one write, and no answer waits for another.
+//! How answers leave: together where they are ready together, none later for another, and with
+//! nothing to be remembered that does not come again.
 //!
-//! Over TLS a write can be told from two: each is a record of its own, and the client's library hands
-//! out one at a time.
+//! Over TLS a write can be told from two: each is a record of its own.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificate::Certificate;
-use crate::harness::frames::{ACK, DATA, END_STREAM, HEADERS, SETTINGS, frame, get, headers};
+use crate::harness::frames::{
+    ACK, DATA, END_STREAM, Frame, HEADERS, SETTINGS, frame, get, headers,
+};
 use crate::harness::proxy::{Proxy, Site};
 use crate::harness::upstream::{Gate, Script, Step, Upstream};
 use crate::harness::{eventually, in_time};
@@ -19,8 +21,6 @@ const LENGTH: usize = 1024;
 const STREAMS: usize = 8;
 /// Of a frame's head.
 const HEAD: usize = 9;
-/// What one record can carry.
-const RECORD: usize = 16 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Waits at the gate with whoever asks for `/held`, and answers each request at length.
@@ -57,7 +57,8 @@ impl Client {
             .write(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
             .await;
         // Behind the acknowledgement nothing comes unasked.
-        while !client.record().await.contains(&(SETTINGS, ACK)) {}
+        let is_known = |frame: &Frame| (frame.kind, frame.flags) == (SETTINGS, ACK);
+        while !client.record().await.iter().any(is_known) {}
         client
     }
 
@@ -67,31 +68,78 @@ impl Client {
         self.stream.flush().await.expect("the connection works");
     }
 
-    /// The types and flags of the frames that end in the next record.
-    async fn record(&mut self) -> Vec<(u8, u8)> {
-        let mut record = vec![0; RECORD];
-        let read = in_time("a record", self.stream.read(&mut record)).await;
-        let count = read.expect("the connection works");
-        assert!(count > 0, "the connection has ended");
-        self.rest.extend_from_slice(&record[..count]);
+    /// The frames that end in the next record.
+    async fn record(&mut self) -> Vec<Frame> {
+        // A read would go on with the records behind it.
+        let record = in_time("a record", self.stream.fill_buf()).await;
+        let record = record.expect("the connection works");
+        assert!(!record.is_empty(), "the connection has ended");
+        self.rest.extend_from_slice(record);
+        let count = record.len();
+        self.stream.consume(count);
         let mut frames = Vec::new();
-        while let [a, b, c, kind, flags, ..] = self.rest[..] {
+        while let [a, b, c, kind, flags, s, t, u, v, ..] = self.rest[..] {
             let end = HEAD + u32::from_be_bytes([0, a, b, c]) as usize;
             if self.rest.len() < end {
                 break;
             }
-            frames.push((kind, flags));
-            self.rest.drain(..end);
+            frames.push(Frame {
+                kind,
+                flags,
+                stream: u32::from_be_bytes([s, t, u, v]),
+                payload: self.rest.drain(..end).skip(HEAD).collect(),
+            });
         }
         frames
     }
 }
 
 /// How many answers end with these frames.
-fn ends(frames: &[(u8, u8)]) -> usize {
+fn ends(frames: &[Frame]) -> usize {
     let is_end =
-        |(kind, flags): &&(u8, u8)| matches!(*kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        |frame: &&Frame| matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
     frames.iter().filter(is_end).count()
+}
+
+/// How many fields of a header block are to be remembered (RFC 7541 §6).
+fn remembered(mut block: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(&first) = block.first() {
+        let is_news = first & 0xc0 == 0x40;
+        count += usize::from(is_news);
+        let (bits, has_value) = match first {
+            0x80.. => (7, false),
+            0x40.. => (6, true),
+            0x20.. => (5, false),
+            _ => (4, true),
+        };
+        let has_name = integer(&mut block, bits) == 0 && has_value;
+        for _ in 0..usize::from(has_name) + usize::from(has_value) {
+            let length = integer(&mut block, 7);
+            block = &block[length..];
+        }
+    }
+    count
+}
+
+/// The integer in the lower `bits` of a block's first byte and what follows it (RFC 7541 §5.1).
+fn integer(block: &mut &[u8], bits: u32) -> usize {
+    let mut next = || {
+        let (&first, rest) = block.split_first().expect("the block is whole");
+        *block = rest;
+        usize::from(first)
+    };
+    let limit = (1 << bits) - 1;
+    let mut value = next() & limit;
+    let mut shift = 0;
+    let mut goes_on = value == limit;
+    while goes_on {
+        let byte = next();
+        value += (byte & 0x7f) << shift;
+        shift += 7;
+        goes_on = byte & 0x80 != 0;
+    }
+    value
 }
 
 async fn start(upstream: &Upstream, certificate: &Certificate) -> Proxy {
@@ -154,4 +202,25 @@ async fn an_answer_leaves_at_once_while_others_are_waited_for() {
     while ended < asked.len() {
         ended += ends(&client.record().await);
     }
+}
+
+#[tokio::test]
+async fn what_does_not_come_again_is_not_to_be_remembered() {
+    let certificate = Certificate::new();
+    let upstream = upstream(&Gate::new());
+    let proxy = start(&upstream, &certificate).await;
+    let mut client = Client::connect(&proxy, &certificate).await;
+    let mut news = Vec::new();
+    for number in 0..5 {
+        client.write(&ask(number, "/beside")).await;
+        let mut is_ended = false;
+        while !is_ended {
+            let frames = client.record().await;
+            is_ended = ends(&frames) > 0;
+            let heads = frames.iter().filter(|frame| frame.kind == HEADERS);
+            news.extend(heads.map(|frame| remembered(&frame.payload)));
+        }
+    }
+    // A second may end between two answers, so that the date is another.
+    assert!(news[1..].contains(&0), "{news:?}");
 }
