@@ -126,11 +126,21 @@ impl Chance {
     }
 }
 
-/// One look at the counters of many splits without traffic.
-pub(super) fn tick_of_many_splits() -> Box<dyn FnMut()> {
+/// A tick while many splits have no traffic: they are left alone.
+pub(super) fn tick_over_silence() -> Box<dyn FnMut()> {
     let config = parsed(&many_splits(), Path::new("."), "10%");
     let (mut world, _) = world(config);
     Box::new(move || {
+        black_box(world.observe());
+    })
+}
+
+/// A tick in which each of as many splits is judged.
+pub(super) fn tick_with_verdicts() -> Box<dyn FnMut()> {
+    let config = parsed(&many_splits(), Path::new("."), "10%");
+    let (mut world, _) = world(config);
+    Box::new(move || {
+        world.wake();
         black_box(world.observe());
     })
 }

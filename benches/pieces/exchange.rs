@@ -64,6 +64,26 @@ const ROOM: usize = 16 * 1024;
 /// Where a body ends: no other byte of a message is this one.
 const END_OF_BODY: u8 = b'#';
 
+/// What is asked for.
+pub(crate) const TARGET: &str = "/api/orders/4711?expand=items";
+/// What programs of today say with each request.
+pub(crate) const FIELDS: [(&str, &str); 8] = [
+    ("Host", "api.example.com"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    ),
+    ("Accept", "application/json, text/plain, */*"),
+    ("Accept-Language", "en-GB,en;q=0.7,de;q=0.3"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    ("Referer", "https://shop.example.com/orders"),
+    ("Origin", "https://shop.example.com"),
+    (
+        "Cookie",
+        "session=0f8fad5bd9cb469fa16570867728950e; theme=dark",
+    ),
+];
+
 /// The only worker.
 pub(crate) const WORKER: WorkerId = WorkerId(0);
 
@@ -77,7 +97,7 @@ pub(crate) fn worker(port: u16) -> Rc<Worker> {
     Worker::new(WORKER, 1, clock, &published, Arc::default())
 }
 
-/// What a client says, as programs of today say it.
+/// What a client says.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     text: Vec<u8>,
@@ -105,19 +125,10 @@ pub(crate) fn post() -> Question {
 }
 
 fn head(method: &str, more: &str) -> String {
+    let fields = FIELDS.map(|(name, value)| format!("{name}: {value}\r\n"));
     format!(
-        "{method} /api/orders/4711?expand=items HTTP/1.1\r\n\
-         Host: api.example.com\r\n\
-         User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
-         Accept: application/json, text/plain, */*\r\n\
-         Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\n\
-         Accept-Encoding: gzip, deflate, br, zstd\r\n\
-         Referer: https://shop.example.com/orders\r\n\
-         Origin: https://shop.example.com\r\n\
-         Cookie: session=0f8fad5bd9cb469fa16570867728950e; theme=dark\r\n\
-         X-User-Id: {}\r\n\
-         Connection: keep-alive\r\n\
-         {more}\r\n",
+        "{method} {TARGET} HTTP/1.1\r\n{}X-User-Id: {}\r\nConnection: keep-alive\r\n{more}\r\n",
+        fields.concat(),
         user_of_new()
     )
 }
@@ -135,9 +146,9 @@ fn body(length: usize) -> impl Iterator<Item = u8> {
     std::iter::repeat_n(b'x', length - 1).chain([END_OF_BODY])
 }
 
-/// What the upstream always says.
-fn answer() -> Vec<u8> {
-    let head = format!(
+/// How the upstream's answers begin.
+pub(crate) fn answer_head() -> String {
+    format!(
         "HTTP/1.1 200 OK\r\n\
          Server: api/2.7\r\n\
          Date: Fri, 20 Nov 2026 12:00:00 GMT\r\n\
@@ -148,8 +159,12 @@ fn answer() -> Vec<u8> {
          Vary: Accept-Encoding\r\n\
          Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n\
          X-Content-Type-Options: nosniff\r\n\r\n"
-    );
-    let mut text = head.into_bytes();
+    )
+}
+
+/// What the upstream always says.
+fn answer() -> Vec<u8> {
+    let mut text = answer_head().into_bytes();
     text.extend(body(ANSWER));
     text
 }

@@ -31,7 +31,7 @@ pub(crate) enum Payer {
 }
 
 /// All pieces.
-pub(crate) const ALL: [Piece; 11] = [
+pub(crate) const ALL: [Piece; 12] = [
     Piece {
         name: "assign",
         payer: Payer::Request,
@@ -73,9 +73,14 @@ pub(crate) const ALL: [Piece; 11] = [
         prepare: control::judge,
     },
     Piece {
-        name: "tick of 1,000 splits",
+        name: "tick of 1,000 silent splits",
         payer: Payer::Control,
-        prepare: control::tick_of_many_splits,
+        prepare: control::tick_over_silence,
+    },
+    Piece {
+        name: "tick of 1,000 splits to judge",
+        payer: Payer::Control,
+        prepare: control::tick_with_verdicts,
     },
     Piece {
         name: "reload of production.yaml",
