@@ -7,6 +7,7 @@
 mod control;
 mod decisions;
 mod exchange;
+mod heads;
 
 use self::exchange::Stand;
 
@@ -31,7 +32,7 @@ pub(crate) enum Payer {
 }
 
 /// All pieces.
-pub(crate) const ALL: [Piece; 12] = [
+pub(crate) const ALL: [Piece; 14] = [
     Piece {
         name: "assign",
         payer: Payer::Request,
@@ -51,6 +52,16 @@ pub(crate) const ALL: [Piece; 12] = [
         name: "record",
         payer: Payer::Request,
         prepare: decisions::record,
+    },
+    Piece {
+        name: "rewrite a head",
+        payer: Payer::Request,
+        prepare: heads::rewrite,
+    },
+    Piece {
+        name: "read an answer's head",
+        payer: Payer::Request,
+        prepare: heads::read_answer,
     },
     Piece {
         name: "GET without cutover",
