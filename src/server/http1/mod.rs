@@ -50,8 +50,9 @@ use self::wire::Leave;
 use super::last_call::LastCall;
 use super::stream::ToClient;
 
-/// How long a connection keeps what a request needs, in case another one follows.
-const BRIEFLY: Duration = Duration::from_secs(1);
+/// How long a connection keeps what a request needs, in case another one follows. To have it made anew
+/// costs a microsecond; kept for a second, it makes holes between what rests that stay with us.
+const BRIEFLY: Duration = Duration::from_millis(100);
 /// Bytes that are read ahead of their turn, while a client is watched.
 const READ_AHEAD: usize = 8 * 1024;
 /// Bytes of a client thrown away after its last answer: more than is on its way at any moment.
@@ -132,20 +133,20 @@ enum Conversed {
     /// The connection is to be closed.
     Over,
     /// It becomes another protocol's.
-    Switched(CountedBody),
+    Switched(Box<CountedBody>),
 }
 
 /// Serves a connection until it ends; `read` was read from it already.
 ///
 /// # Errors
 /// Those of its socket.
-pub(super) async fn serve<S>(
+pub(super) fn serve<S>(
     worker: &Rc<Worker>,
     entrance: &Entrance,
     peer: Peer,
     stream: S,
     read: BytesMut,
-) -> io::Result<()>
+) -> impl Future<Output = io::Result<()>> + use<S>
 where
     S: AsyncRead + AsyncWrite + ToClient + Unpin + std::fmt::Debug + 'static,
 {
@@ -162,34 +163,36 @@ where
         answered: 0,
         worker: Rc::clone(worker),
     };
-    loop {
-        let patience = match connection.answered {
-            0 => connection.terms.patience,
-            _ => connection.terms.patience.saturating_sub(BRIEFLY),
-        };
-        match connection.rest(patience, Room::Borrowed).await? {
-            Rested::Asked => {}
-            Rested::Silent => {
-                if connection.answered == 0 {
-                    worker.edge.closed(Closure::NoRequest);
+    async move {
+        loop {
+            let patience = match connection.answered {
+                0 => connection.terms.patience,
+                _ => connection.terms.patience.saturating_sub(BRIEFLY),
+            };
+            match connection.rest(patience, Room::Borrowed).await? {
+                Rested::Asked => {}
+                Rested::Silent => {
+                    if connection.answered == 0 {
+                        connection.worker.edge.closed(Closure::NoRequest);
+                    }
+                    break;
                 }
-                break;
+                Rested::Over => break,
             }
-            Rested::Over => break,
-        }
-        match Box::pin(connection.converse()).await? {
-            Conversed::Silent => connection.shrink(),
-            Conversed::Over => break,
-            Conversed::Switched(body) => {
-                return Box::pin(pass_through(connection.shared, body)).await;
+            match Box::pin(connection.converse()).await? {
+                Conversed::Silent => connection.shrink(),
+                Conversed::Over => break,
+                Conversed::Switched(body) => {
+                    return Box::pin(pass_through(connection.shared, body)).await;
+                }
             }
         }
+        Box::pin(connection.part()).await
     }
-    Box::pin(connection.part()).await
 }
 
 /// Serves a client whose connection has switched protocols; `body` is what came with the 101.
-async fn pass_through<S>(shared: Rc<Shared<S>>, mut body: CountedBody) -> io::Result<()>
+async fn pass_through<S>(shared: Rc<Shared<S>>, mut body: Box<CountedBody>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + ToClient + Unpin,
 {
@@ -427,7 +430,7 @@ where
         let body = response.body.take();
         let mut sending = Sending::begin(&self.worker, &self.shared, response, asked);
         poll_fn(|cx| sending.poll(cx, &self.shared)).await?;
-        Ok(Conversed::Switched(body))
+        Ok(Conversed::Switched(Box::new(body)))
     }
 
     /// Turns away what is no request.
