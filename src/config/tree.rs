@@ -64,16 +64,17 @@ pub(crate) struct SyntaxError {
     pub(crate) remedy: &'static str,
 }
 
-/// The same place, or the last line's: at the end of a text, and where a lone carriage return stands
-/// in it, the parser counts lines that nobody sees.
+/// The same place, or the text's end: at that, and where a lone carriage return stands in a text, the
+/// parser counts lines that nobody sees.
 fn within(text: &str, at: Position) -> Position {
-    let last = text.lines().count().max(1);
+    let last = text.split('\n').count();
     if at.line <= last {
         return at;
     }
+    let end = text.split('\n').next_back().unwrap_or_default();
     Position {
         line: last,
-        column: 1,
+        column: end.chars().count() + 1,
     }
 }
 
@@ -301,7 +302,7 @@ mod tests {
     fn a_mistake_stands_on_a_line_that_the_text_has() {
         for text in ["a: [{b: '", "a:\r [{b: '", "a: 1\n\rb: [{c: '\n"] {
             let line = refusal(text).at.line;
-            assert!(line <= text.lines().count(), "{text:?}: {line}");
+            assert!(line <= text.split('\n').count(), "{text:?}: {line}");
         }
     }
 

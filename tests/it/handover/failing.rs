@@ -123,12 +123,12 @@ async fn a_mistake_in_the_configuration_costs_nothing() {
     let refused = proxy.cutover(&["upgrade"]).await;
     assert_eq!(refused.status.code(), Some(5));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("cutover.yaml:2:1: "), "{said}");
+    assert!(said.contains("cutover.yaml:1:12: "), "{said}");
     assert!(said.contains("the new process ended at once"), "{said}");
     let logged = proxy.log();
     let logged = logged.lines().find(|line| line.contains("not replaced"));
     assert!(
-        logged.is_some_and(|line| line.contains("cutover.yaml:2:1: ")),
+        logged.is_some_and(|line| line.contains("cutover.yaml:1:12: ")),
         "{logged:?}"
     );
     assert_eq!(proxy.client().await.get("/still", "").await.status, 200);
