@@ -38,6 +38,8 @@ pub struct Record {
     started: Instant,
     /// What the head promised; the trailers may break the promise.
     class: Class,
+    /// How old the request was then.
+    first_byte: Duration,
 }
 
 impl Record {
@@ -48,13 +50,15 @@ impl Record {
             worker: Rc::clone(worker),
             started,
             class: Class::Cancelled,
+            first_byte: Duration::ZERO,
         }
     }
 
     /// The arm has begun to answer.
     pub fn first_byte(&mut self, class: Class) {
         self.class = class;
-        let age = self.started.elapsed();
+        self.first_byte = self.started.elapsed();
+        let age = self.first_byte;
         self.worker.flights.first_byte(self.slot, age, class);
     }
 
@@ -73,6 +77,13 @@ impl Record {
     /// The arm was not tried: this request says nothing about it.
     pub fn dismiss(self) {
         self.worker.flights.dismiss(self.slot);
+    }
+
+    /// All of the answer came with its head, which is not long ago: asking for the time again would
+    /// cost 40 ns.
+    fn finished_at_once(self) {
+        let flights = &self.worker.flights;
+        flights.finished(self.slot, self.first_byte, self.class);
     }
 
     fn finished(self, trailers: Option<&HeaderMap>) {
@@ -241,7 +252,7 @@ impl ResponseBody {
         if content.is_empty() {
             // Nobody polls an empty body.
             if let Some(record) = record {
-                record.finished(None);
+                record.finished_at_once();
             }
             return Self::from(Source::Ended);
         }
@@ -271,7 +282,7 @@ impl Body for ResponseBody {
             Source::Switched(_) | Source::Ended => Poll::Ready(None),
             Source::Whole { content, record } => {
                 if let Some(record) = record {
-                    record.finished(None);
+                    record.finished_at_once();
                 }
                 Poll::Ready((!content.is_empty()).then(|| Ok(Frame::data(content))))
             }

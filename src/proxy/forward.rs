@@ -255,15 +255,11 @@ impl Call<'_> {
     /// The request's body, of which up to `limit` bytes are kept for another attempt, and which
     /// breaks off after `most` if it does not say how long it is.
     fn body(&self, incoming: ClientBody, limit: usize, most: u64) -> RequestBody {
-        let body = RequestBody::incoming(incoming, self.head, limit, most);
-        match self.view.snapshot.routing.edge.min_rate {
-            Some(rate) => {
-                let deadline = self.worker.deadlines.add();
-                let watch = Watch::new(rate, watch::SPAN, deadline);
-                body.watched(watch)
-            }
-            None => body,
+        let mut body = RequestBody::incoming(incoming, self.head, limit, most);
+        if let Some(rate) = self.view.snapshot.routing.edge.min_rate {
+            body.watched(|| Watch::new(rate, watch::SPAN, self.worker.deadlines.add()));
         }
+        body
     }
 
     async fn ask_legacy(

@@ -364,12 +364,17 @@ impl Inline {
             return;
         };
         // The standard way costs 110 ns, 1 % of a request.
-        for (position, octet) in address.octets().into_iter().enumerate() {
-            let mut digits = itoa::Buffer::new();
-            let dot = if position == 0 { "" } else { "." };
-            let _ = self.write_all(dot.as_bytes());
-            let _ = self.write_all(digits.format(octet).as_bytes());
+        for octet in address.octets() {
+            for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+                if octet >= least {
+                    self.bytes[self.length] = b'0' + octet / unit % 10;
+                    self.length += 1;
+                }
+            }
+            self.bytes[self.length] = b'.';
+            self.length += 1;
         }
+        self.length -= 1;
     }
 }
 

@@ -165,11 +165,15 @@ impl Pool {
         }
     }
 
-    /// Closes what has rested too long, was closed by the peer, or is too old.
+    /// Closes what has rested too long, was closed by the peer, or is too old; what has rested for a
+    /// whole tick gives its memory back.
     pub fn sweep(&self, now: Elapsed) {
-        self.idle
-            .borrow_mut()
-            .retain_mut(|idle| self.is_fresh(idle, now) && idle.connection.is_quiet());
+        self.idle.borrow_mut().retain_mut(|idle| {
+            if now.since(idle.since) >= TICK {
+                idle.connection.shrink();
+            }
+            self.is_fresh(idle, now) && idle.connection.is_quiet()
+        });
         let (limits, max_idle) = (&self.limits, self.max_idle);
         let patience = limits.idle_timeout;
         self.shared

@@ -212,6 +212,9 @@ impl Exchange {
                 Ok(Piece::Incomplete) => {}
                 Err(Malformed) => return Poll::Ready(Err(Truncated)),
             }
+            if let Decoder::Length(remaining) = decoder {
+                self.connection.expect(*remaining);
+            }
             match ready!(self.connection.poll_read(cx)) {
                 Ok(0) if decoder.close_is_end() => {
                     *decoder = Decoder::Ended;

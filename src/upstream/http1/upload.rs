@@ -28,8 +28,14 @@ const SMALL_PIECE: usize = 512;
 const COLLECTED: usize = 4096;
 
 /// A request's body: what of it was already read from the client, and the rest.
+///
+/// Most requests have none, and a body is handed from one to the next on its way; so it lies apart.
+#[derive(Debug, Default)]
+pub struct RequestBody(Option<Box<Delivery>>);
+
+/// A body that there is.
 #[derive(Debug)]
-pub struct RequestBody {
+struct Delivery {
     source: Option<ClientBody>,
     framing: Framing,
     due: Due,
@@ -50,7 +56,7 @@ pub struct RequestBody {
     /// What followed a chunked body, once it was read. Few requests have any.
     trailers: Option<Box<HeaderMap>>,
     /// Where the client must deliver at some rate, until there is an answer.
-    watch: Option<Box<Watch>>,
+    watch: Option<Watch>,
 }
 
 /// What the client may still deliver of its body.
@@ -77,22 +83,8 @@ pub enum Framing {
 
 impl RequestBody {
     /// A request without a body.
-    pub fn empty() -> Self {
-        RequestBody {
-            source: None,
-            framing: Framing::None,
-            due: Due::AtMost(u64::MAX),
-            is_stream: false,
-            is_broken: false,
-            kept: Vec::new(),
-            tail: BytesMut::new(),
-            kept_bytes: 0,
-            limit: 0,
-            position: 0,
-            is_whole: true,
-            trailers: None,
-            watch: None,
-        }
+    pub const fn empty() -> Self {
+        Self(None)
     }
 
     /// The body of a client's request, of which up to `limit` bytes are kept for a replay. One whose
@@ -106,7 +98,7 @@ impl RequestBody {
         } else {
             Framing::Chunked
         };
-        RequestBody {
+        Self(Some(Box::new(Delivery {
             due: source
                 .size_hint()
                 .exact()
@@ -115,78 +107,93 @@ impl RequestBody {
             source: Some(source),
             framing,
             limit,
-            ..Self::empty()
-        }
+            is_broken: false,
+            kept: Vec::new(),
+            tail: BytesMut::new(),
+            kept_bytes: 0,
+            position: 0,
+            is_whole: true,
+            trailers: None,
+            watch: None,
+        })))
     }
 
-    /// The same body, whose client must deliver it as fast as `watch` says.
-    pub fn watched(self, watch: Watch) -> Self {
-        RequestBody {
-            watch: Some(Box::new(watch)),
-            ..self
+    /// The client must deliver it as fast as `watch` says.
+    pub fn watched(&mut self, watch: impl FnOnce() -> Watch) {
+        if let Some(delivery) = &mut self.0 {
+            delivery.watch = Some(watch());
         }
     }
 
     /// How the end of the body is told to the upstream.
-    pub const fn framing(&self) -> Framing {
-        self.framing
+    pub fn framing(&self) -> Framing {
+        let delivery = self.0.as_ref();
+        delivery.map_or(Framing::None, |delivery| delivery.framing)
     }
 
     /// Whether it breaks off beyond some length.
-    pub const fn is_limited(&self) -> bool {
-        matches!(self.due, Due::AtMost(most) if most < u64::MAX)
+    pub fn is_limited(&self) -> bool {
+        let due = self.0.as_ref().map(|delivery| delivery.due);
+        matches!(due, Some(Due::AtMost(most)) if most < u64::MAX)
     }
 
     /// Whether it has broken off because it is longer than is allowed.
-    pub const fn has_exceeded(&self) -> bool {
-        matches!(self.due, Due::Exceeded)
+    pub fn has_exceeded(&self) -> bool {
+        let due = self.0.as_ref().map(|delivery| delivery.due);
+        matches!(due, Some(Due::Exceeded))
     }
 
     /// Whether another attempt could send the body from its start.
-    pub const fn is_replayable(&self) -> bool {
-        self.is_whole
+    pub fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|delivery| delivery.is_whole)
     }
 
     /// Makes the next attempt start from the beginning.
     ///
     /// Only meaningful while [`RequestBody::is_replayable`] holds.
     pub fn rewind(&mut self) {
-        self.close_tail();
-        self.position = 0;
+        if let Some(delivery) = &mut self.0 {
+            delivery.close_tail();
+            delivery.position = 0;
+        }
     }
 
     /// Its answer has begun: no further attempt will be made, so what was kept is forgotten; and the
     /// client may take its time, for it may be waiting for something in the answer.
     pub fn is_answered(&mut self) {
-        self.watch = None;
-        self.limit = 0;
-        let has_kept = !self.kept.is_empty() || !self.tail.is_empty();
-        if self.position == self.kept.len() && has_kept {
-            self.forget();
+        let Some(delivery) = &mut self.0 else { return };
+        delivery.watch = None;
+        delivery.limit = 0;
+        let has_kept = !delivery.kept.is_empty() || !delivery.tail.is_empty();
+        if delivery.position == delivery.kept.len() && has_kept {
+            delivery.forget();
         }
     }
 
     /// Whether the client has not delivered it as it must, so that its end will never come.
-    pub const fn has_broken_off(&self) -> bool {
-        self.is_broken
+    pub fn has_broken_off(&self) -> bool {
+        self.0.as_ref().is_some_and(|delivery| delivery.is_broken)
     }
 
     /// Whether the client has been heard to its end. Else its HTTP/1 connection cannot carry another
     /// request.
     pub fn is_read(&self) -> bool {
-        self.source.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|delivery| delivery.is_read())
     }
 
     /// What the client said after its body; known once the body has ended.
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_deref()
+        self.0.as_ref()?.trailers.as_deref()
     }
 
     /// Whether the last piece has been taken, and no trailers follow it.
     pub fn is_ended(&self) -> bool {
-        let source_ended = self.source.as_ref().is_none_or(Body::is_end_stream);
-        let has_trailers = self.trailers.is_some();
-        !self.is_broken && source_ended && self.position == self.kept.len() && !has_trailers
+        self.0.as_ref().is_none_or(|delivery| {
+            !delivery.is_broken
+                && delivery.is_read()
+                && delivery.position == delivery.kept.len()
+                && delivery.trailers.is_none()
+        })
     }
 
     /// The next piece: one that was kept, or the client's next.
@@ -194,6 +201,24 @@ impl RequestBody {
     /// # Errors
     /// [`BrokenOff`] where the client did not deliver its whole body.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        match &mut self.0 {
+            Some(delivery) => delivery.poll_piece(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Whether it comes over HTTP/2.
+    fn is_stream(&self) -> bool {
+        self.0.as_ref().is_some_and(|delivery| delivery.is_stream)
+    }
+}
+
+impl Delivery {
+    fn is_read(&self) -> bool {
+        self.source.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(piece) = self.kept.get(self.position) {
             self.position += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
@@ -350,9 +375,9 @@ pub enum UploadError {
 impl Upload {
     /// Prepares to send `head` and then `body`.
     pub fn new(head: BytesMut, body: RequestBody) -> Self {
-        let is_body_ended = body.framing == Framing::None;
+        let is_body_ended = body.framing() == Framing::None;
         Self {
-            awaits_body: !is_body_ended && body.is_stream,
+            awaits_body: !is_body_ended && body.is_stream(),
             body,
             outgoing: Outgoing::from(head),
             is_body_ended,
@@ -446,7 +471,7 @@ impl Upload {
                 Poll::Ready(Some(Err(error))) => return Err(UploadError::Client(error)),
                 Poll::Ready(Some(Ok(piece))) => {
                     self.add_piece(piece);
-                    if self.body.framing == Framing::Length && self.body.is_ended() {
+                    if self.body.framing() == Framing::Length && self.body.is_ended() {
                         self.end_body();
                     }
                 }
@@ -460,14 +485,14 @@ impl Upload {
         if piece.is_empty() {
             return;
         }
-        match self.body.framing {
+        match self.body.framing() {
             Framing::Chunked => self.outgoing.add_chunk(piece),
             Framing::None | Framing::Length => self.outgoing.add(piece),
         }
     }
 
     fn end_body(&mut self) {
-        if self.body.framing == Framing::Chunked {
+        if self.body.framing() == Framing::Chunked {
             self.outgoing.end_chunks(self.body.trailers());
         }
         self.is_body_ended = true;
