@@ -130,7 +130,7 @@ impl Sending {
         if self.body_is == BodyIs::Awaited {
             self.body_is = BodyIs::Ready;
         }
-        while self.body_is == BodyIs::Ready && self.outgoing.has_room() {
+        while self.body_is == BodyIs::Ready && self.has_room() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => {
                     self.outgoing.end_chunk();
@@ -150,6 +150,15 @@ impl Sending {
                     }
                     Err(frame) => self.end_body(frame.into_trailers().ok().as_ref()),
                 },
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        match self.framing {
+            Framing::Chunked => self.outgoing.has_room(),
+            Framing::Nothing | Framing::Length(_) | Framing::UntilClose => {
+                self.outgoing.has_room_for_body()
             }
         }
     }

@@ -461,7 +461,7 @@ impl Upload {
     /// Takes pieces from the client while they fit into one write. Returns whether the client has
     /// nothing more at present.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadError> {
-        while !self.is_body_ended && self.outgoing.has_room() {
+        while !self.is_body_ended && self.has_room() {
             match self.body.poll_piece(cx) {
                 Poll::Pending => {
                     self.outgoing.end_chunk();
@@ -479,6 +479,13 @@ impl Upload {
             self.awaits_body = false;
         }
         Ok(false)
+    }
+
+    fn has_room(&self) -> bool {
+        match self.body.framing() {
+            Framing::Chunked => self.outgoing.has_room(),
+            Framing::None | Framing::Length => self.outgoing.has_room_for_body(),
+        }
     }
 
     fn add_piece(&mut self, piece: Bytes) {
