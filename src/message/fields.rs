@@ -48,6 +48,11 @@ impl Line {
 const SEPARATOR: &[u8] = b": ";
 const END: &[u8] = b"\r\n";
 
+/// Fields that the proxy may add: the request's id, an arm, a cookie.
+const OWN_FIELDS: usize = 4;
+/// Bytes of them.
+const OWN_BYTES: usize = 128;
+
 /// One field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'fields> {
@@ -60,22 +65,18 @@ pub struct Field<'fields> {
 }
 
 impl Fields {
-    /// None yet, with room for so many of so many bytes together.
-    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+    /// None yet, with room for so many of so many bytes together, and a few of the proxy's own.
+    fn with_capacity(fields: usize, bytes: usize) -> Self {
         Self {
-            text: Vec::with_capacity(bytes),
-            lines: Vec::with_capacity(fields),
+            text: Vec::with_capacity(bytes + OWN_BYTES),
+            lines: Vec::with_capacity(fields + OWN_FIELDS),
             seen: 0,
         }
     }
 
-    /// None yet, of a head that was received as `text`, with room for a few of the proxy's own.
+    /// None yet, of a head that was received as `text`.
     pub fn of_text(text: &[u8], fields: usize) -> Self {
-        /// Room for what the proxy adds: the request's id, an arm, a cookie.
-        const OWN_FIELDS: usize = 4;
-        const OWN_BYTES: usize = 128;
-
-        let mut of_text = Self::with_capacity(fields + OWN_FIELDS, text.len() + OWN_BYTES);
+        let mut of_text = Self::with_capacity(fields, text.len());
         of_text.text.extend_from_slice(text);
         of_text
     }
@@ -251,7 +252,7 @@ impl From<&HeaderMap> for Fields {
         let bytes = map
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + SEPARATOR.len() + END.len());
-        let mut fields = Self::with_capacity(map.len() + 4, bytes.sum::<usize>() + 128);
+        let mut fields = Self::with_capacity(map.len(), bytes.sum());
         for (name, value) in map {
             let name = name.as_str().as_bytes();
             let start = fields.text.len();

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use bytes::BytesMut;
 use http::HeaderName;
 
-/// Recognised names: what each is called in code, and how the proxy spells it. In the order of their
-/// lengths, by which they are found.
+/// Recognised names: what each is called in code, by itself and where somebody looks for it or writes
+/// it, and how the proxy spells it. In the order of their lengths, by which they are found.
 macro_rules! names {
-    ($($known:ident $constant:ident $spelling:literal),* $(,)?) => {
+    ($($known:ident $(= $constant:ident)? $spelling:literal),* $(,)?) => {
         /// What a name was recognised as.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
@@ -31,43 +31,43 @@ macro_rules! names {
         const RECOGNISED: [(Known, &str); [$($spelling),*].len()] =
             [$((Known::$known, $spelling)),*];
 
-        $(#[doc = concat!("`", $spelling, "`")]
-        pub static $constant: Name = Name::recognised(Known::$known, $spelling);)*
+        $($(#[doc = concat!("`", $spelling, "`")]
+        pub static $constant: Name = Name::recognised(Known::$known, $spelling);)?)*
     };
 }
 
 names! {
-    Te TE "TE",
-    Via VIA "Via",
-    Date DATE "Date",
-    Host HOST "Host",
-    Cookie COOKIE "Cookie",
-    Expect EXPECT "Expect",
-    Referer REFERER "Referer",
-    Trailer TRAILER "Trailer",
-    Upgrade UPGRADE "Upgrade",
-    Forwarded FORWARDED "Forwarded",
-    XRealIp X_REAL_IP "X-Real-IP",
-    Connection CONNECTION "Connection",
-    KeepAlive KEEP_ALIVE "Keep-Alive",
-    SetCookie SET_COOKIE "Set-Cookie",
-    Tracestate TRACESTATE "Tracestate",
-    UserAgent USER_AGENT "User-Agent",
-    GrpcStatus GRPC_STATUS "Grpc-Status",
-    RetryAfter RETRY_AFTER "Retry-After",
-    Traceparent TRACEPARENT "Traceparent",
-    ContentType CONTENT_TYPE "Content-Type",
-    XRequestId X_REQUEST_ID "X-Request-Id",
-    CacheControl CACHE_CONTROL "Cache-Control",
-    ServerTiming SERVER_TIMING "Server-Timing",
-    ContentLength CONTENT_LENGTH "Content-Length",
-    Http2Settings HTTP2_SETTINGS "HTTP2-Settings",
-    IdempotencyKey IDEMPOTENCY_KEY "Idempotency-Key",
-    XForwardedFor X_FORWARDED_FOR "X-Forwarded-For",
-    ProxyConnection PROXY_CONNECTION "Proxy-Connection",
-    XForwardedHost X_FORWARDED_HOST "X-Forwarded-Host",
-    TransferEncoding TRANSFER_ENCODING "Transfer-Encoding",
-    XForwardedProto X_FORWARDED_PROTO "X-Forwarded-Proto",
+    Te = TE "TE",
+    Via = VIA "Via",
+    Date = DATE "Date",
+    Host = HOST "Host",
+    Cookie = COOKIE "Cookie",
+    Expect "Expect",
+    Referer = REFERER "Referer",
+    Trailer "Trailer",
+    Upgrade = UPGRADE "Upgrade",
+    Forwarded "Forwarded",
+    XRealIp "X-Real-IP",
+    Connection = CONNECTION "Connection",
+    KeepAlive "Keep-Alive",
+    SetCookie = SET_COOKIE "Set-Cookie",
+    Tracestate = TRACESTATE "Tracestate",
+    UserAgent = USER_AGENT "User-Agent",
+    GrpcStatus = GRPC_STATUS "Grpc-Status",
+    RetryAfter = RETRY_AFTER "Retry-After",
+    Traceparent = TRACEPARENT "Traceparent",
+    ContentType = CONTENT_TYPE "Content-Type",
+    XRequestId = X_REQUEST_ID "X-Request-Id",
+    CacheControl = CACHE_CONTROL "Cache-Control",
+    ServerTiming = SERVER_TIMING "Server-Timing",
+    ContentLength = CONTENT_LENGTH "Content-Length",
+    Http2Settings "HTTP2-Settings",
+    IdempotencyKey = IDEMPOTENCY_KEY "Idempotency-Key",
+    XForwardedFor = X_FORWARDED_FOR "X-Forwarded-For",
+    ProxyConnection "Proxy-Connection",
+    XForwardedHost = X_FORWARDED_HOST "X-Forwarded-Host",
+    TransferEncoding = TRANSFER_ENCODING "Transfer-Encoding",
+    XForwardedProto = X_FORWARDED_PROTO "X-Forwarded-Proto",
 }
 
 /// Names the arm that answered, where the split shows it.

@@ -357,9 +357,9 @@ impl Call<'_> {
     }
 
     /// Passes on what precedes an answer. Whether to go on with its body is between the client and
-    /// us, so that one stays.
+    /// us, so that one stays; and a switch of protocols is none.
     fn inform(&self, cx: &mut Context<'_>, answer: &Response<()>) {
-        if answer.status == StatusCode::CONTINUE {
+        if let StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS = answer.status {
             return;
         }
         let is_told = match &self.client {

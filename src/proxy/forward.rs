@@ -1,8 +1,8 @@
 //! The straight line from a request to its answer.
 //!
-//! Find the route, find the session's arm, try it, and if `new` fails before a byte has gone to the
-//! client, let legacy answer. What is booked where follows one rule: a failure belongs to the arm
-//! that was assigned, even when the client never notices it.
+//! Find the route, find the session's arm, try it, and if `new` fails before a byte of its answer has
+//! gone to the client, let legacy answer. What is booked where follows one rule: a failure belongs to
+//! the arm that was assigned, even when the client never notices it.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -108,7 +108,7 @@ fn find_route<'request>(
         return Err(Unfit::Misleading(EdgeRefusal::Connect));
     }
     let length = incoming.size_hint();
-    if !strict::is_plain_target(head) {
+    if !strict::is_plain_target(head) || !strict::is_plain_length(head) {
         return Err(Unfit::Misleading(EdgeRefusal::Malformed));
     }
     let authority = headers::authority(head);

@@ -4,9 +4,6 @@
 //! could use to speak in the proxy's name. They are left out while the head is written, rather than
 //! removed from a map, because writing looks at every field anyway.
 
-use std::io::Write;
-use std::net::IpAddr;
-
 use bytes::BytesMut;
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
@@ -21,6 +18,7 @@ use crate::upstream::http1::request::HeadWriter;
 use crate::upstream::http1::upload::Framing;
 use crate::upstream::list::has_member;
 
+use super::inline::Inline;
 use super::peer::Caller;
 
 /// The authority that a request is for, from its target or its `Host`.
@@ -337,57 +335,6 @@ fn write_forwarded(out: &mut impl Target, fields: &Fields, forwarding: Forwardin
         &X_FORWARDED_HOST,
         claimed(&X_FORWARDED_HOST).unwrap_or(authority),
     );
-}
-
-/// A short text on the stack.
-struct Inline {
-    bytes: [u8; 64],
-    length: usize,
-}
-
-impl Inline {
-    const fn new() -> Self {
-        Self {
-            bytes: [0; 64],
-            length: 0,
-        }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    /// Writes an address, which always fits.
-    fn write_address(&mut self, address: IpAddr) {
-        let IpAddr::V4(address) = address else {
-            let _ = write!(self, "{address}");
-            return;
-        };
-        // The standard way costs 110 ns, 1 % of a request.
-        for octet in address.octets() {
-            for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
-                if octet >= least {
-                    self.bytes[self.length] = b'0' + octet / unit % 10;
-                    self.length += 1;
-                }
-            }
-            self.bytes[self.length] = b'.';
-            self.length += 1;
-        }
-        self.length -= 1;
-    }
-}
-
-impl Write for Inline {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        let count = (&mut self.bytes[self.length..]).write(text)?;
-        self.length += count;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

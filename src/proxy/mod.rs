@@ -14,6 +14,7 @@ pub mod date;
 pub mod flights;
 pub mod forward;
 pub mod headers;
+mod inline;
 pub mod issue;
 pub mod leash;
 pub mod peer;

@@ -7,6 +7,7 @@
 use http::Method;
 
 use crate::message::RequestHead;
+use crate::message::name::CONTENT_LENGTH;
 
 /// Whether the target is a path, or `*` where that is allowed (RFC 9112 §3.2).
 pub fn is_plain_target(head: &RequestHead) -> bool {
@@ -15,6 +16,13 @@ pub fn is_plain_target(head: &RequestHead) -> bool {
     let path = head.uri.path();
     head.uri.scheme_str().is_none_or(is_web)
         && (path.starts_with('/') || (path == "*" && head.method == Method::OPTIONS))
+}
+
+/// Whether a length is a number, where there is one. Over HTTP/1 it is when it comes so far; the
+/// library for HTTP/2 takes an empty one for 0.
+pub fn is_plain_length(head: &RequestHead) -> bool {
+    let mut lengths = head.fields.get_all(&CONTENT_LENGTH);
+    lengths.all(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit))
 }
 
 #[cfg(test)]
@@ -26,6 +34,19 @@ mod tests {
     fn is_taken(request: http::request::Builder) -> bool {
         let request = request.body(()).expect("a request").into_parts().0;
         is_plain_target(&request.into())
+    }
+
+    #[test]
+    fn a_length_is_a_number() {
+        let is_plain = |length: &str| {
+            let request = Request::get("/").header("content-length", length);
+            let request = request.body(()).expect("a request").into_parts().0;
+            is_plain_length(&request.into())
+        };
+        assert!(is_plain("5") && is_plain("005"));
+        for length in ["", "+5", "5, 5", "0x5", "five"] {
+            assert!(!is_plain(length), "{length}");
+        }
     }
 
     #[test]

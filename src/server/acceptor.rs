@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const OVER: Duration = Duration::from_secs(60);
 /// For emptying the queue at the end. Who still comes then comes as often as the queue is emptied.
 const EMPTYING: Duration = Duration::from_secs(1);
+/// Connections accepted in one turn of the thread meanwhile.
+const BETWEEN_TURNS: u32 = 64;
 
 /// A connection and where it came in.
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl Settled {
                     next = next => next,
                     never = self.dealer.accept_all(&self.queue) => match never {},
                 },
-                Order::Empty => return self.dealer.empty(&self.queue),
+                Order::Empty => return self.dealer.empty(&self.queue).await,
                 Order::Leave => return,
             };
             if next.is_err() {
@@ -174,9 +176,16 @@ impl Dealer {
         }
     }
 
-    fn empty(&self, queue: &net::TcpStream) {
+    async fn empty(&self, queue: &net::TcpStream) {
         let begun = Instant::now();
-        while begun.elapsed() < EMPTYING && self.accept(queue).is_ok() {}
+        let mut accepted = 0_u32;
+        while begun.elapsed() < EMPTYING && self.accept(queue).is_ok() {
+            accepted += 1;
+            if accepted.is_multiple_of(BETWEEN_TURNS) {
+                // Those who are served already are not to wait for a crowd at the door.
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     /// Takes one connection from the queue and gives it to a worker.

@@ -41,7 +41,8 @@ struct Outgoing<S> {
     gathered: Vec<u8>,
     /// Bytes of it that were sent.
     sent: usize,
-    /// Whether a write had to be refused since the last one that could be taken.
+    /// Whether a write had to be refused since the last one that could be taken, because of what has
+    /// gathered. One that the stream alone refused is waited for by whoever wrote.
     is_refused: bool,
 }
 
@@ -75,7 +76,7 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
             return Poll::Ready(Ok(length));
         }
         let written = self.poll_write_through(cx, slices);
-        self.is_refused = written.is_pending();
+        self.is_refused = written.is_pending() && self.sent < self.gathered.len();
         written
     }
 
@@ -221,6 +222,69 @@ where
             if !std::mem::take(&mut outgoing.is_refused) {
                 return Poll::Pending;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what it is given at so many turns, and then nothing more; has nothing to flush.
+    struct Full(usize);
+
+    impl AsyncWrite for Full {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            match self.0.checked_sub(1) {
+                Some(left) => {
+                    self.0 = left;
+                    Poll::Ready(Ok(bytes.len()))
+                }
+                None => Poll::Pending,
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes frames for as long as they are taken.
+    struct Writer(Gathering<Full>, usize);
+
+    impl Future for Writer {
+        type Output = hyper::Result<()>;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+            let Self(stream, size) = self.get_mut();
+            let frame = vec![0; *size];
+            while Pin::new(&mut *stream).poll_write(cx, &frame).is_ready() {}
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_client_takes_nothing_leaves_its_thread_to_others() {
+        for (taken, size) in [
+            (0, MOST + 9),
+            (1, MOST + 9),
+            (3, MOST + 9),
+            (0, 1000),
+            (2, 1000),
+        ] {
+            let stream = Gathering::new(Full(taken));
+            let mut writer = Writer(stream.share(), size);
+            let mut sending = Sending::new(Pin::new(&mut writer), stream);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut sending).poll(&mut cx).is_pending());
         }
     }
 }

@@ -169,10 +169,11 @@ impl Pool {
     /// whole tick gives its memory back.
     pub fn sweep(&self, now: Elapsed) {
         self.idle.borrow_mut().retain_mut(|idle| {
-            if now.since(idle.since) >= TICK {
+            let stays = self.is_fresh(idle, now) && idle.connection.is_quiet();
+            if stays && now.since(idle.since) >= TICK {
                 idle.connection.shrink();
             }
-            self.is_fresh(idle, now) && idle.connection.is_quiet()
+            stays
         });
         let (limits, max_idle) = (&self.limits, self.max_idle);
         let patience = limits.idle_timeout;

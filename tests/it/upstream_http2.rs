@@ -114,6 +114,41 @@ async fn fields_cross_as_they_do_over_http1() {
 }
 
 #[tokio::test]
+async fn a_switch_of_protocols_is_no_answer_and_no_hint_and_lengths_cross_once() {
+    let api = Api::start(async |request, mut respond| {
+        if request.uri().path() == "/switch" {
+            let switch = http::Response::builder().status(101).body(());
+            let switch = respond.send_informational(switch.expect("it is valid"));
+            assert!(switch.is_ok(), "the library says it");
+        }
+        let mut answer = http::Response::new(());
+        for length in ["2", "02"] {
+            let length = length.parse().expect("it is valid");
+            answer.headers_mut().append("content-length", length);
+        }
+        let mut body = respond.send_response(answer, false).expect("it is valid");
+        body.send_data("ok".into(), true).expect("it fits");
+    })
+    .await;
+    let proxy = Site::new().start(&all_to(api.address, "")).await;
+    let mut client = Raw::connect(proxy.address()).await;
+    client
+        .write("GET /switch HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    let mut client = Raw::connect(proxy.address()).await;
+    client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let head = client.read_head().await;
+    assert_eq!(
+        head.to_ascii_lowercase().matches("content-length").count(),
+        1,
+        "{head}"
+    );
+    assert!(head.contains("Content-Length: 2\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn trailers_cross_both_ways_without_what_must_not_trail() {
     let api = Api::start(async |request, mut respond| {
         let mut body = request.into_body();

@@ -80,12 +80,13 @@ pub(super) fn write_head(
     let length = length.map(|length| digits.format(length).as_bytes());
     // What an upstream has announced stays where it stands, if it is true.
     let is_true = length.is_some() && length == announced;
+    let mut has_length = false;
     fields.write(out, |field| match field.known {
         Known::Connection if !is_switch => {
             is_last |= field.value.eq_ignore_ascii_case(b"close");
             false
         }
-        Known::ContentLength => is_true,
+        Known::ContentLength => is_true && !std::mem::replace(&mut has_length, true),
         // It tells which trailers follow a body; only chunks have any.
         Known::Trailer => framing == Framing::Chunked,
         Known::Date => {
@@ -113,13 +114,16 @@ pub(super) fn write_head(
     (framing, is_last)
 }
 
-/// Writes what precedes an answer. It has no body, and says nothing of the connection.
+/// Writes what precedes an answer. It has no body, says nothing of the connection, and begins no
+/// session: the answer may come from somebody else.
 pub(super) fn write_foreword(out: &mut BytesMut, answer: &Response<()>) {
     write_line(out, answer.status, Version::HTTP_11);
-    let is_about_a_body = |known| matches!(known, Known::ContentLength | Known::Trailer);
-    answer
-        .fields
-        .write(out, |field| !is_about_a_body(field.known));
+    answer.fields.write(out, |field| {
+        !matches!(
+            field.known,
+            Known::ContentLength | Known::Trailer | Known::SetCookie | Known::XRequestId
+        )
+    });
     out.put_slice(b"\r\n");
 }
 

@@ -102,11 +102,11 @@ where
         }
         answer::write_foreword(wire.outgoing.text_mut(), answer);
         let mut outgoing = std::mem::take(&mut wire.outgoing);
-        // What the socket does not take now goes with the answer at the latest, and whoever reads or
-        // writes next finds out that it is gone.
-        let _ = wire.poll_send(cx, &mut outgoing);
+        // What the socket does not take now goes with the answer at the latest.
+        let sent = wire.poll_send(cx, &mut outgoing);
         wire.outgoing = outgoing;
-        true
+        wire.has_failed = matches!(sent, Poll::Ready(Err(_)));
+        !wire.has_failed
     }
 
     fn size_hint(&self) -> SizeHint {

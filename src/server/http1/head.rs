@@ -223,6 +223,9 @@ mod tests {
     use super::*;
     use crate::message::Name;
     use crate::message::name::HOST;
+    use crate::proxy::headers::{Forwarding, write_request};
+    use crate::proxy::peer::{Caller, Peer};
+    use crate::upstream::http1::upload::Framing;
 
     const LIMITS: Limits = Limits {
         bytes: 4096,
@@ -398,6 +401,70 @@ mod tests {
                 Err(_) => prop_assert!(whole.is_err()),
                 Ok(Some(_)) => prop_assert!(false, "a part is no head"),
             }
+        }
+
+        /// From a client's bytes to its upstream's, beside the plainest reading of them.
+        #[test]
+        fn lines_however_they_are_written_reach_the_upstream_in_one_spelling(
+            lines in prop::collection::vec(
+                (
+                    prop::sample::select(vec![
+                        "x-a", "X-A", "x-B", "ACCEPT", "cookie", "x_y", "Connection", "Keep-Alive",
+                        "X-Forwarded-For", "x_forwarded_for", "Forwarded", "Cutover-Arm", "TE", "Upgrade",
+                        "HTTP2-settings", "x-gone", "X-Request-Id",
+                    ]),
+                    prop::sample::select(vec![":", ": ", ":  ", ":\t"]),
+                    "([!-~][ -~]{0,6}[!-~])?",
+                    prop::sample::select(vec!["\r\n", "\n", " \r\n", "\t\n"]),
+                ),
+                0..12,
+            ),
+        ) {
+            const STAYS: [&str; 11] = [
+                "connection", "keep-alive", "x-forwarded-for", "x_forwarded_for", "forwarded",
+                "cutover-arm", "te", "upgrade", "http2-settings", "transfer-encoding", "host",
+            ];
+            let wire: String = lines
+                .iter()
+                .map(|(name, colon, value, end)| format!("{name}{colon}{value}{end}"))
+                .collect();
+            let wire = format!("GET / HTTP/1.1\r\nHost: a\r\n{wire}\r\n");
+            let mut buffer = BytesMut::from(wire.as_bytes());
+            let head = parse(&mut buffer, LIMITS).expect("it is one").expect("it is complete");
+            let peer = Peer {
+                address: "192.0.2.1:5".parse().expect("an address"),
+                secure: false,
+            };
+            let forwarding = Forwarding {
+                caller: &Caller::new(peer, &[]),
+                authority: "a",
+                framing: Framing::None,
+                via: None,
+                is_replay: false,
+                upgrade: None,
+            };
+            let written = write_request(BytesMut::new(), &head.request, forwarding);
+            let written = String::from_utf8(written.to_vec()).expect("text");
+            let nominated: Vec<String> = lines
+                .iter()
+                .filter(|(name, ..)| *name == "Connection")
+                .flat_map(|(_, _, value, _)| value.split(','))
+                .map(|option| option.trim().to_ascii_lowercase())
+                .collect();
+            let kept = lines.iter().filter(|(name, ..)| {
+                let name = name.to_ascii_lowercase();
+                let is_nominated = nominated.contains(&name) && name != "x-request-id";
+                !STAYS.contains(&name.as_str()) && !is_nominated
+            });
+            let kept = kept.map(|(name, _, value, _)| format!("{name}: {value}\r\n"));
+            let ours = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
+            let trailers = match written.contains("\r\nTE: trailers\r\n") {
+                true => "TE: trailers\r\nConnection: TE\r\n",
+                false => "",
+            };
+            let kept: String = kept.collect();
+            let expected = format!("GET / HTTP/1.1\r\nHost: a\r\n{kept}{ours}{trailers}\r\n");
+            prop_assert_eq!(written, expected);
         }
 
         #[test]

@@ -363,6 +363,9 @@ where
     /// Ready once the client has left that waits for its answer.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wire = &mut *self.shared.0.borrow_mut();
+        if wire.has_failed {
+            return Poll::Ready(());
+        }
         while !wire.is_ended {
             // Whoever reads the body may notice, but not while its upstream takes nothing of it; and
             // whoever has asked for much ahead is read no further.

@@ -46,6 +46,8 @@ pub(super) struct Wire<S> {
     pub(super) takes_foreword: bool,
     /// Whether nobody can tell any more where the present request ends.
     pub(super) is_lost: bool,
+    /// Whether the client was found to have left by somebody who could not say so.
+    pub(super) has_failed: bool,
     /// Whether the client has said everything that it will ever say.
     pub(super) is_ended: bool,
     /// Whether something was read or written, or waits to be written, since somebody last looked.
@@ -64,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             leave: Leave::Given,
             takes_foreword: false,
             is_lost: false,
+            has_failed: false,
             is_ended: false,
             has_moved: false,
             next_read: FIRST_READ,

@@ -90,6 +90,7 @@ impl Outgoing {
     /// Adds a piece of a body; only where there is room.
     pub fn add(&mut self, piece: Bytes) {
         if !self.piece.is_empty() {
+            debug_assert!(self.next.is_empty());
             self.next = piece;
         } else if self.text.len() + piece.len() <= COPY_LIMIT {
             self.text.extend_from_slice(&piece);

@@ -19,6 +19,7 @@ impl HeadWriter {
     /// Starts with the request line, in `out`, which is empty. `target` is written byte for byte,
     /// behind the path that an absolute target may leave out before its query.
     pub fn new(mut out: BytesMut, method: &Method, target: &str) -> Self {
+        debug_assert!(out.is_empty());
         // Most heads fit; a larger one grows once or twice.
         out.reserve(1024);
         out.put_slice(method.as_str().as_bytes());

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::message::name::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use crate::message::{Fields, Known, Response};
@@ -18,6 +18,8 @@ use super::decode::{Chunk, Decoder};
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Most fields accepted.
 const MAX_FIELDS: usize = 128;
+/// Most fields that a `Connection` may name as its own: each is compared with all the others.
+const MOST_NOMINATED: usize = 64;
 
 /// The head of an answer, and how its body is framed.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ impl Reading {
     ) -> Result<(), InvalidHead> {
         let known = Known::of(name);
         match known {
-            Known::Connection => self.add_options(value),
+            Known::Connection => self.add_options(value)?,
             Known::TransferEncoding => {
                 self.codings = self.codings.saturating_add(1);
                 self.is_chunked = value.eq_ignore_ascii_case(b"chunked");
@@ -182,7 +184,7 @@ impl Reading {
                     Some(other) if other != length => return Err(InvalidHead::Length),
                     // The same length twice is one length.
                     Some(_) => {}
-                    None if length == 0 || !value.starts_with(b"0") => {
+                    None if value.len() == 1 || !value.starts_with(b"0") => {
                         self.end_to_end.add_received(known, name_at, value_at);
                     }
                     None => {
@@ -202,16 +204,19 @@ impl Reading {
         Ok(())
     }
 
-    fn add_options(&mut self, list: &[u8]) {
+    fn add_options(&mut self, list: &[u8]) -> Result<(), InvalidHead> {
         for option in members(list) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.is_closing = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.is_persistent = true;
-            } else if HeaderName::from_bytes(option).is_ok() {
+            } else if self.nominated.len() < MOST_NOMINATED {
                 self.nominated.push(option.to_vec());
+            } else {
+                return Err(InvalidHead::TooLarge);
             }
         }
+        Ok(())
     }
 
     fn finish(mut self, status: StatusCode, method: &Method) -> Result<ResponseHead, InvalidHead> {
@@ -409,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_length_is_passed_on_in_one_spelling() {
-        for (written, meant) in [("005", "5"), ("0", "0"), ("50", "50")] {
+        for (written, meant) in [("005", "5"), ("0", "0"), ("00", "0"), ("50", "50")] {
             let wire = format!("HTTP/1.1 200 OK\r\nContent-Length: {written}\r\n\r\n");
             let head = read(&wire).expect("valid").expect("complete");
             assert_eq!(head.fields.get(&CONTENT_LENGTH), Some(meant.as_bytes()));

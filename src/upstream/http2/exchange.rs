@@ -117,6 +117,10 @@ impl Exchange {
         }
         while let Poll::Ready(Some(Ok(answer))) = self.response.poll_informational(cx) {
             let (parts, ()) = answer.into_parts();
+            if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+                // HTTP/2 has none; whoever stands before us would take it for the end of HTTP.
+                return Poll::Ready(HeadOutcome::Failed(Failure::InvalidResponse));
+            }
             let mut fields = Fields::from(&parts.headers);
             fields.retain(is_passed_on);
             let answer = message::Response {
@@ -248,7 +252,7 @@ impl Exchange {
 
     fn take_head(&mut self, response: Response<RecvStream>) -> Result<ResponseHead, Failure> {
         let (parts, answer) = response.into_parts();
-        // The library skips these, as it must; none may be taken for an answer, a 101 least of all.
+        // Those that precede an answer were taken out before; none may be taken for one.
         if parts.status.is_informational() {
             return Err(Failure::InvalidResponse);
         }
@@ -262,6 +266,14 @@ impl Exchange {
             );
         let length = fields.get_str(&CONTENT_LENGTH);
         let length = length.and_then(|length| length.parse::<u64>().ok());
+        if let Some(length) = length {
+            // Once, and in the one spelling that everybody reads alike.
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(length).as_bytes();
+            if !fields.get_all(&CONTENT_LENGTH).eq([digits]) {
+                fields.insert(&CONTENT_LENGTH, digits);
+            }
+        }
         self.remaining = length.filter(|_| !is_bodiless);
         let is_ended = answer.is_end_stream();
         self.owes_status = parts.status == StatusCode::OK

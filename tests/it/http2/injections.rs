@@ -438,13 +438,9 @@ async fn a_length_that_says_nothing_does_not_reach_the_upstream() {
     client.write(headers(1, 0, &fields)).await;
     client.write(data(1, END_STREAM, b"hello")).await;
     let outcome = client.outcome(1).await;
-    let received = upstream.received();
     let is_refused = matches!(outcome, Outcome::Answered(400, _) | Outcome::Reset(_));
-    assert_eq!(is_refused, received.is_empty(), "{outcome:?}");
-    for received in received {
-        assert_eq!(values(&received, "content-length").len(), 0, "{received:?}");
-        assert_eq!(values(&received, "transfer-encoding"), ["chunked"]);
-    }
+    assert!(is_refused, "{outcome:?}");
+    assert_eq!(upstream.received().len(), 0);
 }
 
 #[tokio::test]
