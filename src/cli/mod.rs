@@ -287,7 +287,9 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             last_words::say(&failure.message);
             // If stderr is closed, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "cutover: {failure}");
+            // In one write, so that processes which share a log do not tear each other's lines.
+            let said = format!("cutover: {failure}\n");
+            let _ = std::io::stderr().write_all(said.as_bytes());
             failure.exit.into()
         }
     }
