@@ -25,6 +25,8 @@ pub struct Exchange {
     /// The write side failed; an answer sent before that may still be readable.
     is_upload_broken: bool,
     has_received: bool,
+    /// Informational answers so far.
+    informed: u32,
     method: Method,
     /// The protocols that the client has offered to switch to; boxed, for it is rare.
     upgrade: Option<Box<HeaderValue>>,
@@ -100,6 +102,7 @@ impl Exchange {
             upload: Upload::new(head, body),
             is_upload_broken: false,
             has_received: false,
+            informed: 0,
             method,
             upgrade,
         }
@@ -168,7 +171,13 @@ impl Exchange {
         loop {
             match response::parse(buffer, &self.method, self.upgrade.as_deref()) {
                 Ok(Some(Heard::Final(head))) => return Some(HeadOutcome::Head(head)),
-                Ok(Some(Heard::Informational(answer))) => inform(cx, &answer),
+                Ok(Some(Heard::Informational(answer))) => {
+                    self.informed += 1;
+                    if self.informed > response::MOST_INFORMATIONAL {
+                        return Some(HeadOutcome::Failed(Failure::InvalidResponse));
+                    }
+                    inform(cx, &answer);
+                }
                 Ok(None) => return None,
                 Err(_) => return Some(HeadOutcome::Failed(Failure::InvalidResponse)),
             }

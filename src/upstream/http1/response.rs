@@ -70,6 +70,10 @@ pub enum InvalidHead {
     UnaskedUpgrade,
 }
 
+/// Most informational answers that may precede one. Who says more says them without end, and would
+/// keep a thread busy with reading them.
+pub const MOST_INFORMATIONAL: u32 = 1000;
+
 /// The head of an answer.
 #[derive(Debug)]
 pub enum Heard {

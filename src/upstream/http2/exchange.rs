@@ -14,7 +14,7 @@ use crate::policy::class::Failure;
 use crate::upstream::http1::decode::Decoder;
 use crate::upstream::http1::exchange::{BodyPart, ExchangeFailed, HeadOutcome, Truncated};
 use crate::upstream::http1::reserved::may_trail;
-use crate::upstream::http1::response::ResponseHead;
+use crate::upstream::http1::response::{MOST_INFORMATIONAL, ResponseHead};
 use crate::upstream::http1::upload::{Framing, RequestBody};
 use crate::upstream::names::GRPC_STATUS;
 
@@ -35,6 +35,8 @@ pub struct Exchange {
     /// Bytes of the answer that its length still promises, if it has one.
     remaining: Option<u64>,
     is_head: bool,
+    /// Informational answers so far.
+    informed: u32,
     /// Whether a gRPC status is still to come, without which the answer is not whole.
     owes_status: bool,
     /// The upstream says that it has not looked at this request.
@@ -64,6 +66,7 @@ impl Exchange {
                 ahead: None,
                 remaining: None,
                 is_head,
+                informed: 0,
                 owes_status: false,
                 is_refused: false,
             }),
@@ -117,8 +120,10 @@ impl Exchange {
         }
         while let Poll::Ready(Some(Ok(answer))) = self.response.poll_informational(cx) {
             let (parts, ()) = answer.into_parts();
-            if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                // HTTP/2 has none; whoever stands before us would take it for the end of HTTP.
+            self.informed += 1;
+            let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+            if is_switch || self.informed > MOST_INFORMATIONAL {
+                // HTTP/2 has no switch; whoever stands before us would take it for the end of HTTP.
                 return Poll::Ready(HeadOutcome::Failed(Failure::InvalidResponse));
             }
             let mut fields = Fields::from(&parts.headers);
